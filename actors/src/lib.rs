@@ -1,0 +1,1 @@
+//! What moves: one actor a file

@@ -1,0 +1,1 @@
+//! The typed configuration, its validation and its generated reference

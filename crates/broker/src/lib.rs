@@ -1,0 +1,1 @@
+//! The MQTT front door; the only crate that names rumqttd

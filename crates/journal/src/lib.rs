@@ -1,0 +1,1 @@
+//! The ingest log: segments, group commit, recovery

@@ -1,0 +1,1 @@
+//! Field policies, envelopes, keys, pseudonyms, sealing

@@ -1,0 +1,1 @@
+//! Clients to the cloud and their retry classes

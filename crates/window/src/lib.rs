@@ -1,0 +1,1 @@
+//! Watermarks and windows over Arrow builders, late and future data

@@ -1,0 +1,1 @@
+//! What judges: anomaly, diagnosis support, training, evaluation

@@ -1,0 +1,40 @@
+//! What flows through Nearside: ids, topics, readings, windows, findings, summaries, commands,
+//! and the codecs that turn a payload into readings.
+//!
+//! Promises: every type that crosses a room's border is here; an identifier is never a bare
+//! string; a personal value cannot be printed or serialised by accident ([`Personal`]).
+//! Never: this crate imports no other member of the workspace, reads no clock but through
+//! [`Clock`], and does no input or output.
+
+pub mod arrow_schema;
+pub mod codec;
+mod command;
+mod finding;
+mod ids;
+mod personal;
+mod ports;
+mod publish;
+mod reading;
+mod set_aside;
+mod stream;
+mod summary;
+mod time;
+mod topic;
+mod window;
+
+pub use command::Command;
+pub use finding::{Contribution, Finding, FindingId, Severity};
+pub use ids::{
+    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamName,
+    WindowDefinition, WindowId,
+};
+pub use personal::Personal;
+pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, RefusalReason, SecretKey};
+pub use publish::{PacketId, Publish, QoS};
+pub use reading::{FieldValue, KeyValues, Reading, Values};
+pub use set_aside::{SetAsideCounts, SetAsideReason};
+pub use stream::{FieldKind, FieldPolicy, FieldSpec, KeyPartSpec, StreamSpec};
+pub use summary::{FieldSummary, Quantiles, RollUp, RollUpId, Summary, Verdict};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use topic::{Topic, TopicError, TopicTemplate};
+pub use window::{CloseCause, ClosedWindow};

@@ -1,0 +1,1 @@
+//! A seeded fleet: city and ward, speaking MQTT like any device

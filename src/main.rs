@@ -1,0 +1,2 @@
+//! The `nearside` binary.
+fn main() {}
