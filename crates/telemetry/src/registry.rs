@@ -171,7 +171,7 @@ mod tests {
         telemetry.histogram(Metric::JournalSync, &[]).observe(0.002);
         let text = telemetry.render();
         assert!(text.contains("nearside_readings_total{stream=\"ecg\"} 3"), "{text}");
-        assert!(text.contains("nearside_ready 1.0"), "{text}");
+        assert!(text.contains("nearside_ready{} 1.0"), "{text}");
         assert!(text.contains("nearside_journal_sync_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
