@@ -14,6 +14,7 @@ mod ids;
 mod personal;
 mod ports;
 mod publish;
+mod quantity;
 mod reading;
 mod set_aside;
 mod stream;
@@ -31,6 +32,7 @@ pub use ids::{
 pub use personal::Personal;
 pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, RefusalReason, SecretKey};
 pub use publish::{PacketId, Publish, QoS};
+pub use quantity::{ByteSize, HumanDuration, QuantityError};
 pub use reading::{FieldValue, KeyValues, Reading, Values};
 pub use set_aside::{SetAsideCounts, SetAsideReason};
 pub use stream::{FieldKind, FieldPolicy, FieldSpec, KeyPartSpec, StreamSpec};
