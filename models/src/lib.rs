@@ -1,1 +1,11 @@
-//! What judges: anomaly, diagnosis support, training, evaluation
+//! What judges: anomaly detectors, diagnosis support, and how they are trained and evaluated.
+//!
+//! Promises: a row is scored causally, from itself and earlier rows alone; a row's score is bit-identical in
+//! whatever batch it travelled (promise I5); a sighting says why (promise I6); what is shown of a patient is
+//! decision support and says "suggests".
+//! Never: a model reads a clock, ambient randomness, the network, or more of the disk than the folder it is given.
+
+mod error;
+pub mod row_model;
+
+pub use error::ModelError;
