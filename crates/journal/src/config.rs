@@ -1,0 +1,89 @@
+//! `[journal]` and what can go wrong.
+
+use std::path::PathBuf;
+
+use nearside_schemas::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// What happens when the journal's disk area is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The oldest segment is removed and counted.
+    #[default]
+    ShedOldest,
+    /// New messages are not acknowledged until there is room.
+    Refuse,
+}
+
+/// `[journal]`: the log that makes an acknowledgement safe.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// A segment this large is closed and a new one begun.
+    pub segment: ByteSize,
+    /// Most bytes of segments on disk.
+    pub quota: ByteSize,
+    /// What happens when the quota is met: `shed_oldest` or `refuse`.
+    pub when_full: WhenFull,
+    /// Most bytes that wait to be written; when met, connections wait.
+    pub queue: ByteSize,
+    /// Whether a commit waits for the disk. Without it an acknowledgement survives a crash of the gateway but not of the
+    /// machine.
+    pub fsync: bool,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            segment: ByteSize::mib(64),
+            quota: ByteSize::mib(2_048),
+            when_full: WhenFull::ShedOldest,
+            queue: ByteSize::mib(16),
+            fsync: true,
+        }
+    }
+}
+
+impl JournalConfig {
+    /// Checks that the sizes make sense together.
+    pub fn validate(&self) -> Result<(), JournalError> {
+        let wrong = |why| Err(JournalError::Config(why));
+        if self.segment < ByteSize::kib(64) {
+            return wrong("`journal.segment` must be at least 64KiB");
+        }
+        if self.quota.bytes() < 2 * self.segment.bytes() {
+            return wrong("`journal.quota` must hold at least two segments");
+        }
+        if self.queue < ByteSize::kib(64) {
+            return wrong("`journal.queue` must be at least 64KiB");
+        }
+        Ok(())
+    }
+}
+
+/// The journal could not be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(&'static str),
+    /// The disk refused. Trying again may help once the cause is gone.
+    #[error("journal {path}: {source}; check that the folder exists, is writable and has room")]
+    Storage {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("the journal's thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl JournalError {
+    /// Whether the same call may succeed later.
+    pub const fn is_transient(&self) -> bool {
+        !matches!(self, Self::Config(_))
+    }
+}

@@ -1,0 +1,221 @@
+//! The journal's handle: appends go into a bounded queue, one thread writes.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+
+use flume::Sender;
+use nearside_schemas::KeySource;
+use nearside_telemetry::{Gauge, Metric, Telemetry};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::{JournalConfig, JournalError};
+use crate::reader::{Damage, DamageKind, Item, read};
+use crate::record::{Lsn, Record};
+use crate::storage::{DirectoryStorage, Storage};
+use crate::writer::Writer;
+
+/// What became of an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommitOutcome {
+    /// It is on disk; the first of its records has this number.
+    Durable {
+        /// The first number.
+        first: Lsn,
+    },
+    /// The disk area is full and the policy is to refuse.
+    QuotaExceeded,
+    /// The journal cannot write.
+    Failed,
+}
+
+/// Called once with what became of an append, in the order of the journal, from the writer's thread: it must return at
+/// once. The records come back so that nobody need copy them.
+pub type Committed = Box<dyn FnOnce(CommitOutcome, Vec<Record>) + Send + 'static>;
+
+/// What was found when the journal was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OpenReport {
+    /// Records that were there.
+    pub records: u64,
+    /// The number that the next record gets.
+    pub next: Lsn,
+    /// Damaged places.
+    pub damage: Vec<Damage>,
+}
+
+pub(crate) enum Request {
+    Append { records: Vec<Record>, done: Committed, permit: OwnedSemaphorePermit },
+    FreeBefore(Lsn),
+}
+
+/// Bytes of queue that one permit stands for.
+const PERMIT: usize = 64;
+
+/// An open journal. Dropping it without [`Journal::close`] still writes what is queued.
+pub struct Journal {
+    handle: JournalHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A way to append; clone it freely. The writer ends when all are gone.
+#[derive(Clone)]
+pub struct JournalHandle {
+    requests: Sender<Request>,
+    credit: Arc<Semaphore>,
+    permits: u32,
+    queued: Gauge,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`: reads what is there, then begins a new segment.
+    ///
+    /// # Errors
+    /// Where the configuration makes no sense or the folder cannot be used.
+    pub fn open(
+        folder: &Path,
+        config: JournalConfig,
+        keys: Arc<dyn KeySource>,
+        telemetry: &Telemetry,
+    ) -> Result<(Self, OpenReport), JournalError> {
+        let storage = DirectoryStorage::open(folder, config.fsync)
+            .map_err(|source| JournalError::Storage { path: folder.to_owned(), source })?;
+        Self::open_in(Arc::new(storage), config, keys, telemetry)
+    }
+
+    /// Opens the journal in any storage.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_in(
+        storage: Arc<dyn Storage>,
+        config: JournalConfig,
+        keys: Arc<dyn KeySource>,
+        telemetry: &Telemetry,
+    ) -> Result<(Self, OpenReport), JournalError> {
+        config.validate()?;
+        let report = survey(storage.clone(), keys.clone(), telemetry)?;
+        let permits = (config.queue.bytes() as usize / PERMIT).clamp(1, Semaphore::MAX_PERMITS) as u32;
+        let mut writer = Writer::new(storage, config, keys, telemetry, report.next);
+        writer.begin_segment().map_err(|source| JournalError::Storage { path: "new segment".into(), source })?;
+        let (requests, queue) = flume::unbounded();
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(JournalError::Thread)?;
+        let handle = JournalHandle {
+            requests,
+            credit: Arc::new(Semaphore::new(permits as usize)),
+            permits,
+            queued: telemetry.gauge(Metric::JournalQueue, &[]),
+        };
+        Ok((Self { handle, thread: Some(thread) }, report))
+    }
+
+    /// A handle.
+    pub fn handle(&self) -> JournalHandle {
+        self.handle.clone()
+    }
+
+    /// Waits until everything queued is on disk and all other handles are gone.
+    pub fn close(self) {
+        let Self { handle, thread } = self;
+        drop(handle);
+        if let Some(thread) = thread {
+            // The writer does not panic; were it to, there would be nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads through what is there: the next number is after the last readable record, and after the start of the last segment.
+fn survey(
+    storage: Arc<dyn Storage>,
+    keys: Arc<dyn KeySource>,
+    telemetry: &Telemetry,
+) -> Result<OpenReport, JournalError> {
+    let mut report = OpenReport::default();
+    let names = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
+    for item in read(storage, keys)? {
+        match item {
+            Item::Record(lsn, _) => {
+                report.records += 1;
+                report.next = report.next.max(Lsn(lsn.0 + 1));
+            }
+            Item::Damage(damage) => {
+                telemetry.counter(Metric::JournalDamage, &[damage.kind.label()]).inc();
+                if damage.kind != DamageKind::TornTail {
+                    tracing::warn!(segment = %damage.segment, offset = damage.offset, kind = damage.kind.label(), "damage in the journal");
+                }
+                report.damage.push(damage);
+            }
+        }
+    }
+    let last_start = names.last().and_then(|name| name.split('.').next()?.parse::<u64>().ok());
+    if let Some(start) = last_start {
+        // An empty last segment has its name already.
+        report.next = report.next.max(Lsn(start + 1));
+    }
+    Ok(report)
+}
+
+impl JournalHandle {
+    /// Queues records; ready when there is room for them. `done` is called when they are on disk or cannot be.
+    pub async fn append(&self, records: Vec<Record>, done: Committed) {
+        let size: usize = records.iter().map(Record::size).sum();
+        let want = (size.div_ceil(PERMIT)).clamp(1, self.permits as usize) as u32;
+        match self.credit.clone().acquire_many_owned(want).await {
+            Ok(permit) => self.queue(records, done, permit),
+            Err(_) => done(CommitOutcome::Failed, records),
+        }
+    }
+
+    /// As [`JournalHandle::append`], for threads that are not async.
+    pub fn append_blocking(&self, records: Vec<Record>, done: Committed) {
+        block_on(self.append(records, done));
+    }
+
+    /// Everything before `lsn` is covered by a checkpoint: segments that hold nothing else are removed.
+    pub fn free_before(&self, lsn: Lsn) {
+        // A writer that is gone frees nothing more.
+        let _ = self.requests.send(Request::FreeBefore(lsn));
+    }
+
+    /// Bytes that wait to be written, about.
+    pub fn queued_bytes(&self) -> usize {
+        let queued = (self.permits as usize).saturating_sub(self.credit.available_permits()) * PERMIT;
+        self.queued.set(queued as f64);
+        queued
+    }
+
+    fn queue(&self, records: Vec<Record>, done: Committed, permit: OwnedSemaphorePermit) {
+        if let Err(unsent) = self.requests.send(Request::Append { records, done, permit })
+            && let Request::Append { records, done, .. } = unsent.0
+        {
+            done(CommitOutcome::Failed, records);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Drives a future on this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}

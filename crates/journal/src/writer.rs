@@ -1,0 +1,231 @@
+//! The writer: takes everything that is queued, writes it as one frame, syncs, answers. The next commit starts when the
+//! last ends.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use flume::Receiver;
+use nearside_schemas::KeySource;
+use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::config::{JournalConfig, WhenFull};
+use crate::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentCipher, SegmentHeader};
+use crate::journal::{CommitOutcome, Committed, Request};
+use crate::record::{Lsn, Record};
+use crate::storage::{SegmentFile, Storage, segment_name};
+
+/// A frame is closed at this size, so that a commit's memory is bounded.
+const FRAME_BYTES: usize = 4 << 20;
+
+struct Segment {
+    name: String,
+    file: Box<dyn SegmentFile>,
+    cipher: SegmentCipher,
+    bytes: u64,
+}
+
+struct Closed {
+    name: String,
+    bytes: u64,
+}
+
+struct Append {
+    records: Vec<Record>,
+    done: Committed,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Metrics {
+    records: Counter,
+    bytes: Counter,
+    sync: Histogram,
+    batch: Histogram,
+    size: Gauge,
+    segments: Gauge,
+    shed_quota: Counter,
+    freed: Counter,
+    errors: Counter,
+}
+
+pub(crate) struct Writer {
+    storage: Arc<dyn Storage>,
+    config: JournalConfig,
+    keys: Arc<dyn KeySource>,
+    closed: VecDeque<Closed>,
+    open: Option<Segment>,
+    next: Lsn,
+    poisoned: bool,
+    buffer: Vec<u8>,
+    metrics: Metrics,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        config: JournalConfig,
+        keys: Arc<dyn KeySource>,
+        telemetry: &Telemetry,
+        next: Lsn,
+    ) -> Self {
+        let names = storage.list().unwrap_or_default();
+        let closed = names.into_iter().map(|name| Closed { bytes: storage.size(&name).unwrap_or(0), name }).collect();
+        let metrics = Metrics {
+            records: telemetry.counter(Metric::JournalRecords, &[]),
+            bytes: telemetry.counter(Metric::JournalBytes, &[]),
+            sync: telemetry.histogram(Metric::JournalSync, &[]),
+            batch: telemetry.histogram(Metric::JournalBatch, &[]),
+            size: telemetry.gauge(Metric::JournalSize, &[]),
+            segments: telemetry.gauge(Metric::JournalSegments, &[]),
+            shed_quota: telemetry.counter(Metric::JournalShed, &["quota"]),
+            freed: telemetry.counter(Metric::JournalShed, &["covered"]),
+            errors: telemetry.counter(Metric::JournalErrors, &[]),
+        };
+        Self { storage, config, keys, closed, open: None, next, poisoned: false, buffer: Vec::new(), metrics }
+    }
+
+    /// Closes the segment that is open and begins a new one with a new id and key (promise I7).
+    pub(crate) fn begin_segment(&mut self) -> io::Result<()> {
+        if let Some(full) = self.open.take() {
+            self.closed.push_back(Closed { name: full.name, bytes: full.bytes });
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| io::Error::other(error.to_string()))?;
+        let name = segment_name(self.next);
+        let mut file = self.storage.create(&name)?;
+        file.append(&SegmentHeader { id, first: self.next }.encode())?;
+        let cipher = SegmentCipher::new(self.keys.as_ref(), &id);
+        self.open = Some(Segment { name, file, cipher, bytes: SEGMENT_HEADER as u64 });
+        self.shed_over_quota();
+        Ok(())
+    }
+
+    pub(crate) fn run(mut self, queue: &Receiver<Request>) {
+        while let Ok(first) = queue.recv() {
+            let mut appends = Vec::new();
+            let mut frame = 0;
+            let mut next = Some(first);
+            while let Some(request) = next {
+                match request {
+                    Request::Append { records, done, permit } => {
+                        frame += records.iter().map(Record::size).sum::<usize>();
+                        appends.push(Append { records, done, _permit: permit });
+                    }
+                    Request::FreeBefore(lsn) => self.free_before(lsn),
+                }
+                next = if frame < FRAME_BYTES { queue.try_recv().ok() } else { None };
+            }
+            self.commit(appends);
+        }
+    }
+
+    fn commit(&mut self, appends: Vec<Append>) {
+        if appends.is_empty() {
+            return;
+        }
+        let outcome = if self.poisoned {
+            CommitOutcome::Failed
+        } else if self.config.when_full == WhenFull::Refuse && self.size() > self.config.quota.bytes() {
+            CommitOutcome::QuotaExceeded
+        } else {
+            self.write(&appends).unwrap_or_else(|error| {
+                // What of it is on disk cannot be known, so nothing is written after it.
+                self.poisoned = true;
+                self.metrics.errors.inc();
+                tracing::error!(%error, "the journal cannot write any more; nothing is acknowledged until the gateway is restarted");
+                CommitOutcome::Failed
+            })
+        };
+        let mut outcome = outcome;
+        for append in appends {
+            let count = append.records.len() as u64;
+            (append.done)(outcome, append.records);
+            if let CommitOutcome::Durable { first } = &mut outcome {
+                first.0 += count;
+            }
+        }
+    }
+
+    fn write(&mut self, appends: &[Append]) -> io::Result<CommitOutcome> {
+        let first = self.next;
+        let count: usize = appends.iter().map(|append| append.records.len()).sum();
+        if count == 0 {
+            return Ok(CommitOutcome::Durable { first });
+        }
+        self.buffer.clear();
+        self.buffer.resize(FRAME_HEADER, 0);
+        for record in appends.iter().flat_map(|append| &append.records) {
+            record.encode(&mut self.buffer);
+        }
+        let Some(open) = self.open.as_mut() else { return Err(io::Error::other("no open segment")) };
+        if !open.cipher.seal(open.bytes, first, count as u32, &mut self.buffer) {
+            return Err(io::Error::other("the frame could not be encrypted"));
+        }
+        open.file.append(&self.buffer)?;
+        let started = Instant::now();
+        open.file.sync()?;
+        self.metrics.sync.observe(started.elapsed().as_secs_f64());
+        open.bytes += self.buffer.len() as u64;
+        self.next = Lsn(first.0 + count as u64);
+        self.metrics.records.inc_by(count as u64);
+        self.metrics.batch.observe(count as f64);
+        self.metrics.bytes.inc_by(self.buffer.len() as u64);
+        let full = open.bytes >= self.config.segment.bytes();
+        if self.buffer.capacity() > 2 * FRAME_BYTES {
+            self.buffer = Vec::new();
+        }
+        if full && let Err(error) = self.begin_segment() {
+            // This commit is safe; the next one will be refused.
+            self.poisoned = true;
+            self.metrics.errors.inc();
+            tracing::error!(%error, "the journal cannot begin a new segment");
+        }
+        self.observe();
+        Ok(CommitOutcome::Durable { first })
+    }
+
+    fn size(&self) -> u64 {
+        self.closed.iter().map(|segment| segment.bytes).sum::<u64>() + self.open.as_ref().map_or(0, |open| open.bytes)
+    }
+
+    fn shed_over_quota(&mut self) {
+        if self.config.when_full == WhenFull::Refuse {
+            return;
+        }
+        // Room for the segment that has just begun is part of the quota.
+        while self.size() + self.config.segment.bytes() > self.config.quota.bytes() {
+            let Some(oldest) = self.closed.pop_front() else { return };
+            self.metrics.shed_quota.inc();
+            self.remove(&oldest.name);
+        }
+    }
+
+    fn free_before(&mut self, lsn: Lsn) {
+        // A segment is covered when the one after it begins at or before the number.
+        loop {
+            let next_name = self.closed.get(1).map(|s| &s.name).or(self.open.as_ref().map(|open| &open.name));
+            let covered = next_name.is_some_and(|name| *name <= segment_name(lsn));
+            if !covered || self.closed.is_empty() {
+                return;
+            }
+            if let Some(oldest) = self.closed.pop_front() {
+                self.metrics.freed.inc();
+                self.remove(&oldest.name);
+            }
+        }
+    }
+
+    fn remove(&self, name: &str) {
+        if let Err(error) = self.storage.remove(name) {
+            self.metrics.errors.inc();
+            tracing::error!(segment = name, %error, "a journal segment could not be removed");
+        }
+    }
+
+    fn observe(&self) {
+        self.metrics.size.set(self.size() as f64);
+        self.metrics.segments.set(self.closed.len() as f64 + 1.0);
+    }
+}

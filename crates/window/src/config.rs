@@ -1,0 +1,219 @@
+//! What the configuration says of windows and guards, and whether it makes sense.
+
+use std::time::Duration;
+
+use nearside_schemas::{HumanDuration, WindowDefinition};
+use serde::{Deserialize, Serialize};
+
+/// The kinds of windows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowKind {
+    /// Spans of `size`, one after the other.
+    Tumbling,
+    /// Spans of `size`, one every `step`.
+    Hopping,
+    /// Rows with less than `gap` between them.
+    Session,
+    /// `rows` rows in order of arrival.
+    Count,
+}
+
+/// What happens to a row whose window has closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LatePolicy {
+    /// It is set aside as `late`.
+    #[default]
+    SetAside,
+    /// Its window is closed again with the next revision, if it closed less than `revise_for` ago.
+    Revise,
+}
+
+/// One entry of a stream's `windows`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowConfig {
+    /// `tumbling`, `hopping`, `session` or `count`.
+    pub kind: WindowKind,
+    /// Tumbling and hopping: the span of a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<HumanDuration>,
+    /// Hopping: the time between the starts of two windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<HumanDuration>,
+    /// Session: the pause that ends a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<HumanDuration>,
+    /// Session: a session this long is closed and a new one begun; 1 h where none is stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_span: Option<HumanDuration>,
+    /// Count: the rows of a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    /// How far behind the latest event time a row may be and still be in time.
+    #[serde(default)]
+    pub lateness: HumanDuration,
+    /// What happens to later rows: `set_aside` or `revise`.
+    #[serde(default)]
+    pub late: LatePolicy,
+    /// With `late = "revise"`: how long after a window's end, in event time, its rows are kept for a revision.
+    #[serde(default)]
+    pub revise_for: HumanDuration,
+    /// The definition's name, part of window ids; made from the kind and sizes where none is stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<WindowDefinition>,
+}
+
+/// A stream's guards against clocks that are wrong and floods.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardConfig {
+    /// A row whose time is further behind its receipt is set aside as `past`.
+    pub past: HumanDuration,
+    /// A row whose time is further ahead of its receipt is set aside as `future`.
+    pub future: HumanDuration,
+    /// A stream without rows for this long closes its windows.
+    pub idle: HumanDuration,
+    /// Most rows of one window; further ones are set aside as `overflow`.
+    pub max_rows: usize,
+    /// Most open windows of one definition of a stream; rows that would open another are set aside as `overflow`.
+    pub max_open: usize,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            past: HumanDuration::secs(7 * 86_400),
+            future: HumanDuration::secs(300),
+            idle: HumanDuration::secs(60),
+            max_rows: 100_000,
+            max_open: 64,
+        }
+    }
+}
+
+/// A window definition that makes no sense, or a snapshot that cannot be read. The fault of the configuration or of the
+/// disk; trying again does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WindowError {
+    /// A key that the kind needs is missing, or one is there that it does not have.
+    #[error("a {kind} window {what}")]
+    Key {
+        /// The kind.
+        kind: &'static str,
+        /// What is wrong and what to write.
+        what: &'static str,
+    },
+    /// Two definitions of a stream have one name.
+    #[error("two windows of the stream are called `{0}`: give one of them another `name`")]
+    SameName(String),
+    /// A stream has no window.
+    #[error("a stream needs at least one window")]
+    None,
+    /// A guard makes no sense.
+    #[error("`{0}` must be above zero")]
+    Guard(&'static str),
+    /// The snapshot is of another version or damaged.
+    #[error("the kept state of a stream's windows cannot be read: {0}")]
+    Snapshot(&'static str),
+}
+
+impl WindowConfig {
+    /// A tumbling window of `size`.
+    pub const fn tumbling(size: HumanDuration) -> Self {
+        Self {
+            kind: WindowKind::Tumbling,
+            size: Some(size),
+            step: None,
+            gap: None,
+            max_span: None,
+            rows: None,
+            lateness: HumanDuration::secs(0),
+            late: LatePolicy::SetAside,
+            revise_for: HumanDuration::secs(0),
+            name: None,
+        }
+    }
+
+    /// Checks that the keys fit the kind.
+    pub fn validate(&self) -> Result<(), WindowError> {
+        let kind = self.kind.label();
+        let wrong = |what| Err(WindowError::Key { kind, what });
+        let positive = |duration: Option<HumanDuration>| duration.is_some_and(|d| d.get() > Duration::ZERO);
+        let (timed, hops) = (self.kind.is_timed(), self.kind == WindowKind::Hopping);
+        if timed && !positive(self.size) {
+            return wrong("needs a `size` above zero, such as `size = \"10s\"`");
+        }
+        if !timed && self.size.is_some() {
+            return wrong("has no `size`");
+        }
+        if hops && !(positive(self.step) && self.step <= self.size) {
+            return wrong("needs a `step` above zero and not above `size`");
+        }
+        if hops && self.copies() > 1_000 {
+            return wrong("with a `step` below a thousandth of `size` would copy each row too often");
+        }
+        if !hops && self.step.is_some() {
+            return wrong("has no `step`; that is for hopping windows");
+        }
+        if self.kind == WindowKind::Session && !positive(self.gap) {
+            return wrong("needs a `gap` above zero, such as `gap = \"30s\"`");
+        }
+        if self.kind != WindowKind::Session && (self.gap.is_some() || self.max_span.is_some()) {
+            return wrong("has no `gap` and no `max_span`; those are for session windows");
+        }
+        if self.kind == WindowKind::Count && !self.rows.is_some_and(|rows| rows > 0) {
+            return wrong("needs `rows` above zero");
+        }
+        if self.kind != WindowKind::Count && self.rows.is_some() {
+            return wrong("has no `rows`; that is for count windows");
+        }
+        if !timed && self.late == LatePolicy::Revise {
+            return wrong("cannot be revised: its borders depend on its rows; leave `late` out");
+        }
+        if self.late == LatePolicy::Revise && self.revise_for.get() == Duration::ZERO {
+            return wrong("with `late = \"revise\"` needs `revise_for`, such as `revise_for = \"1h\"`");
+        }
+        Ok(())
+    }
+
+    /// In how many windows a row of a hopping definition is.
+    fn copies(&self) -> u128 {
+        let nanos = |d: Option<HumanDuration>| d.map_or(1, |d| d.get().as_nanos().max(1));
+        nanos(self.size).div_ceil(nanos(self.step))
+    }
+}
+
+impl WindowKind {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Tumbling => "tumbling",
+            Self::Hopping => "hopping",
+            Self::Session => "session",
+            Self::Count => "count",
+        }
+    }
+
+    pub(crate) const fn is_timed(self) -> bool {
+        matches!(self, Self::Tumbling | Self::Hopping)
+    }
+}
+
+impl GuardConfig {
+    /// Checks that the bounds are above zero.
+    pub fn validate(&self) -> Result<(), WindowError> {
+        let zero = Duration::ZERO;
+        for (name, wrong) in [
+            ("past", self.past.get() == zero),
+            ("idle", self.idle.get() == zero),
+            ("max_rows", self.max_rows == 0),
+            ("max_open", self.max_open == 0),
+        ] {
+            if wrong {
+                return Err(WindowError::Guard(name));
+            }
+        }
+        Ok(())
+    }
+}
