@@ -1,0 +1,163 @@
+//! Sealing: policies applied, written as a CloudEvents 1.0 event in structured mode.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::RecordBatch;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use nearside_schemas::{FieldSummary, Finding, RollUp, SiteId, StreamSpec, Summary, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::PrivacyError;
+use crate::keys::KeyRing;
+use crate::sealed::{Class, Sealed, SealedItem};
+use crate::view::{Hiding, summary_view};
+
+/// How the figures of a summary are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SummaryFormat {
+    /// As JSON in the event's `data`.
+    #[default]
+    Json,
+    /// As JSON, with the fields' figures also as an Arrow IPC stream in `data_base64`-style member `fields_arrow`: one row a field.
+    Arrow,
+}
+
+const EVENT_TYPE: &str = "application/cloudevents+json";
+
+/// Seals a summary as its stream's policies say.
+///
+/// # Errors
+/// Where the system has no randomness for envelopes.
+pub fn seal_summary(
+    summary: &Summary,
+    spec: &StreamSpec,
+    keys: &KeyRing,
+    format: SummaryFormat,
+) -> Result<Sealed<Summary>, PrivacyError> {
+    let data = summary_data(summary, spec, &Hiding::Policies(keys), format)?;
+    let subject = summary.window.to_string();
+    let event = Event { site: &summary.site, kind: "io.nearside.summary.v1", time: summary.end, data };
+    event.seal(Class::Summary, subject, summary.revision)
+}
+
+/// The summary's data as it would leave, but with the word `encrypted` in place of ciphertext: the same for the same
+/// input (promise I5).
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub fn preview_summary(summary: &Summary, spec: &StreamSpec, keys: &KeyRing) -> Result<Value, PrivacyError> {
+    summary_data(summary, spec, &Hiding::Preview(keys), SummaryFormat::Json)
+}
+
+/// Seals a finding, which leaves ahead of its window's summary. Findings hold no key and no text of a device.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub fn seal_finding(
+    finding: &Finding,
+    spec: &StreamSpec,
+    site: &SiteId,
+    _keys: &KeyRing,
+) -> Result<Sealed<Finding>, PrivacyError> {
+    let subject = format!("{}:{}:{}", finding.window, finding.model, finding.label);
+    let event = Event { site, kind: "io.nearside.finding.v1", time: finding.at, data: preview_finding(finding, spec)? };
+    event.seal(Class::Alert, subject, 0)
+}
+
+/// The finding's data as it leaves.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub fn preview_finding(finding: &Finding, spec: &StreamSpec) -> Result<Value, PrivacyError> {
+    let mut data = to_value(finding)?;
+    if let Value::Object(object) = &mut data {
+        object.insert("stream".to_owned(), Value::from(spec.name.as_str()));
+        object.insert("window".to_owned(), Value::from(finding.window.to_string()));
+        object.insert("model".to_owned(), Value::from(finding.model.to_string()));
+    }
+    Ok(data)
+}
+
+/// Seals a roll-up. Roll-ups hold no key.
+///
+/// # Errors
+/// Where it cannot be written as JSON.
+pub fn seal_rollup(rollup: &RollUp, _keys: &KeyRing) -> Result<Sealed<RollUp>, PrivacyError> {
+    let event = Event { site: &rollup.site, kind: "io.nearside.rollup.v1", time: rollup.end, data: to_value(rollup)? };
+    event.seal(Class::RollUp, rollup.id.to_string(), rollup.revision)
+}
+
+fn summary_data(
+    summary: &Summary,
+    spec: &StreamSpec,
+    hiding: &Hiding<'_>,
+    format: SummaryFormat,
+) -> Result<Value, PrivacyError> {
+    let mut data = to_value(&summary_view(summary, spec, hiding)?)?;
+    if let (SummaryFormat::Arrow, Value::Object(object)) = (format, &mut data) {
+        object.insert("fields".to_owned(), Value::Null);
+        object.insert("fields_arrow".to_owned(), Value::from(STANDARD.encode(arrow_stream(&summary.fields)?)));
+    }
+    Ok(data)
+}
+
+fn to_value(value: &impl Serialize) -> Result<Value, PrivacyError> {
+    serde_json::to_value(value).map_err(|_| PrivacyError::Encode { format: "JSON" })
+}
+
+struct Event<'a> {
+    site: &'a SiteId,
+    kind: &'static str,
+    time: Timestamp,
+    data: Value,
+}
+
+impl Event<'_> {
+    fn seal<T>(self, class: Class, subject: String, revision: u32) -> Result<Sealed<T>, PrivacyError> {
+        let event = json!({
+            "specversion": "1.0",
+            "id": format!("{subject}:r{revision}"),
+            "source": format!("nearside/{}", self.site),
+            "type": self.kind,
+            "subject": subject,
+            "time": self.time,
+            "datacontenttype": "application/json",
+            "data": self.data,
+        });
+        let bytes = serde_json::to_vec(&event).map_err(|_| PrivacyError::Encode { format: "JSON" })?;
+        let item = SealedItem { class, subject, revision, time: self.time, content_type: EVENT_TYPE.to_owned(), bytes };
+        Ok(Sealed { item, of: PhantomData })
+    }
+}
+
+/// One row a field: name, count, min, max, mean, std, p05, p25, p50, p75, p95.
+fn arrow_stream(fields: &[FieldSummary]) -> Result<Vec<u8>, PrivacyError> {
+    let refused = |_| PrivacyError::Encode { format: "Arrow" };
+    let numbers =
+        |value: fn(&FieldSummary) -> f64| -> ArrayRef { Arc::new(fields.iter().map(value).collect::<Float64Array>()) };
+    let names: StringArray = fields.iter().map(|field| Some(field.name.as_str())).collect();
+    let counts: UInt64Array = fields.iter().map(|field| field.count).collect();
+    let batch = RecordBatch::try_from_iter([
+        ("name", Arc::new(names) as ArrayRef),
+        ("count", Arc::new(counts) as ArrayRef),
+        ("min", numbers(|field| field.min)),
+        ("max", numbers(|field| field.max)),
+        ("mean", numbers(|field| field.mean)),
+        ("std", numbers(|field| field.std)),
+        ("p05", numbers(|field| field.quantiles.p05)),
+        ("p25", numbers(|field| field.quantiles.p25)),
+        ("p50", numbers(|field| field.quantiles.p50)),
+        ("p75", numbers(|field| field.quantiles.p75)),
+        ("p95", numbers(|field| field.quantiles.p95)),
+    ])
+    .map_err(refused)?;
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(refused)?;
+    writer.write(&batch).map_err(refused)?;
+    writer.into_inner().map_err(refused)
+}

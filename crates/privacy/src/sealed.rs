@@ -1,0 +1,167 @@
+//! Sealed items: what may leave the site.
+
+use std::marker::PhantomData;
+
+use nearside_schemas::{KeyPurpose, KeySource, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::error::PrivacyError;
+use crate::keys::KeyRing;
+
+/// How urgent an item is; the order is the order in which the cloud gets them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A finding.
+    Alert = 0,
+    /// A summary of a window.
+    Summary = 1,
+    /// A roll-up.
+    RollUp = 2,
+}
+
+impl Class {
+    /// All classes, most urgent first.
+    pub const ALL: [Self; 3] = [Self::Alert, Self::Summary, Self::RollUp];
+
+    /// The metric label and the last level of the topic.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Summary => "summary",
+            Self::RollUp => "rollup",
+        }
+    }
+}
+
+/// A sealed item, whatever it was made of.
+/// Its fields are private: outside this crate it can be read and passed on, not made or changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedItem {
+    pub(crate) class: Class,
+    pub(crate) subject: String,
+    pub(crate) revision: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) content_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Proof that a `T` went through the policies. Only this crate makes one (promise I2).
+pub struct Sealed<T> {
+    pub(crate) item: SealedItem,
+    pub(crate) of: PhantomData<fn(T)>,
+}
+
+impl<T> Sealed<T> {
+    /// The item, for the outbox.
+    pub fn into_item(self) -> SealedItem {
+        self.item
+    }
+}
+
+const MAC_BYTES: usize = 32;
+
+impl SealedItem {
+    /// Its class.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// What it is, without the revision: a later revision of the same replaces an earlier one.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The revision.
+    pub const fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// The end of its window, or the time of its finding.
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The media type of [`SealedItem::bytes`].
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// A CloudEvents 1.0 event in structured mode.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The item's id: what it is and its revision. The cloud takes each id once.
+    pub fn id(&self) -> String {
+        format!("{}:r{}", self.subject, self.revision)
+    }
+
+    /// The bytes that the outbox stores: the item and a proof that it was sealed on this site.
+    ///
+    /// # Errors
+    /// Never for items of this crate; an error instead of a panic were serialisation ever to fail.
+    pub fn store(&self, keys: &KeyRing) -> Result<Vec<u8>, PrivacyError> {
+        let mut bytes = serde_json::to_vec(&Stored::from(self)).map_err(|_| PrivacyError::Encode { format: "JSON" })?;
+        bytes.push(b'\n');
+        bytes.extend(&self.bytes);
+        let mac = mac(keys, &bytes);
+        bytes.extend(mac);
+        Ok(bytes)
+    }
+
+    /// What a stored item is, read without proof: only to find its place in an index.
+    pub fn subject_of_stored(stored: &[u8]) -> Option<String> {
+        let line = stored.iter().position(|byte| *byte == b'\n')?;
+        serde_json::from_slice::<Stored>(stored.get(..line)?).ok().map(|head| head.subject)
+    }
+
+    /// Reads what [`SealedItem::store`] wrote.
+    ///
+    /// # Errors
+    /// Where it is damaged or was not sealed with this site's key.
+    pub fn load(stored: &[u8], keys: &KeyRing) -> Result<Self, PrivacyError> {
+        let split = stored.len().checked_sub(MAC_BYTES).ok_or(PrivacyError::NotSealedHere)?;
+        let (body, proof) = stored.split_at(split);
+        if blake3::Hash::from(mac(keys, body)) != *proof {
+            return Err(PrivacyError::NotSealedHere);
+        }
+        let line = body.iter().position(|byte| *byte == b'\n').ok_or(PrivacyError::NotSealedHere)?;
+        let head: Stored = serde_json::from_slice(&body[..line]).map_err(|_| PrivacyError::NotSealedHere)?;
+        Ok(Self {
+            class: head.class,
+            subject: head.subject,
+            revision: head.revision,
+            time: head.time,
+            content_type: head.content_type,
+            bytes: body[line + 1..].to_vec(),
+        })
+    }
+}
+
+/// The first line of a stored item.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    class: Class,
+    subject: String,
+    revision: u32,
+    time: Timestamp,
+    content_type: String,
+}
+
+impl From<&SealedItem> for Stored {
+    fn from(item: &SealedItem) -> Self {
+        Self {
+            class: item.class,
+            subject: item.subject.clone(),
+            revision: item.revision,
+            time: item.time,
+            content_type: item.content_type.clone(),
+        }
+    }
+}
+
+fn mac(keys: &KeyRing, bytes: &[u8]) -> [u8; MAC_BYTES] {
+    let key = keys.derive(KeyPurpose::OutboxSeal, b"v1");
+    *blake3::keyed_hash(key.as_bytes(), bytes).as_bytes()
+}

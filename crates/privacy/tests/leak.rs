@@ -1,0 +1,162 @@
+//! I2: a personal value leaves as ciphertext, pseudonym or not at all.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use nearside_privacy::{
+    Context, Envelope, KeyRing, SealedItem, SummaryFormat, open_event, preview_summary, seal_summary,
+};
+use nearside_schemas::codec::{CodecSpec, Format};
+use nearside_schemas::{
+    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, Personal, SecretKey, SetAsideCounts, SiteId,
+    StreamId, StreamName, StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
+};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn keys() -> KeyRing {
+    KeyRing::from_master(SecretKey::new([3; 32]))
+}
+
+fn spec(key: FieldPolicy, note: FieldPolicy) -> StreamSpec {
+    StreamSpec {
+        name: StreamName::new("notes").unwrap(),
+        topic: TopicTemplate::parse("ward/{patient}/note").unwrap(),
+        codec: CodecSpec {
+            format: Format::Json,
+            paths: vec!["$.text".to_owned()],
+            rows: None,
+            rate_hz: None,
+            max_payload_bytes: 1 << 16,
+            max_readings: 10,
+        },
+        timestamp: None,
+        sequence: None,
+        fields: vec![FieldSpec {
+            name: FieldName::new("note").unwrap(),
+            kind: FieldKind::Text,
+            unit: None,
+            policy: note,
+        }],
+        key: vec![KeyPartSpec { name: FieldName::new("patient").unwrap(), path: None, policy: key }],
+        group: "notes".to_owned(),
+    }
+}
+
+fn summary(patient: &str, note: &str) -> Summary {
+    let personal = |text: &str| Personal::new(Arc::<str>::from(text));
+    Summary {
+        site: SiteId::new("ward-7").unwrap(),
+        stream: StreamName::new("notes").unwrap(),
+        group: "notes".to_owned(),
+        key: [personal(patient)].into_iter().collect(),
+        window: WindowId {
+            stream: StreamId::from_bytes([5; 16]),
+            definition: WindowDefinition::new("1m").unwrap(),
+            start: Timestamp::from_secs(60),
+        },
+        revision: 2,
+        end: Timestamp::from_secs(120),
+        cause: CloseCause::Watermark,
+        rows: 1,
+        set_aside: SetAsideCounts::default(),
+        fields: Vec::new(),
+        texts: vec![(FieldName::new("note").unwrap(), vec![personal(note)])],
+        findings: Vec::new(),
+        verdict: Verdict::Judged,
+        models: Vec::new(),
+    }
+}
+
+fn sealed(summary: &Summary, spec: &StreamSpec) -> SealedItem {
+    seal_summary(summary, spec, &keys(), SummaryFormat::Json).unwrap().into_item()
+}
+
+/// The marker in every dress a careless program might send it in.
+fn dresses(marker: &str) -> Vec<String> {
+    let bytes = marker.as_bytes();
+    vec![
+        marker.to_owned(),
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)[..bytes.len() / 3 * 4].to_owned(),
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)[..bytes.len() / 3 * 4].to_owned(),
+    ]
+}
+
+fn hiding() -> impl Strategy<Value = FieldPolicy> {
+    prop_oneof![Just(FieldPolicy::Encrypt), Just(FieldPolicy::Pseudonym), Just(FieldPolicy::Drop)]
+}
+
+proptest! {
+    #[test]
+    fn no_personal_value_leaves(name in "[A-Z]{6}[a-z]{3}", note in "[a-z]{4}zq[a-z]{4}", k in hiding(), n in hiding()) {
+        let spec = spec(k, n);
+        let summary = summary(&name, &note);
+        let item = sealed(&summary, &spec);
+        let preview = preview_summary(&summary, &spec, &keys()).unwrap().to_string();
+        let seen = [
+            String::from_utf8(item.bytes().to_vec()).unwrap(),
+            String::from_utf8_lossy(&item.store(&keys()).unwrap()).into_owned(),
+            format!("{item:?} {summary:?}"),
+            item.id(),
+            preview,
+        ];
+        for marker in [&name, &note] {
+            for dress in dresses(marker) {
+                for text in &seen {
+                    prop_assert!(!text.contains(&dress), "{dress} in {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_holder_of_the_key_reads_it_again(name in "\\PC{1,20}", note in "\\PC{1,50}") {
+        let spec = spec(FieldPolicy::Encrypt, FieldPolicy::Encrypt);
+        let item = sealed(&summary(&name, &note), &spec);
+        let event: Value = serde_json::from_slice(item.bytes()).unwrap();
+        let opened = open_event(event.clone(), &keys()).unwrap();
+        prop_assert_eq!(&opened["data"]["key"]["patient"], &Value::from(name));
+        prop_assert_eq!(&opened["data"]["texts"]["note"][0], &Value::from(note));
+        let other = KeyRing::from_master(SecretKey::new([4; 32]));
+        prop_assert!(open_event(event.clone(), &other).is_err());
+        // Moved to another window, it does not open.
+        let mut moved = event;
+        moved["id"] = Value::from("somewhere else");
+        prop_assert!(open_event(moved, &keys()).is_err());
+    }
+
+    #[test]
+    fn stored_items_are_proved(flip in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let item = sealed(&summary("a", "b"), &spec(FieldPolicy::Drop, FieldPolicy::Drop));
+        let mut stored = item.store(&keys()).unwrap();
+        prop_assert_eq!(&SealedItem::load(&stored, &keys()).unwrap(), &item);
+        let at = flip.index(stored.len());
+        stored[at] ^= 1 << bit;
+        prop_assert!(SealedItem::load(&stored, &keys()).is_err());
+    }
+}
+
+#[test]
+fn every_part_of_the_context_is_bound() {
+    let here = Context { site: "s", item: "i", field: "f" };
+    let envelope = Envelope::seal(&keys(), here, "value").unwrap();
+    assert_eq!(envelope.open(&keys(), here).unwrap(), "value");
+    for elsewhere in [
+        Context { site: "x", ..here },
+        Context { item: "x", ..here },
+        Context { field: "x", ..here },
+        Context { site: "si", item: "", ..here },
+    ] {
+        assert!(envelope.open(&keys(), elsewhere).is_err());
+    }
+    assert_ne!(envelope, Envelope::seal(&keys(), here, "value").unwrap(), "a salt of its own each time (I7)");
+}
+
+#[test]
+fn equal_values_have_equal_pseudonyms_on_one_site() {
+    let spec = spec(FieldPolicy::Pseudonym, FieldPolicy::Drop);
+    let patient = |name: &str| preview_summary(&summary(name, ""), &spec, &keys()).unwrap()["key"]["patient"].clone();
+    assert_eq!(patient("张三"), patient("张三"));
+    assert_ne!(patient("张三"), patient("李四"));
+}
