@@ -1,0 +1,95 @@
+//! The catalogue: one explicit table of every model. Adding a model is its file and its row.
+//!
+//! The default weights are part of the binary; a folder with `card.toml` and `model.safetensors` replaces them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::ModelError;
+use crate::anomaly::robust_z::RobustZ;
+use crate::card::{self, Card};
+use crate::diagnosis::news2::News2;
+use crate::row_model::RowModel;
+
+/// Makes a model of its card and checked weights.
+type Build = fn(Card, &[u8]) -> Result<Arc<dyn RowModel>, ModelError>;
+
+struct Entry {
+    name: &'static str,
+    card: &'static str,
+    weights: &'static [u8],
+    build: Build,
+}
+
+const TABLE: &[Entry] = &[
+    Entry {
+        name: "robust-z",
+        card: include_str!("../weights/robust-z/card.toml"),
+        weights: &[],
+        build: |card, _| Ok(Arc::new(RobustZ::new(&card))),
+    },
+    Entry {
+        name: "news2",
+        card: include_str!("../weights/news2/card.toml"),
+        weights: &[],
+        build: |card, _| Ok(Arc::new(News2::new(&card))),
+    },
+];
+
+/// The names of all models, in the order of the table.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|entry| entry.name)
+}
+
+/// Loads a model: from `folder`, or the one that ships with the binary. Weights whose SHA-256 is not the one on the card
+/// are refused.
+pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<dyn RowModel>, ModelError> {
+    let entry = entry(name)?;
+    match folder {
+        Some(folder) => {
+            let (card, weights) = card::read_folder(name, folder)?;
+            (entry.build)(card, &weights)
+        }
+        None => {
+            let card = Card::parse(name, entry.card)?;
+            card.check_weights(entry.weights)?;
+            (entry.build)(card, entry.weights)
+        }
+    }
+}
+
+/// The card of a model: from `folder`, or of the one that ships with the binary.
+pub fn card(name: &str, folder: Option<&Path>) -> Result<Card, ModelError> {
+    let entry = entry(name)?;
+    match folder {
+        Some(folder) => card::read_folder(name, folder).map(|(card, _)| card),
+        None => Card::parse(name, entry.card),
+    }
+}
+
+fn entry(name: &str) -> Result<&'static Entry, ModelError> {
+    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| ModelError::Unknown {
+        name: name.chars().take(80).collect(),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_that_ships_loads_and_says_who_it_is() {
+        for name in names() {
+            let model = load(name, None).unwrap();
+            assert_eq!(model.reference(), &card(name, None).unwrap().reference());
+            assert_eq!(model.reference().name.as_str(), name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = load("psychic", None).err().unwrap().to_string();
+        assert!(names().all(|name| error.contains(name)), "{error}");
+    }
+}

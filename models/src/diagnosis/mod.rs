@@ -1,0 +1,3 @@
+//! Decision support for patients. What is here suggests; it never diagnoses.
+
+pub mod news2;
