@@ -156,6 +156,7 @@ impl OutboxHandle {
 
     /// The cloud has these: they are removed with the next commit.
     pub async fn acknowledge(&self, sequences: Vec<Sequence>) {
+        self.store.lock().removing.extend(&sequences);
         // An outbox that has ended sends them again at the next start.
         let _ = self.requests.send_async(Request::Remove(sequences)).await;
     }

@@ -1,6 +1,6 @@
 //! The tables in redb and what is done to them in one transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use nearside_privacy::{Class, KeyRing, SealedItem};
@@ -53,6 +53,8 @@ pub(crate) struct Store {
     database: Database,
     pub(crate) stats: Stats,
     next: u64,
+    /// Acknowledged, with the removal not yet committed: not handed out again.
+    pub(crate) removing: HashSet<Sequence>,
 }
 
 /// What a round of changes did.
@@ -64,7 +66,7 @@ pub(crate) struct Changes {
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, OutboxError> {
         let database = Database::create(path).map_err(|error| OutboxError::open(path, error))?;
-        let store = (|| -> Result<Self, redb::Error> {
+        let opened = (|| -> Result<(Stats, u64), redb::Error> {
             let write = database.begin_write()?;
             let mut stats = Stats::default();
             let next;
@@ -81,9 +83,10 @@ impl Store {
                 stats.dead = dead.len()?;
             }
             write.commit()?;
-            Ok(Self { database, stats, next })
+            Ok((stats, next))
         })();
-        store.map_err(OutboxError::Database)
+        let (stats, next) = opened.map_err(OutboxError::Database)?;
+        Ok(Self { database, stats, next, removing: HashSet::new() })
     }
 
     /// Puts and removes in one durable transaction, then sheds what is over the quota.
@@ -132,6 +135,9 @@ impl Store {
         let changes = changes.map_err(OutboxError::Database)?;
         self.stats = stats;
         self.next = next;
+        for sequence in remove {
+            self.removing.remove(sequence);
+        }
         self.refresh_oldest();
         Ok(changes)
     }
@@ -154,7 +160,7 @@ impl Store {
                 let (key, value) = entry?;
                 let (class, number) = key.value();
                 let sequence = Sequence { class, number };
-                if skip(&sequence) {
+                if skip(&sequence) || self.removing.contains(&sequence) {
                     continue;
                 }
                 let stored = value.value().1;
