@@ -11,6 +11,7 @@ pub mod card;
 pub mod catalog;
 pub mod diagnosis;
 mod error;
+pub mod eval;
 pub mod row_model;
 mod snapshot;
 

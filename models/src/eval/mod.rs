@@ -1,0 +1,4 @@
+//! How good the models are: public benchmarks, scored by their own protocols.
+
+pub mod nab;
+pub mod nab_data;
