@@ -1,0 +1,70 @@
+//! The board: the last findings and commands and the figures of each stream definition, for the console and for the closing
+//! report of a run. Bounded; the newest push out the oldest.
+
+use std::collections::VecDeque;
+
+use nearside_schemas::{Finding, StreamName, Timestamp};
+use parking_lot::Mutex;
+
+/// A finding and where it was seen.
+#[derive(Clone, Debug)]
+pub struct PostedFinding {
+    /// The stream definition.
+    pub stream: StreamName,
+    /// The finding.
+    pub finding: Finding,
+}
+
+/// A command and what became of it.
+#[derive(Clone, Debug)]
+pub struct PostedCommand {
+    /// The rule.
+    pub rule: String,
+    /// The command's id.
+    pub id: String,
+    /// `sent`, `expired`, `failed`.
+    pub outcome: &'static str,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The board.
+pub struct Board {
+    bound: usize,
+    findings: Mutex<VecDeque<PostedFinding>>,
+    commands: Mutex<VecDeque<PostedCommand>>,
+}
+
+impl Board {
+    /// A board for `bound` findings and as many commands.
+    pub fn new(bound: usize) -> Self {
+        Self { bound: bound.max(1), findings: Mutex::default(), commands: Mutex::default() }
+    }
+
+    /// Posts a finding.
+    pub fn post_finding(&self, posted: PostedFinding) {
+        push(&mut self.findings.lock(), posted, self.bound);
+    }
+
+    /// Posts a command.
+    pub fn post_command(&self, posted: PostedCommand) {
+        push(&mut self.commands.lock(), posted, self.bound);
+    }
+
+    /// The last `most` findings, newest first.
+    pub fn findings(&self, most: usize) -> Vec<PostedFinding> {
+        self.findings.lock().iter().rev().take(most).cloned().collect()
+    }
+
+    /// The last `most` commands, newest first.
+    pub fn commands(&self, most: usize) -> Vec<PostedCommand> {
+        self.commands.lock().iter().rev().take(most).cloned().collect()
+    }
+}
+
+fn push<T>(queue: &mut VecDeque<T>, item: T, bound: usize) {
+    if queue.len() == bound {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}

@@ -1,0 +1,153 @@
+//! The parts of the configuration that belong to the actors.
+
+use nearside_schemas::{HumanDuration, QoS, RuleName, StreamName};
+use serde::{Deserialize, Serialize};
+
+/// `[streams]`: how streams are spread and bounded.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamsConfig {
+    /// Threads that stream actors are spread over by hash of the stream; 0: one for each core.
+    pub shards: usize,
+    /// Most readings a shard may have admitted and not yet handled. When met, connections that publish to it wait.
+    pub shard_credit: usize,
+    /// Most readings one stream may have admitted and not yet handled. When met, connections that publish to it wait.
+    /// A message with more readings than this is still taken, alone.
+    pub stream_credit: usize,
+    /// Most streams with state. Readings of further streams are set aside as `overflow`.
+    pub max_streams: usize,
+    /// A stream without readings for this long and without open windows gives up its actor; its state is kept.
+    pub retire_after: HumanDuration,
+    /// How often idle windows are looked for.
+    pub tick: HumanDuration,
+    /// Panics a minute after which a stream is parked: its readings are set aside as `panicked`.
+    pub panics_per_minute: u32,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self {
+            shards: 0,
+            shard_credit: 65_536,
+            stream_credit: 16_384,
+            max_streams: 200_000,
+            retire_after: HumanDuration::secs(600),
+            tick: HumanDuration::millis(250),
+            panics_per_minute: 5,
+        }
+    }
+}
+
+/// `[inference]`: the worker threads that run the networks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceConfig {
+    /// Worker threads; each runs one forward pass at a time on one core.
+    pub threads: usize,
+    /// Most rows in one forward pass.
+    pub max_batch: usize,
+    /// How long a row waits for others to share its forward pass.
+    pub max_wait: HumanDuration,
+    /// A window whose rows are not judged this long after it closed is summarised as `unjudged`.
+    pub deadline: HumanDuration,
+}
+
+impl Default for InferenceConfig {
+    fn default() -> Self {
+        Self { threads: 1, max_batch: 64, max_wait: HumanDuration::millis(5), deadline: HumanDuration::secs(2) }
+    }
+}
+
+/// `[rollup]`: cross-stream figures by group and field.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollUpConfig {
+    /// Whether there are roll-ups.
+    pub enabled: bool,
+    /// The span of one roll-up.
+    pub every: HumanDuration,
+    /// How long after its end a roll-up waits for windows that close late.
+    pub lateness: HumanDuration,
+    /// How long after that a late window still makes a new revision; then it is counted and left out.
+    pub revise_for: HumanDuration,
+    /// Most windows held; beyond it the oldest roll-up is closed early.
+    pub max_windows: usize,
+}
+
+impl Default for RollUpConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            every: HumanDuration::secs(60),
+            lateness: HumanDuration::secs(30),
+            revise_for: HumanDuration::secs(300),
+            max_windows: 500_000,
+        }
+    }
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleSubject {
+    /// Each finding when it is first seen in its window.
+    #[default]
+    Finding,
+    /// Each summary when its window is judged.
+    Summary,
+}
+
+/// `[[rule]]`: when something holds, publish a command to a device.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// Its name, part of each command's id.
+    pub name: RuleName,
+    /// Whether it looks at findings or at summaries.
+    #[serde(default)]
+    pub on: RuleSubject,
+    /// The stream definitions it looks at; all where none is stated.
+    #[serde(default)]
+    pub streams: Vec<StreamName>,
+    /// The condition, in CEL. Findings: `finding.label`, `.score`, `.threshold`, `.severity`, `.stream`, `.model`, `.rows`, `.text`,
+    /// `.seen.FIELD`. Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
+    /// `.findings`, `.verdict`, `.set_aside`.
+    pub when: String,
+    /// What to publish.
+    pub publish: PublishConfig,
+    /// After a command was sent, how long the rule is silent for the same stream.
+    #[serde(default = "default_cooldown")]
+    pub cooldown: HumanDuration,
+    /// How long a command may wait to be sent; after that it is counted as expired and not sent.
+    #[serde(default = "default_time_to_live")]
+    pub time_to_live: HumanDuration,
+}
+
+fn default_cooldown() -> HumanDuration {
+    HumanDuration::secs(60)
+}
+
+fn default_time_to_live() -> HumanDuration {
+    HumanDuration::secs(30)
+}
+
+/// What a rule publishes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishConfig {
+    /// The topic, with key parts of the stream in braces, such as `ward/{patient}/alarm`.
+    pub topic: String,
+    /// The payload. `${…}` holds a CEL expression over the same names as the condition, and `key.PART` for key parts;
+    /// its value is written as JSON.
+    pub payload: String,
+    /// Quality of service, 0 or 1.
+    #[serde(default = "default_qos")]
+    pub qos: QoS,
+    /// Whether the broker keeps the message for later subscribers.
+    #[serde(default)]
+    pub retain: bool,
+}
+
+fn default_qos() -> QoS {
+    QoS::AtLeastOnce
+}

@@ -1,0 +1,176 @@
+//! Inference: one queue a model, worker threads that put rows of many streams into one forward pass.
+//!
+//! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; a panic in a network fails its
+//! batch, not the worker (promise I3); a queue holds no more rows than credit admitted (I4).
+//! Never: a worker looks at a stream's state; a row's outputs depend on its neighbours (I5, the model's contract).
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use flume::{Receiver, RecvTimeoutError, Sender};
+use nearside_models::row_model::RowModel;
+use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
+
+use crate::config::InferenceConfig;
+use crate::credit::Admission;
+use crate::fence::fenced;
+use crate::stream::{Judged, StreamActor};
+
+/// Rows of one stream for one model.
+pub struct Job {
+    /// The model's position in the stream's plan, for the answer.
+    pub model: usize,
+    /// How many inputs.
+    pub inputs: usize,
+    /// The inputs, one after the other.
+    pub data: Vec<f32>,
+    /// The credit of the readings, held until they are judged.
+    pub admission: Option<Arc<Admission>>,
+    /// Whom to answer.
+    pub reply: Addr<StreamActor>,
+}
+
+#[derive(Clone)]
+struct Queue {
+    sender: Sender<Job>,
+    rows: Gauge,
+}
+
+/// The queues of all models, in the order they were given.
+#[derive(Clone, Default)]
+pub struct InferenceQueues(Vec<Queue>);
+
+impl InferenceQueues {
+    /// Puts a job into a queue; gives it back where the workers are gone.
+    pub fn submit(&self, queue: usize, job: Job) -> Option<Job> {
+        let Some(queue) = self.0.get(queue) else { return Some(job) };
+        queue.rows.inc_by(job.inputs as f64);
+        // Bounded by credit: each job holds its readings' admission.
+        queue.sender.send(job).err().map(|unsent| unsent.0)
+    }
+
+    /// Jobs waiting in all queues.
+    pub fn depth(&self) -> usize {
+        self.0.iter().map(|queue| queue.sender.len()).sum()
+    }
+}
+
+struct Worker {
+    model: Arc<dyn RowModel>,
+    jobs: Receiver<Job>,
+    max_batch: usize,
+    max_wait: Duration,
+    waiting: Gauge,
+    rows: Counter,
+    batch: Histogram,
+    time: Histogram,
+    errors: Counter,
+}
+
+/// Starts the workers of each model. They end when all clones of the queues are dropped.
+pub fn start(
+    models: &[Arc<dyn RowModel>],
+    config: &InferenceConfig,
+    telemetry: &Telemetry,
+) -> std::io::Result<(InferenceQueues, Vec<JoinHandle<()>>)> {
+    let mut queues = Vec::new();
+    let mut threads = Vec::new();
+    for model in models {
+        let name = model.reference().name.to_string();
+        let labels = [name.as_str()];
+        let (sender, jobs) = flume::unbounded();
+        let waiting = telemetry.gauge(Metric::InferenceQueue, &labels);
+        for n in 0..config.threads.max(1) {
+            let worker = Worker {
+                model: model.clone(),
+                jobs: jobs.clone(),
+                max_batch: config.max_batch.max(1),
+                max_wait: config.max_wait.get(),
+                waiting: waiting.clone(),
+                rows: telemetry.counter(Metric::InferenceRows, &labels),
+                batch: telemetry.histogram(Metric::InferenceBatch, &labels),
+                time: telemetry.histogram(Metric::InferenceTime, &labels),
+                errors: telemetry.counter(Metric::InferenceErrors, &labels),
+            };
+            threads.push(std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || worker.run())?);
+        }
+        queues.push(Queue { sender, rows: waiting });
+    }
+    Ok((InferenceQueues(queues), threads))
+}
+
+impl Worker {
+    fn run(self) {
+        let mut batch = Vec::new();
+        while let Ok(first) = self.jobs.recv() {
+            self.gather(first, &mut batch);
+            self.judge(&mut batch);
+        }
+    }
+
+    /// Collects jobs until the batch is full or the first has waited long enough.
+    fn gather(&self, first: Job, batch: &mut Vec<Job>) {
+        let until = Instant::now() + self.max_wait;
+        let mut inputs = first.inputs;
+        batch.push(first);
+        while inputs < self.max_batch {
+            match self.jobs.recv_deadline(until) {
+                Ok(job) => {
+                    inputs += job.inputs;
+                    batch.push(job);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.waiting.dec_by(inputs as f64);
+    }
+
+    fn judge(&self, batch: &mut Vec<Job>) {
+        let width = self.model.input_width();
+        let all: Vec<f32> = batch.iter().flat_map(|job| job.data.iter().copied()).collect();
+        let mut outputs = Vec::new();
+        let mut failed = false;
+        for chunk in all.chunks(self.max_batch * width.max(1)) {
+            match self.forward(chunk, chunk.len() / width.max(1)) {
+                Some(part) => outputs.extend_from_slice(&part),
+                None => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        let mut at = 0;
+        for job in batch.drain(..) {
+            let end = at + job.inputs * self.model.output_width();
+            let outputs = if failed { None } else { outputs.get(at..end).map(<[f32]>::to_vec) };
+            at = end;
+            let Job { model, inputs, admission, reply, .. } = job;
+            // A stream with unjudged rows never retires, so only a stopping gateway refuses this.
+            let _ = reply.try_send(Judged { model, inputs, outputs, admission });
+        }
+    }
+
+    fn forward(&self, inputs: &[f32], rows: usize) -> Option<Vec<f32>> {
+        let started = Instant::now();
+        let mut outputs = Vec::new();
+        let result = fenced(|| self.model.forward(inputs, rows, &mut outputs));
+        self.time.observe(started.elapsed().as_secs_f64());
+        self.batch.observe(rows as f64);
+        self.rows.inc_by(rows as u64);
+        let fits = outputs.len() == rows * self.model.output_width();
+        match result {
+            Ok(Ok(())) if fits => Some(outputs),
+            Ok(Ok(())) => self.failed("outputs of the wrong shape"),
+            Ok(Err(error)) => self.failed(&error.to_string()),
+            Err(_) => self.failed("a panic"),
+        }
+    }
+
+    fn failed(&self, why: &str) -> Option<Vec<f32>> {
+        self.errors.inc();
+        tracing::error!(model = %self.model.reference(), why, "a forward pass failed; its rows stay unjudged");
+        None
+    }
+}

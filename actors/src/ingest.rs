@@ -1,0 +1,347 @@
+//! Ingest: what the front door hands messages to. Decodes, asks for credit, journals, and after the commit hands the
+//! readings to their shards in journal order.
+//!
+//! Promises: a message is acknowledged only after it is on disk (promise I1); credit comes before the acknowledgement; streams of
+//! one connection that are full make that connection wait and no other (I3); the order in which shards see readings is
+//! the journal's (I5).
+//! Never: a payload, a topic or a key is logged (I2).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use actix::Addr;
+use nearside_journal::{CommitOutcome, JournalHandle, Record};
+use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
+use nearside_schemas::{
+    Answer, BoxFuture, Durability, Intake, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey,
+    SetAsideReason, StreamId, Timestamp, Topic,
+};
+use nearside_telemetry::{Counter, Metric, Telemetry};
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::credit::{Admission, ShardCredit};
+use crate::error::ActorError;
+use crate::fence::fenced;
+use crate::outlet::Outlet;
+use crate::stream::{Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+
+/// Most topics whose stream is remembered; beyond it the memory starts anew.
+const REMEMBERED_TOPICS: usize = 262_144;
+
+/// A shard as ingest sees it.
+#[derive(Clone)]
+pub struct ShardHandle {
+    /// Where its batches go.
+    pub address: Addr<Shard>,
+    /// Its credit.
+    pub credit: Arc<ShardCredit>,
+}
+
+struct Definition {
+    plan: Arc<StreamPlan>,
+    decoder: Arc<dyn Decode>,
+    readings: Counter,
+    /// For each key part: whether it stands in the topic.
+    key_from_topic: Vec<bool>,
+}
+
+/// Where a topic's messages go.
+#[derive(Clone)]
+enum Route {
+    /// No stream claims the topic.
+    None,
+    /// The key stands in the topic: always the same stream.
+    Stream(Arc<StreamRef>),
+    /// Part of the key stands in the payload.
+    Keyed { definition: usize, topic_key: KeyValues },
+    /// There are as many streams as there may be.
+    Overflow { definition: usize },
+}
+
+/// The intake of the gateway.
+pub struct Ingest {
+    definitions: Vec<Definition>,
+    shards: Vec<ShardHandle>,
+    journal: JournalHandle,
+    outlet: Arc<Outlet>,
+    stream_secret: SecretKey,
+    topics: RwLock<HashMap<Topic, Route>>,
+    streams: RwLock<HashMap<StreamId, Arc<StreamRef>>>,
+    stream_count: AtomicUsize,
+    max_streams: usize,
+    draining: AtomicBool,
+    no_stream: Counter,
+    credit_waits: Counter,
+}
+
+/// A message decoded: its readings by stream.
+struct Draft {
+    stream: Arc<StreamRef>,
+    readings: SmallVec<[Reading; 1]>,
+}
+
+impl Ingest {
+    /// Builds the intake of these definitions.
+    pub fn new(
+        plans: &[Arc<StreamPlan>],
+        shards: Vec<ShardHandle>,
+        journal: JournalHandle,
+        outlet: Arc<Outlet>,
+        stream_secret: SecretKey,
+        max_streams: usize,
+        telemetry: &Telemetry,
+    ) -> Result<Self, ActorError> {
+        let definitions = plans.iter().map(|plan| Definition::new(plan, telemetry)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            definitions,
+            shards,
+            journal,
+            outlet,
+            stream_secret,
+            topics: RwLock::default(),
+            streams: RwLock::default(),
+            stream_count: AtomicUsize::new(0),
+            max_streams,
+            draining: AtomicBool::new(false),
+            no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
+            credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
+        })
+    }
+
+    /// From now on refuses what comes.
+    pub fn refuse(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Records that time passes and, once that is on disk, tells every shard. Ticks are records because they close windows (I5).
+    pub async fn tick(&self, now: Timestamp) {
+        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
+        let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
+            if matches!(outcome, CommitOutcome::Durable { .. }) {
+                for shard in shards {
+                    // A shard that is full hears of time at the next tick.
+                    let _ = shard.try_send(ShardTick(now));
+                }
+            }
+        });
+        self.journal.append(vec![Record::Tick(now)], done).await;
+    }
+
+    /// Readings admitted and not yet judged, of all shards.
+    pub fn in_flight(&self) -> usize {
+        self.shards.iter().map(|shard| shard.credit.used()).sum()
+    }
+
+    /// Readings decoded so far, by definition.
+    pub fn readings(&self) -> Vec<u64> {
+        self.definitions.iter().map(|definition| definition.readings.get()).collect()
+    }
+
+    /// The stream with this id, where it was seen.
+    pub fn stream(&self, id: &StreamId) -> Option<Arc<StreamRef>> {
+        self.streams.read().get(id).cloned()
+    }
+
+    async fn take(&self, batch: Vec<Publish>, answer: Answer) {
+        if self.draining.load(Ordering::Acquire) {
+            answer(Durability::Refused(RefusalReason::Draining));
+            return;
+        }
+        let mut records = Vec::with_capacity(batch.len());
+        let mut admitted = Vec::with_capacity(batch.len());
+        for publish in batch {
+            let drafts = self.decode(&publish);
+            for draft in drafts {
+                let admission = match self.try_admit(&draft) {
+                    Some(admission) => admission,
+                    None => {
+                        // What was admitted so far goes on its way first: waiting while holding credit could
+                        // wait for itself.
+                        let part = (std::mem::take(&mut records), std::mem::take(&mut admitted));
+                        self.commit(part.0, part.1, None).await;
+                        self.credit_waits.inc();
+                        self.shards[draft.stream.shard].credit.admit(&draft.stream.id, draft.readings.len()).await
+                    }
+                };
+                admitted.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
+            }
+            records.push(Record::Publish(publish));
+        }
+        self.commit(records, admitted, Some(answer)).await;
+    }
+
+    fn try_admit(&self, draft: &Draft) -> Option<Admission> {
+        self.shards[draft.stream.shard].credit.try_admit(&draft.stream.id, draft.readings.len())
+    }
+
+    /// Journals records; once they are on disk, answers and hands the readings to their shards.
+    async fn commit(&self, records: Vec<Record>, works: Vec<Work>, answer: Option<Answer>) {
+        if records.is_empty() && works.is_empty() && answer.is_none() {
+            return;
+        }
+        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
+        let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
+            let durable = matches!(outcome, CommitOutcome::Durable { .. });
+            if let Some(answer) = answer {
+                answer(match outcome {
+                    CommitOutcome::Durable { .. } => Durability::Durable,
+                    CommitOutcome::QuotaExceeded => Durability::Refused(RefusalReason::QuotaExceeded),
+                    CommitOutcome::Failed => Durability::Refused(RefusalReason::StorageFailed),
+                });
+            }
+            if durable {
+                dispatch(&shards, works);
+            }
+        });
+        self.journal.append(records, done).await;
+    }
+
+    fn decode(&self, publish: &Publish) -> SmallVec<[Draft; 1]> {
+        let route = self.route(&publish.topic);
+        let definition = match &route {
+            Route::None => {
+                self.no_stream.inc();
+                return SmallVec::new();
+            }
+            Route::Overflow { definition } => {
+                self.outlet.set_aside(*definition, SetAsideReason::Overflow, 1);
+                return SmallVec::new();
+            }
+            Route::Stream(stream) => stream.definition,
+            Route::Keyed { definition, .. } => *definition,
+        };
+        let decoder = &self.definitions[definition].decoder;
+        let mut decoded = Decoded::default();
+        if fenced(|| decoder.decode(&publish.payload, publish.received, &mut decoded)).is_err() {
+            decoded = Decoded::default();
+            self.outlet.set_aside(definition, SetAsideReason::Panicked, 1);
+        }
+        for error in &decoded.errors {
+            self.outlet.set_aside(definition, error.reason, 1);
+            tracing::debug!(definition = %self.definitions[definition].plan.spec.name, error = %error, "set aside");
+        }
+        self.definitions[definition].readings.inc_by(decoded.rows.len() as u64);
+        match route {
+            Route::Stream(stream) if !decoded.rows.is_empty() => {
+                let readings = decoded.rows.into_iter().map(|row| row.reading).collect();
+                SmallVec::from_iter([Draft { stream, readings }])
+            }
+            Route::Keyed { definition, topic_key } => self.group_by_key(definition, &topic_key, decoded.rows),
+            _ => SmallVec::new(),
+        }
+    }
+
+    /// Rows of one message by stream, in order of each stream's first row.
+    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> SmallVec<[Draft; 1]> {
+        let mut drafts: SmallVec<[Draft; 1]> = SmallVec::new();
+        let mut overflow = 0;
+        for row in rows {
+            let key = self.definitions[definition].whole_key(topic_key, row.key);
+            let Some(stream) = self.intern(definition, key) else {
+                overflow += 1;
+                continue;
+            };
+            match drafts.iter_mut().find(|draft| draft.stream.id == stream.id) {
+                Some(draft) => draft.readings.push(row.reading),
+                None => drafts.push(Draft { stream, readings: SmallVec::from_iter([row.reading]) }),
+            }
+        }
+        self.outlet.set_aside(definition, SetAsideReason::Overflow, overflow);
+        drafts
+    }
+
+    fn route(&self, topic: &Topic) -> Route {
+        if let Some(route) = self.topics.read().get(topic) {
+            return route.clone();
+        }
+        let route = self.find_route(topic);
+        if !matches!(route, Route::Overflow { .. }) {
+            let mut topics = self.topics.write();
+            if topics.len() >= REMEMBERED_TOPICS {
+                topics.clear();
+            }
+            topics.insert(topic.clone(), route.clone());
+        }
+        route
+    }
+
+    fn find_route(&self, topic: &Topic) -> Route {
+        for (index, definition) in self.definitions.iter().enumerate() {
+            let Some(parts) = definition.plan.spec.topic.matches(topic.as_str()) else { continue };
+            let topic_key: KeyValues = parts.iter().map(|part| Personal::new(Arc::from(*part))).collect();
+            if definition.key_from_topic.iter().any(|from_topic| !from_topic) {
+                return Route::Keyed { definition: index, topic_key };
+            }
+            return match self.intern(index, topic_key) {
+                Some(stream) => Route::Stream(stream),
+                None => Route::Overflow { definition: index },
+            };
+        }
+        Route::None
+    }
+
+    /// The stream of a definition with this key; `None` where there are as many streams as there may be.
+    fn intern(&self, definition: usize, key: KeyValues) -> Option<Arc<StreamRef>> {
+        let name = &self.definitions[definition].plan.spec.name;
+        let parts = key.iter().map(|part| part.expose().as_ref());
+        let id = StreamId::derive(self.stream_secret.as_bytes(), name, parts);
+        if let Some(stream) = self.streams.read().get(&id) {
+            return Some(stream.clone());
+        }
+        let mut streams = self.streams.write();
+        if let Some(stream) = streams.get(&id) {
+            return Some(stream.clone());
+        }
+        if streams.len() >= self.max_streams {
+            return None;
+        }
+        let stream = Arc::new(StreamRef::new(id, definition, id.bucket(self.shards.len()), key));
+        streams.insert(id, stream.clone());
+        self.stream_count.store(streams.len(), Ordering::Relaxed);
+        Some(stream)
+    }
+}
+
+impl Intake for Ingest {
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+        Box::pin(self.take(batch, answer))
+    }
+}
+
+impl Definition {
+    fn new(plan: &Arc<StreamPlan>, telemetry: &Telemetry) -> Result<Self, ActorError> {
+        let name = plan.spec.name.to_string();
+        let decoder = nearside_schemas::codec::decoder(&plan.spec)
+            .map_err(|source| ActorError::Codec { stream: name.clone(), source })?;
+        Ok(Self {
+            decoder,
+            readings: telemetry.counter(Metric::Readings, &[&name]),
+            key_from_topic: plan.spec.key.iter().map(|part| part.path.is_none()).collect(),
+            plan: plan.clone(),
+        })
+    }
+
+    /// The key in the definition's order, from the parts in the topic and those in the payload.
+    fn whole_key(&self, topic_key: &KeyValues, payload_key: KeyValues) -> KeyValues {
+        let mut from_topic = topic_key.iter().cloned();
+        let mut from_payload = payload_key.into_iter();
+        let parts = self.key_from_topic.iter();
+        parts.filter_map(|topic| if *topic { from_topic.next() } else { from_payload.next() }).collect()
+    }
+}
+
+/// Hands committed work to the shards, keeping its order within each.
+fn dispatch(shards: &[Addr<Shard>], works: Vec<Work>) {
+    let mut batches: Vec<Vec<Work>> = shards.iter().map(|_| Vec::new()).collect();
+    for work in works {
+        batches[work.stream.shard].push(work);
+    }
+    for (shard, batch) in shards.iter().zip(batches) {
+        if !batch.is_empty() && shard.try_send(ShardBatch(batch)).is_err() {
+            // Credit keeps the mailbox below its bound; this is reached only while the gateway stops.
+            tracing::error!("a shard did not take committed readings; they stay in the journal");
+        }
+    }
+}

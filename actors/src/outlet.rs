@@ -1,0 +1,174 @@
+//! The outlet: hands on what streams give back, to seal, rules and roll-up, and counts it.
+
+use std::sync::Arc;
+
+use nearside_schemas::{CloseCause, Finding, SetAsideReason, Summary, Verdict};
+use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
+
+use crate::board::{Board, PostedFinding};
+use crate::rollup::RollUpMessage;
+use crate::rules::Origin;
+use crate::rules_stage::RulesMessage;
+use crate::seal::SealMessage;
+use crate::stage::StageSender;
+use crate::stream::{Outputs, StreamComponent, StreamPlan};
+
+/// The handles of one definition's metrics.
+struct DefinitionMetrics {
+    name: String,
+    set_aside: Vec<Counter>,
+    closed: Vec<(CloseCause, Counter)>,
+    unjudged: Counter,
+    active: Gauge,
+    retired: Counter,
+    parked: Counter,
+    panics: Counter,
+    lost_state: Counter,
+}
+
+/// The causes with their labels.
+const CAUSES: [(CloseCause, &str); 5] = [
+    (CloseCause::Watermark, "watermark"),
+    (CloseCause::Full, "full"),
+    (CloseCause::Idle, "idle"),
+    (CloseCause::Drain, "drain"),
+    (CloseCause::Revision, "revision"),
+];
+
+/// Where streams hand on what they have.
+pub struct Outlet {
+    definitions: Vec<DefinitionMetrics>,
+    telemetry: Telemetry,
+    seal: StageSender<SealMessage>,
+    rules: StageSender<RulesMessage>,
+    rollup: Option<StageSender<RollUpMessage>>,
+    /// Whether any rule looks at summaries.
+    rules_want_summaries: bool,
+    board: Arc<Board>,
+}
+
+impl Outlet {
+    /// An outlet for these definitions.
+    pub fn new(
+        plans: &[Arc<StreamPlan>],
+        telemetry: &Telemetry,
+        seal: StageSender<SealMessage>,
+        rules: StageSender<RulesMessage>,
+        rules_want_summaries: bool,
+        rollup: Option<StageSender<RollUpMessage>>,
+        board: Arc<Board>,
+    ) -> Self {
+        let definitions = plans.iter().map(|plan| DefinitionMetrics::new(plan.spec.name.as_str(), telemetry)).collect();
+        Self { definitions, telemetry: telemetry.clone(), seal, rules, rollup, rules_want_summaries, board }
+    }
+
+    /// Hands on and counts what a stream gave back, leaving `outputs` empty.
+    pub fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) {
+        let plan = component.plan();
+        let metrics = &self.definitions[plan.index];
+        for reason in outputs.set_aside.drain(..) {
+            metrics.set_aside[reason as usize].inc();
+        }
+        for cause in outputs.closed.drain(..) {
+            if let Some((_, counter)) = metrics.closed.iter().find(|(known, _)| *known == cause) {
+                counter.inc();
+            }
+        }
+        if outputs.panics > 0 {
+            metrics.panics.inc_by(u64::from(std::mem::take(&mut outputs.panics)));
+            if component.is_parked() {
+                metrics.parked.inc();
+                tracing::error!(stream = %component.id(), definition = %plan.spec.name, "a stream was parked after too many panics");
+            }
+        }
+        for finding in outputs.raised.drain(..) {
+            self.raise(component, finding);
+        }
+        for summary in outputs.summaries.drain(..) {
+            self.hand_on(component, summary, metrics);
+        }
+    }
+
+    fn raise(&self, component: &StreamComponent, finding: Finding) {
+        let spec = &component.plan().spec;
+        let severity = finding.severity.to_string();
+        self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
+        self.board.post_finding(PostedFinding { stream: spec.name.clone(), finding: finding.clone() });
+        let finding = Arc::new(finding);
+        let origin = Origin { spec: spec.clone(), key: component.key().clone() };
+        self.rules.send(RulesMessage::Finding { finding: finding.clone(), origin });
+        self.seal.send(SealMessage::Finding { finding, plan: component.plan().clone() });
+    }
+
+    fn hand_on(&self, component: &StreamComponent, summary: Summary, metrics: &DefinitionMetrics) {
+        if matches!(summary.verdict, Verdict::Unjudged { .. }) {
+            metrics.unjudged.inc();
+        }
+        let summary = Arc::new(summary);
+        if self.rules_want_summaries {
+            let origin = Origin { spec: component.plan().spec.clone(), key: component.key().clone() };
+            self.rules.send(RulesMessage::Summary { summary: summary.clone(), origin });
+        }
+        if let Some(rollup) = &self.rollup {
+            rollup.send(RollUpMessage::Summary(summary.clone()));
+        }
+        self.seal.send(SealMessage::Summary { summary, plan: component.plan().clone() });
+    }
+
+    /// Counts readings that were set aside before or beside a stream.
+    pub fn set_aside(&self, definition: usize, reason: SetAsideReason, count: u64) {
+        self.definitions[definition].set_aside[reason as usize].inc_by(count);
+    }
+
+    /// A stream got an actor.
+    pub fn stream_started(&self, definition: usize) {
+        self.definitions[definition].active.inc();
+    }
+
+    /// A stream gave up its actor.
+    pub fn stream_retired(&self, definition: usize) {
+        let metrics = &self.definitions[definition];
+        metrics.active.dec();
+        metrics.retired.inc();
+    }
+
+    /// Parts of kept state that could not be read back.
+    pub fn state_lost(&self, parts: u32) {
+        if parts > 0
+            && let Some(metrics) = self.definitions.first()
+        {
+            metrics.lost_state.inc_by(u64::from(parts));
+            tracing::warn!(parts, "kept state of a stream could not be read and starts anew");
+        }
+    }
+
+    /// Each definition's name, set-aside count, closed windows and active streams, for the console.
+    pub fn figures(&self) -> Vec<(String, u64, u64, u64)> {
+        let figures = |metrics: &DefinitionMetrics| {
+            let set_aside = metrics.set_aside.iter().map(Counter::get).sum();
+            let closed = metrics.closed.iter().map(|(_, counter)| counter.get()).sum();
+            (metrics.name.clone(), set_aside, closed, metrics.active.get() as u64)
+        };
+        self.definitions.iter().map(figures).collect()
+    }
+}
+
+impl DefinitionMetrics {
+    fn new(name: &str, telemetry: &Telemetry) -> Self {
+        let reasons = SetAsideReason::ALL.iter();
+        Self {
+            name: name.to_owned(),
+            set_aside: reasons.map(|reason| telemetry.counter(Metric::SetAside, &[name, reason.label()])).collect(),
+            closed: CAUSES
+                .iter()
+                .map(|(cause, label)| (*cause, telemetry.counter(Metric::WindowsClosed, &[name, label])))
+                .collect(),
+            unjudged: telemetry.counter(Metric::Unjudged, &[name]),
+            active: telemetry.gauge(Metric::Streams, &[name]),
+            retired: telemetry.counter(Metric::StreamsRetired, &[name]),
+            parked: telemetry.counter(Metric::StreamsParked, &[name]),
+            panics: telemetry.counter(Metric::StreamPanics, &["stream"]),
+            lost_state: telemetry.counter(Metric::StreamPanics, &["restore"]),
+        }
+    }
+}

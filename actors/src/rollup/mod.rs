@@ -1,0 +1,24 @@
+//! Roll-ups: closed windows of many streams put together per site, group and field, with Polars.
+//!
+//! Promises: each window counts once, with its highest revision; a window that comes after its roll-up closed makes a new
+//! revision of it, or is counted as too late; the same windows in the same order of ticks give the same roll-ups (promise I5).
+//! Never: a roll-up holds a key, or a value of a window with fewer rows than `min_rows`.
+
+mod aggregate;
+mod component;
+
+use std::sync::Arc;
+
+use nearside_schemas::{Summary, Timestamp};
+
+pub use component::RollUps;
+
+/// What the roll-up stage is told.
+pub enum RollUpMessage {
+    /// A window was summarised.
+    Summary(Arc<Summary>),
+    /// Time passes.
+    Tick(Timestamp),
+    /// Close everything.
+    Drain,
+}

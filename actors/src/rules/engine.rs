@@ -1,0 +1,209 @@
+//! The rules component: findings and summaries in, commands out; told later what became of each command.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use cel::{Context, ExecutionError, Value};
+use nearside_schemas::{Command, CommandId, Finding, RuleName, StreamId, Summary, Timestamp, WindowId};
+
+use super::subject::{Origin, finding_context, summary_context};
+use super::{CompiledRule, RuleError, compile};
+use crate::config::{RuleConfig, RuleSubject};
+
+/// Most command ids that are remembered, and most streams whose cooldown is; the oldest are forgotten first.
+const REMEMBERED: usize = 65_536;
+
+/// What became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The broker took it at this time.
+    Sent(Timestamp),
+    /// It expired or could not be sent; the cooldown does not count it.
+    NotSent,
+}
+
+/// A rule that could not be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFault {
+    /// The rule.
+    pub rule: RuleName,
+    /// Why; holds no text of a device.
+    pub why: String,
+}
+
+/// All rules of a site.
+pub struct Rules {
+    rules: Vec<CompiledRule>,
+    issued: HashSet<CommandId>,
+    issued_order: VecDeque<CommandId>,
+    /// When a rule last sent, or issued and waits to hear, for a stream.
+    quiet_from: HashMap<(RuleName, StreamId), Timestamp>,
+}
+
+/// What a rule fired on.
+struct Firing<'a> {
+    context: &'a Context<'a, 'a>,
+    window: &'a WindowId,
+    revision: u32,
+    origin: &'a Origin,
+    now: Timestamp,
+}
+
+impl Rules {
+    /// Compiles the rules.
+    pub fn new(rules: &[RuleConfig]) -> Result<Self, RuleError> {
+        let rules = rules.iter().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { rules, issued: HashSet::new(), issued_order: VecDeque::new(), quiet_from: HashMap::new() })
+    }
+
+    /// Whether any rule looks at summaries of this kind; if not they need not be shown.
+    pub fn looks_at_summaries(&self) -> bool {
+        self.rules.iter().any(|rule| rule.config.on == RuleSubject::Summary)
+    }
+
+    /// The rules' names.
+    pub fn names(&self) -> impl Iterator<Item = &RuleName> {
+        self.rules.iter().map(|rule| &rule.config.name)
+    }
+
+    /// Evaluates the rules on a finding when it is first seen in its window.
+    pub fn on_finding(
+        &mut self,
+        finding: &Finding,
+        revision: u32,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Vec<Result<Command, RuleFault>> {
+        if self.rules.iter().all(|rule| rule.config.on != RuleSubject::Finding) {
+            return Vec::new();
+        }
+        let context = finding_context(finding, origin);
+        self.evaluate(RuleSubject::Finding, context, &finding.window, revision, origin, now)
+    }
+
+    /// Evaluates the rules on a judged summary.
+    pub fn on_summary(
+        &mut self,
+        summary: &Summary,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Vec<Result<Command, RuleFault>> {
+        if !self.looks_at_summaries() {
+            return Vec::new();
+        }
+        let context = summary_context(summary, origin);
+        self.evaluate(RuleSubject::Summary, context, &summary.window, summary.revision, origin, now)
+    }
+
+    /// Tells what became of a command.
+    pub fn settle(&mut self, id: &CommandId, outcome: Outcome) {
+        let key = (id.rule.clone(), id.window.stream);
+        match outcome {
+            Outcome::Sent(at) => {
+                self.quiet_from.insert(key, at);
+            }
+            Outcome::NotSent => {
+                self.quiet_from.remove(&key);
+            }
+        }
+    }
+
+    /// Marks a command as issued in an earlier run, so that it is not issued again.
+    pub fn remember(&mut self, id: CommandId) {
+        if self.issued.insert(id.clone()) {
+            self.issued_order.push_back(id);
+        }
+        while self.issued_order.len() > REMEMBERED {
+            if let Some(oldest) = self.issued_order.pop_front() {
+                self.issued.remove(&oldest);
+            }
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        on: RuleSubject,
+        context: Result<Context<'_, '_>, String>,
+        window: &WindowId,
+        revision: u32,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Vec<Result<Command, RuleFault>> {
+        let mut answers = Vec::new();
+        for index in 0..self.rules.len() {
+            let rule = &self.rules[index];
+            let streams = &rule.config.streams;
+            if rule.config.on != on || !(streams.is_empty() || streams.contains(&origin.spec.name)) {
+                continue;
+            }
+            let answer = match &context {
+                Ok(context) => self.fire(index, &Firing { context, window, revision, origin, now }),
+                Err(why) => Err(why.clone()),
+            };
+            let name = &self.rules[index].config.name;
+            match answer {
+                Ok(Some(command)) => {
+                    self.remember(command.id.clone());
+                    answers.push(Ok(command));
+                }
+                Ok(None) => {}
+                Err(why) => answers.push(Err(RuleFault { rule: name.clone(), why })),
+            }
+        }
+        answers
+    }
+
+    fn fire(&mut self, index: usize, firing: &Firing<'_>) -> Result<Option<Command>, String> {
+        let rule = &self.rules[index];
+        if !holds(rule, firing.context)? {
+            return Ok(None);
+        }
+        let id = CommandId { rule: rule.config.name.clone(), window: firing.window.clone(), revision: firing.revision };
+        let quiet_key = (id.rule.clone(), id.window.stream);
+        let cooldown = rule.config.cooldown.get();
+        let quiet = self.quiet_from.get(&quiet_key).is_some_and(|from| firing.now < from.plus(cooldown));
+        if quiet || self.issued.contains(&id) {
+            return Ok(None);
+        }
+        let topic = rule.topic.fill(&firing.origin.parts()).map_err(|error| error.to_string())?;
+        let payload: Arc<[u8]> = rule.payload.render(firing.context)?.into();
+        let command = Command {
+            id,
+            topic,
+            payload,
+            qos: rule.config.publish.qos,
+            retain: rule.config.publish.retain,
+            created: firing.now,
+            expires: firing.now.plus(rule.config.time_to_live.get()),
+        };
+        self.forget_old_cooldowns(firing.now);
+        self.quiet_from.insert(quiet_key, firing.now);
+        Ok(Some(command))
+    }
+
+    /// Keeps the cooldown table bounded: past the bound, drops what no cooldown can still need.
+    fn forget_old_cooldowns(&mut self, now: Timestamp) {
+        if self.quiet_from.len() < REMEMBERED {
+            return;
+        }
+        let longest = self.rules.iter().map(|rule| rule.config.cooldown.get()).max().unwrap_or_default();
+        self.quiet_from.retain(|_, from| now < from.plus(longest));
+        if self.quiet_from.len() >= REMEMBERED {
+            let mut times: Vec<Timestamp> = self.quiet_from.values().copied().collect();
+            let middle = times.len() / 2;
+            let (_, median, _) = times.select_nth_unstable(middle);
+            let median = *median;
+            self.quiet_from.retain(|_, from| *from > median);
+        }
+    }
+}
+
+/// Whether the condition holds. A field that the subject does not have makes it not hold.
+fn holds(rule: &CompiledRule, context: &Context<'_, '_>) -> Result<bool, String> {
+    match rule.when.execute(context) {
+        Ok(Value::Bool(answer)) => Ok(answer),
+        Ok(_) => Err("the condition is no truth value".to_owned()),
+        Err(ExecutionError::NoSuchKey(_)) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,77 @@
+//! The seal stage: summaries, findings and roll-ups become sealed items in the outbox.
+//!
+//! Promises: what leaves this stage towards the outbox was sealed by `privacy` and nothing else can be handed to the
+//! uplink (promise I2); what cannot be sealed is counted.
+
+use std::sync::Arc;
+
+use nearside_outbox::OutboxHandle;
+use nearside_privacy::{KeyRing, PrivacyError, Sealed, SealedItem, SummaryFormat};
+use nearside_schemas::{Finding, RollUp, Summary};
+use nearside_telemetry::{Metric, Telemetry};
+
+use crate::stream::StreamPlan;
+
+/// What is to be sealed.
+pub enum SealMessage {
+    /// A judged window.
+    Summary {
+        /// The summary.
+        summary: Arc<Summary>,
+        /// Its definition.
+        plan: Arc<StreamPlan>,
+    },
+    /// A finding when it is first seen: leaves at once, ahead of summaries.
+    Finding {
+        /// The finding.
+        finding: Arc<Finding>,
+        /// Its definition.
+        plan: Arc<StreamPlan>,
+    },
+    /// A roll-up.
+    RollUp(RollUp),
+}
+
+/// The component of the seal stage.
+pub struct Sealer {
+    keys: Arc<KeyRing>,
+    format: SummaryFormat,
+    outbox: OutboxHandle,
+    telemetry: Telemetry,
+}
+
+impl Sealer {
+    /// A sealer that puts items into `outbox`.
+    pub fn new(keys: Arc<KeyRing>, format: SummaryFormat, outbox: OutboxHandle, telemetry: Telemetry) -> Self {
+        Self { keys, format, outbox, telemetry }
+    }
+
+    /// Seals one message and queues it for the outbox.
+    pub fn seal(&self, message: SealMessage) {
+        let item = match &message {
+            SealMessage::Summary { summary, plan } => {
+                nearside_privacy::seal_summary(summary, &plan.spec, &self.keys, self.format).map(Sealed::into_item)
+            }
+            SealMessage::Finding { finding, plan } => {
+                nearside_privacy::seal_finding(finding, &plan.spec, &plan.site, &self.keys).map(Sealed::into_item)
+            }
+            SealMessage::RollUp(rollup) => nearside_privacy::seal_rollup(rollup, &self.keys).map(Sealed::into_item),
+        };
+        self.queue(item);
+    }
+
+    fn queue(&self, item: Result<SealedItem, PrivacyError>) {
+        match item {
+            Ok(item) => {
+                let class = item.class().label();
+                self.telemetry.counter(Metric::Summaries, &[class]).inc();
+                self.telemetry.counter(Metric::SealedBytes, &[class]).inc_by(item.bytes().len() as u64);
+                self.outbox.put_blocking(item);
+            }
+            Err(error) => {
+                self.telemetry.counter(Metric::OutboxErrors, &[]).inc();
+                tracing::error!(%error, "an item could not be sealed and does not leave the site");
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A stage of the pipeline that has its own thread: a bounded queue, a fenced handler, a count of its panics.
+//!
+//! Promises: the queue never holds more than its bound; a sender waits when it is full, and each wait is counted (promise I4);
+//! a panic costs the message that caused it (I3). A stage ends when all its senders are gone, after its queue is empty.
+
+use std::thread::JoinHandle;
+
+use flume::{Receiver, Sender, TrySendError};
+use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
+
+use crate::fence::fenced;
+
+/// The sending side of a stage.
+pub struct StageSender<M> {
+    name: &'static str,
+    sender: Sender<M>,
+    waits: Counter,
+    depth: Gauge,
+}
+
+impl<M> Clone for StageSender<M> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, sender: self.sender.clone(), waits: self.waits.clone(), depth: self.depth.clone() }
+    }
+}
+
+impl<M> StageSender<M> {
+    /// Sends, waiting where the stage is full. False where the stage has ended.
+    pub fn send(&self, message: M) -> bool {
+        match self.sender.try_send(message) {
+            Ok(()) => true,
+            Err(TrySendError::Full(message)) => {
+                self.waits.inc();
+                self.sender.send(message).is_ok()
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Messages that wait.
+    pub fn depth(&self) -> usize {
+        let depth = self.sender.len();
+        self.depth.set(depth as f64);
+        depth
+    }
+
+    /// The stage's name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// Starts a stage: `handler` is called for each message on a thread of its own.
+pub fn start<M: Send + 'static>(
+    name: &'static str,
+    bound: usize,
+    telemetry: &Telemetry,
+    mut handler: impl FnMut(M) + Send + 'static,
+) -> std::io::Result<(StageSender<M>, JoinHandle<()>)> {
+    let (sender, messages): (Sender<M>, Receiver<M>) = flume::bounded(bound.max(1));
+    let panics = telemetry.counter(Metric::StreamPanics, &[name]);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        for message in messages {
+            if fenced(|| handler(message)).is_err() {
+                panics.inc();
+                tracing::error!(stage = name, "a panic was caught; the message that caused it is lost to this stage");
+            }
+        }
+    })?;
+    let sender = StageSender {
+        name,
+        sender,
+        waits: telemetry.counter(Metric::StageWaits, &[name]),
+        depth: telemetry.gauge(Metric::MailboxDepth, &[name]),
+    };
+    Ok((sender, thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_panic_costs_one_message() {
+        let telemetry = Telemetry::new();
+        let (done, seen) = mpsc::channel();
+        let (stage, thread) = start("test", 2, &telemetry, move |n: u32| {
+            assert_ne!(n, 2, "the poison");
+            done.send(n).unwrap();
+        })
+        .unwrap();
+        for n in 0..5 {
+            assert!(stage.send(n));
+        }
+        drop(stage);
+        thread.join().unwrap();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [0, 1, 3, 4]);
+        assert_eq!(telemetry.total(Metric::StreamPanics), 1);
+    }
+}

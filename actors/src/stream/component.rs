@@ -1,0 +1,435 @@
+//! One sensor stream as a plain component: readings and ticks in, inference requests, findings and summaries out.
+//!
+//! Promises: rows are judged causally and in order; a window is summarised once every row it waits for was judged, or
+//! past its deadline as `unjudged` with the reason; a panic in a model costs that model's state of this stream, a panic in
+//! the windows costs the open windows, and either is counted (promise I3).
+//! Never: it knows of actors, threads or the time of day.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nearside_models::row_model::{Row, RowState, RowVerdict};
+use nearside_schemas::{
+    ClosedWindow, Finding, KeyValues, ModelRef, Reading, SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
+};
+use nearside_window::{Placement, StreamWindows};
+
+use super::findings::FindingLog;
+use super::plan::StreamPlan;
+use crate::fence::{PanicBudget, Panicked, fenced};
+
+/// Times of rows that a model skipped, kept to say why a window is unjudged.
+const REMEMBERED_SKIPS: usize = 32;
+
+/// Rows for a model's network.
+#[derive(Debug, PartialEq)]
+pub struct InferenceRequest {
+    /// The model's position in the plan.
+    pub model: usize,
+    /// How many inputs there are.
+    pub inputs: usize,
+    /// The inputs, one after the other.
+    pub data: Vec<f32>,
+}
+
+/// A model's verdict on one row, for replay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredRow {
+    /// The model's position in the plan.
+    pub model: usize,
+    /// Event time of the row.
+    pub time: Timestamp,
+    /// The verdict.
+    pub verdict: RowVerdict,
+}
+
+/// What a stream gives back for what it was given.
+#[derive(Default)]
+pub struct Outputs {
+    /// Rows to be judged by networks.
+    pub requests: Vec<InferenceRequest>,
+    /// Findings seen for the first time in their window.
+    pub raised: Vec<Finding>,
+    /// Windows that are judged, or past their deadline.
+    pub summaries: Vec<Summary>,
+    /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.
+    pub set_aside: Vec<SetAsideReason>,
+    /// Windows that closed, by cause.
+    pub closed: Vec<nearside_schemas::CloseCause>,
+    /// Panics that were caught.
+    pub panics: u32,
+    /// Each row's verdicts, where `keep_scores` is on.
+    pub scores: Vec<ScoredRow>,
+    /// Whether to fill `scores`.
+    pub keep_scores: bool,
+}
+
+struct Pending {
+    time: Timestamp,
+    inputs: usize,
+}
+
+struct Judge {
+    state: Box<dyn RowState>,
+    pending: VecDeque<Pending>,
+    taken: u64,
+    judged: u64,
+}
+
+struct Waiting {
+    window: ClosedWindow,
+    /// For each model, how many rows must be judged first.
+    needs: Vec<u64>,
+    closed_at: Timestamp,
+}
+
+/// One stream.
+pub struct StreamComponent {
+    plan: Arc<StreamPlan>,
+    id: StreamId,
+    key: KeyValues,
+    windows: StreamWindows,
+    judges: Vec<Judge>,
+    waiting: VecDeque<Waiting>,
+    findings: FindingLog,
+    skipped: VecDeque<(Timestamp, usize)>,
+    last_received: Timestamp,
+    budget: PanicBudget,
+    parked: bool,
+    closed: Vec<ClosedWindow>,
+}
+
+impl StreamComponent {
+    /// A stream that has seen nothing.
+    pub fn new(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues) -> Self {
+        let judges = plan.models.iter().map(|planned| Judge::new(planned.model.new_state(&plan.spec.fields))).collect();
+        Self {
+            windows: StreamWindows::new(plan.windows.clone(), id),
+            id,
+            key,
+            judges,
+            waiting: VecDeque::new(),
+            findings: FindingLog::new(plan.finding_retention),
+            skipped: VecDeque::new(),
+            last_received: Timestamp::MIN,
+            budget: PanicBudget::new(plan.panics_per_minute),
+            parked: false,
+            closed: Vec::new(),
+            plan,
+        }
+    }
+
+    /// The stream's id.
+    pub const fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// The stream's key, for commands to its device.
+    pub const fn key(&self) -> &KeyValues {
+        &self.key
+    }
+
+    /// What the definition shares.
+    pub const fn plan(&self) -> &Arc<StreamPlan> {
+        &self.plan
+    }
+
+    /// Whether it was given up after too many panics.
+    pub const fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// Takes a reading.
+    pub fn on_reading(&mut self, reading: Reading, out: &mut Outputs) {
+        if self.parked {
+            out.set_aside.push(SetAsideReason::Panicked);
+            return;
+        }
+        let (time, received) = (reading.time, reading.received);
+        self.last_received = self.last_received.max(received);
+        // Models see what the windows took: a row that was set aside everywhere is judged by none.
+        let values = if self.judges.is_empty() { Values::new() } else { reading.values.clone() };
+        let windows = &mut self.windows;
+        let closed = &mut self.closed;
+        match fenced(|| windows.push(reading, closed)) {
+            Ok(placement) => {
+                self.take_closed(received, out);
+                if note_placement(&placement, out) {
+                    self.show_to_models(time, &values, out);
+                }
+            }
+            Err(Panicked) => self.rebuild_windows(received, out),
+        }
+        self.release(out);
+    }
+
+    /// Takes the outputs of the oldest request for `model` that was not answered; `None` where the forward pass failed.
+    pub fn on_outputs(&mut self, model: usize, inputs: usize, outputs: Option<&[f32]>, out: &mut Outputs) {
+        let width = self.plan.models[model].model.output_width();
+        let mut taken = 0;
+        while taken < inputs {
+            let Some(row) = self.judges.get(model).and_then(|judge| judge.pending.front()).map(|row| row.inputs) else {
+                break;
+            };
+            let slice = outputs.and_then(|all| all.get(taken * width..(taken + row) * width));
+            taken += row;
+            self.judge_next(model, slice, out);
+        }
+        // Rows that had no input travel with the rows around them.
+        while self.judges.get(model).and_then(|judge| judge.pending.front()).is_some_and(|row| row.inputs == 0) {
+            self.judge_next(model, Some(&[]), out);
+        }
+        self.release(out);
+    }
+
+    /// Lets time pass: closes idle windows, gives up on verdicts that are too late.
+    pub fn on_tick(&mut self, now: Timestamp, out: &mut Outputs) {
+        let windows = &mut self.windows;
+        let closed = &mut self.closed;
+        match fenced(|| windows.tick(now, closed)) {
+            Ok(()) => self.take_closed(now, out),
+            Err(Panicked) => self.rebuild_windows(now, out),
+        }
+        self.release(out);
+        self.expire(now, out);
+    }
+
+    /// Closes everything, judged or not: the stream's definition changes or the gateway stops.
+    pub fn drain(&mut self, now: Timestamp, out: &mut Outputs) {
+        let windows = &mut self.windows;
+        let closed = &mut self.closed;
+        match fenced(|| windows.drain(closed)) {
+            Ok(()) => self.take_closed(now, out),
+            Err(Panicked) => self.rebuild_windows(now, out),
+        }
+        self.release(out);
+        while let Some(waiting) = self.waiting.pop_front() {
+            let reason = "the gateway stopped before every row was judged".to_owned();
+            self.summarise(waiting, Some(reason), out);
+        }
+    }
+
+    /// When it next wants a tick.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let verdict = self.waiting.front().map(|waiting| waiting.closed_at.plus(self.plan.judge_deadline));
+        match (self.windows.next_deadline(), verdict) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Whether it could rest: no open window, nothing unjudged.
+    pub fn is_at_rest(&self) -> bool {
+        self.windows.is_empty() && self.waiting.is_empty() && self.judges.iter().all(|judge| judge.pending.is_empty())
+    }
+
+    /// The latest time of receipt.
+    pub const fn last_received(&self) -> Timestamp {
+        self.last_received
+    }
+
+    /// The state that outlives a retired actor: the windows' and each model's.
+    pub fn snapshot(&self) -> Vec<Vec<u8>> {
+        let mut parts = vec![self.windows.snapshot()];
+        parts.extend(self.judges.iter().map(|judge| judge.state.snapshot()));
+        parts
+    }
+
+    /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
+    /// second value says how many did.
+    pub fn restore(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues, parts: &[Vec<u8>]) -> (Self, u32) {
+        let mut stream = Self::new(plan, id, key);
+        let mut lost = 0;
+        let mut parts = parts.iter();
+        if let Some(part) = parts.next() {
+            match StreamWindows::restore(stream.plan.windows.clone(), id, part) {
+                Ok(windows) => stream.windows = windows,
+                Err(_) => lost += 1,
+            }
+        }
+        for ((judge, planned), part) in stream.judges.iter_mut().zip(&stream.plan.models).zip(parts) {
+            match planned.model.restore(&stream.plan.spec.fields, part) {
+                Ok(state) => judge.state = state,
+                Err(_) => lost += 1,
+            }
+        }
+        (stream, lost)
+    }
+
+    fn show_to_models(&mut self, time: Timestamp, values: &Values, out: &mut Outputs) {
+        for model in 0..self.judges.len() {
+            let mut data = Vec::new();
+            let judge = &mut self.judges[model];
+            let row = Row { time, values };
+            let state = &mut judge.state;
+            let Ok(inputs) = fenced(|| state.take(&row, &mut data)) else {
+                self.rebuild_judge(model, time, out);
+                continue;
+            };
+            judge.pending.push_back(Pending { time, inputs });
+            judge.taken += 1;
+            if inputs > 0 {
+                push_request(out, model, inputs, data);
+            } else if judge.pending.len() == 1 {
+                self.judge_next(model, Some(&[]), out);
+            }
+        }
+    }
+
+    /// Judges the oldest pending row of a model, or skips it where there are no outputs.
+    fn judge_next(&mut self, model: usize, outputs: Option<&[f32]>, out: &mut Outputs) {
+        let Some(judge) = self.judges.get_mut(model) else { return };
+        let Some(row) = judge.pending.pop_front() else { return };
+        judge.judged += 1;
+        let state = &mut judge.state;
+        let Some(outputs) = outputs else {
+            if fenced(|| state.skip()).is_err() {
+                self.rebuild_judge(model, row.time, out);
+            }
+            self.note_skip(row.time, model);
+            return;
+        };
+        let Ok(mut verdict) = fenced(|| state.judge(outputs)) else {
+            self.note_skip(row.time, model);
+            self.rebuild_judge(model, row.time, out);
+            return;
+        };
+        for sighting in std::mem::take(&mut verdict.sightings) {
+            let finding = Finding {
+                window: self.windows.primary_window(row.time),
+                model: self.plan.models[model].model.reference().clone(),
+                label: sighting.label.to_owned(),
+                severity: sighting.severity,
+                since: row.time,
+                at: row.time,
+                rows: 1,
+                score: sighting.score,
+                threshold: verdict.threshold,
+                contributions: sighting.contributions,
+                text: sighting.text,
+            };
+            if let Some(raised) = self.findings.note(finding) {
+                out.raised.push(raised);
+            }
+        }
+        if out.keep_scores {
+            out.scores.push(ScoredRow { model, time: row.time, verdict });
+        }
+    }
+
+    fn take_closed(&mut self, now: Timestamp, out: &mut Outputs) {
+        let needs: Vec<u64> = self.judges.iter().map(|judge| judge.taken).collect();
+        for window in self.closed.drain(..) {
+            out.closed.push(window.cause);
+            self.waiting.push_back(Waiting { window, needs: needs.clone(), closed_at: now });
+        }
+    }
+
+    /// Summarises the windows whose rows are all judged.
+    fn release(&mut self, out: &mut Outputs) {
+        while self.waiting.front().is_some_and(|waiting| self.is_judged(waiting)) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                self.summarise(waiting, None, out);
+            }
+        }
+    }
+
+    fn is_judged(&self, waiting: &Waiting) -> bool {
+        self.judges.iter().zip(&waiting.needs).all(|(judge, need)| judge.judged >= *need)
+    }
+
+    fn expire(&mut self, now: Timestamp, out: &mut Outputs) {
+        let deadline = self.plan.judge_deadline;
+        while self.waiting.front().is_some_and(|waiting| waiting.closed_at.plus(deadline) <= now) {
+            let Some(waiting) = self.waiting.pop_front() else { return };
+            let late = self.judges.iter().zip(&waiting.needs).position(|(judge, need)| judge.judged < *need);
+            let reason = late.map(|model| format!("{} missed its deadline of {deadline:?}", self.model_name(model)));
+            self.summarise(waiting, reason, out);
+        }
+    }
+
+    fn model_name(&self, model: usize) -> &ModelRef {
+        self.plan.models[model].model.reference()
+    }
+
+    fn summarise(&mut self, waiting: Waiting, unjudged: Option<String>, out: &mut Outputs) {
+        let window = waiting.window;
+        let span = window.id.start..window.end;
+        let skip = self.skipped.iter().find(|(time, _)| span.contains(time));
+        let reason = unjudged.or_else(|| skip.map(|(_, model)| format!("{} failed on a row", self.model_name(*model))));
+        let spec = &self.plan.spec;
+        let rows = window.rows.num_rows() as u64;
+        let primary = self.windows.primary_window(window.id.start).definition == window.id.definition;
+        out.summaries.push(Summary {
+            site: self.plan.site.clone(),
+            stream: spec.name.clone(),
+            group: spec.group.clone(),
+            key: self.key.clone(),
+            revision: window.revision,
+            end: window.end,
+            cause: window.cause,
+            rows,
+            set_aside: window.set_aside.clone(),
+            fields: nearside_schemas::summarise_fields(&window.rows, &spec.fields, self.plan.min_rows),
+            texts: nearside_schemas::collect_texts(&window.rows, &spec.fields),
+            findings: self.findings.within(&window.id, window.end, primary),
+            verdict: reason.map_or(Verdict::Judged, |reason| Verdict::Unjudged { reason }),
+            models: self.plan.models.iter().map(|planned| planned.model.reference().clone()).collect(),
+            window: window.id,
+        });
+    }
+
+    fn note_skip(&mut self, time: Timestamp, model: usize) {
+        if self.skipped.len() == REMEMBERED_SKIPS {
+            self.skipped.pop_front();
+        }
+        self.skipped.push_back((time, model));
+    }
+
+    /// After a panic in a model: that model starts anew on this stream; its pending rows count as skipped.
+    fn rebuild_judge(&mut self, model: usize, now: Timestamp, out: &mut Outputs) {
+        out.panics += 1;
+        let planned = &self.plan.models[model];
+        let lost: Vec<Timestamp> = self.judges[model].pending.drain(..).map(|row| row.time).collect();
+        let judge = &mut self.judges[model];
+        judge.state = planned.model.new_state(&self.plan.spec.fields);
+        judge.judged = judge.taken;
+        for time in lost {
+            self.note_skip(time, model);
+        }
+        self.parked |= self.budget.spend(now);
+    }
+
+    /// After a panic in the windows: what they held is counted as set aside and they start anew.
+    fn rebuild_windows(&mut self, now: Timestamp, out: &mut Outputs) {
+        out.panics += 1;
+        let held = fenced(|| self.windows.held_rows()).unwrap_or(0);
+        out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, held + 1));
+        self.closed.clear();
+        self.windows = StreamWindows::new(self.plan.windows.clone(), self.id);
+        self.parked |= self.budget.spend(now);
+    }
+}
+
+impl Judge {
+    fn new(state: Box<dyn RowState>) -> Self {
+        Self { state, pending: VecDeque::new(), taken: 0, judged: 0 }
+    }
+}
+
+/// Adds rows to the request for `model` that is being built, so that one message carries them all.
+fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) {
+    match out.requests.iter_mut().find(|request| request.model == model) {
+        Some(request) => {
+            request.inputs += inputs;
+            request.data.extend_from_slice(&data);
+        }
+        None => out.requests.push(InferenceRequest { model, inputs, data }),
+    }
+}
+
+/// Reports what was set aside; whether the row is in at least one window.
+fn note_placement(placement: &Placement, out: &mut Outputs) -> bool {
+    out.set_aside.extend(placement.set_aside());
+    placement.is_placed()
+}

@@ -1,0 +1,100 @@
+//! The findings of one stream's recent windows: the same thing seen again in a window is one finding.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use nearside_schemas::{Finding, Timestamp, WindowId};
+
+/// Most findings that are kept; past it the oldest is forgotten.
+const KEPT: usize = 64;
+
+/// The findings that windows may still want.
+pub(super) struct FindingLog {
+    retention: Duration,
+    latest: Timestamp,
+    findings: VecDeque<Finding>,
+}
+
+impl FindingLog {
+    pub(super) const fn new(retention: Duration) -> Self {
+        Self { retention, latest: Timestamp::MIN, findings: VecDeque::new() }
+    }
+
+    /// Takes a sighting in. Gives it back where it is the first of its kind in its window.
+    pub(super) fn note(&mut self, finding: Finding) -> Option<Finding> {
+        self.latest = self.latest.max(finding.at);
+        let known = self.findings.iter_mut().find(|known| {
+            known.window == finding.window && known.label == finding.label && known.model == finding.model
+        });
+        if let Some(known) = known {
+            known.absorb(finding);
+            return None;
+        }
+        let oldest = self.latest.minus(self.retention);
+        self.findings.retain(|known| known.at >= oldest);
+        if self.findings.len() == KEPT {
+            self.findings.pop_front();
+        }
+        self.findings.push_back(finding.clone());
+        Some(finding)
+    }
+
+    /// The findings of a closed window, in order of time, then label. For the first window definition those of the
+    /// window itself (`primary`), for the others those that began in its span.
+    pub(super) fn within(&self, window: &WindowId, end: Timestamp, primary: bool) -> Vec<Finding> {
+        let belongs = |finding: &&Finding| {
+            if primary { finding.window == *window } else { (window.start..end).contains(&finding.since) }
+        };
+        let mut found: Vec<Finding> = self.findings.iter().filter(belongs).cloned().collect();
+        found.sort_by(|a, b| (a.since, &a.label).cmp(&(b.since, &b.label)));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearside_schemas::{ModelName, ModelRef, Severity, StreamId, WindowDefinition};
+
+    fn finding(start: i64, at: i64, label: &str, score: f64) -> Finding {
+        Finding {
+            window: WindowId {
+                stream: StreamId::from_bytes([0; 16]),
+                definition: WindowDefinition::new("10s").unwrap(),
+                start: Timestamp::from_secs(start),
+            },
+            model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
+            label: label.to_owned(),
+            severity: Severity::Warning,
+            since: Timestamp::from_secs(at),
+            at: Timestamp::from_secs(at),
+            rows: 1,
+            score,
+            threshold: 0.5,
+            contributions: Vec::new(),
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_thing_seen_twice_in_a_window_is_one_finding() {
+        let mut log = FindingLog::new(Duration::from_secs(100));
+        assert!(log.note(finding(0, 1, "spike", 0.7)).is_some());
+        assert!(log.note(finding(0, 2, "spike", 0.9)).is_none());
+        assert!(log.note(finding(0, 2, "drop", 0.6)).is_some());
+        assert!(log.note(finding(10, 11, "spike", 0.7)).is_some());
+        let window = finding(0, 0, "", 0.0).window;
+        let found = log.within(&window, Timestamp::from_secs(10), true);
+        assert_eq!(found.iter().map(|f| (f.label.as_str(), f.rows)).collect::<Vec<_>>(), [("spike", 2), ("drop", 1)]);
+        assert_eq!((found[0].score, found[0].since), (0.9, Timestamp::from_secs(1)));
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let mut log = FindingLog::new(Duration::from_secs(1_000_000));
+        for n in 0..1_000 {
+            log.note(finding(n, n, "spike", 0.7));
+        }
+        assert_eq!(log.findings.len(), KEPT);
+    }
+}
