@@ -1,1 +1,19 @@
-//! A seeded fleet: city and ward, speaking MQTT like any device
+//! A seeded fleet: a city and a ward in simulated time, and a load generator, speaking MQTT like any device.
+//!
+//! Promises: a [`Fleet`] is pure: the same configuration gives the same messages, byte for byte, and the same list of
+//! [`Incident`]s, against which findings can be checked. What carries messages to a broker is apart: [`publish_fleet`]
+//! paces a fleet in real time and waits until all is acknowledged; [`load`] measures how fast a broker acknowledges.
+//! Never: no real person's data, no other member of the workspace but the schemas.
+
+mod city;
+mod fleet;
+mod incident;
+mod payload;
+mod random;
+mod rhythm;
+mod site;
+mod ward;
+
+pub use fleet::{Fleet, FleetConfig, Message, Profile};
+pub use incident::{Incident, IncidentKind, ProbeFault, SensorFault};
+pub use ward::personal_markers;
