@@ -10,10 +10,17 @@ use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
 use crate::fence::fenced;
 
+/// What is in a stage's queue.
+enum Queued<M> {
+    Message(M),
+    /// Answered once everything before it was handled.
+    Flush(Sender<()>),
+}
+
 /// The sending side of a stage.
 pub struct StageSender<M> {
     name: &'static str,
-    sender: Sender<M>,
+    sender: Sender<Queued<M>>,
     waits: Counter,
     depth: Gauge,
 }
@@ -27,7 +34,7 @@ impl<M> Clone for StageSender<M> {
 impl<M> StageSender<M> {
     /// Sends, waiting where the stage is full. False where the stage has ended.
     pub fn send(&self, message: M) -> bool {
-        match self.sender.try_send(message) {
+        match self.sender.try_send(Queued::Message(message)) {
             Ok(()) => true,
             Err(TrySendError::Full(message)) => {
                 self.waits.inc();
@@ -35,6 +42,12 @@ impl<M> StageSender<M> {
             }
             Err(TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    /// Waits until everything sent so far was handled. False where the stage has ended.
+    pub async fn flush(&self) -> bool {
+        let (done, flushed) = flume::bounded(1);
+        self.sender.send_async(Queued::Flush(done)).await.is_ok() && flushed.recv_async().await.is_ok()
     }
 
     /// Messages that wait.
@@ -57,10 +70,18 @@ pub fn start<M: Send + 'static>(
     telemetry: &Telemetry,
     mut handler: impl FnMut(M) + Send + 'static,
 ) -> std::io::Result<(StageSender<M>, JoinHandle<()>)> {
-    let (sender, messages): (Sender<M>, Receiver<M>) = flume::bounded(bound.max(1));
+    let (sender, messages): (Sender<Queued<M>>, Receiver<Queued<M>>) = flume::bounded(bound.max(1));
     let panics = telemetry.counter(Metric::StreamPanics, &[name]);
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        for message in messages {
+        for queued in messages {
+            let message = match queued {
+                Queued::Message(message) => message,
+                Queued::Flush(done) => {
+                    // Whoever asked may not wait any more.
+                    let _ = done.send(());
+                    continue;
+                }
+            };
             if fenced(|| handler(message)).is_err() {
                 panics.inc();
                 tracing::error!(stage = name, "a panic was caught; the message that caused it is lost to this stage");

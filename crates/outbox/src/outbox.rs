@@ -141,6 +141,12 @@ impl OutboxHandle {
         self.requests.send_async(Request::Put(item, Some(done))).await.is_ok() && committed.await.unwrap_or(false)
     }
 
+    /// Returns once everything put so far is on disk. False where it could not be committed.
+    pub async fn flush(&self) -> bool {
+        let (done, committed) = tokio::sync::oneshot::channel();
+        self.requests.send_async(Request::Flush(done)).await.is_ok() && committed.await.unwrap_or(false)
+    }
+
     /// The oldest items of the most urgent classes that `skip` does not name, without removing them.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::store::{Sequence, Store};
 pub(crate) enum Request {
     Put(SealedItem, Option<oneshot::Sender<bool>>),
     Remove(Vec<Sequence>),
+    Flush(oneshot::Sender<bool>),
 }
 
 /// Most requests of one transaction.
@@ -77,6 +78,7 @@ impl Writer {
                         }
                     }
                     Request::Remove(sequences) => remove.extend(sequences),
+                    Request::Flush(done) => waiting.push(done),
                 }
                 requests += 1;
                 next = if requests < GROUP { queue.try_recv().ok() } else { None };

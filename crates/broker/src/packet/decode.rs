@@ -1,0 +1,219 @@
+//! From bytes to packets. Strict: what the texts call malformed is malformed here.
+
+use bytes::{Bytes, BytesMut};
+use nearside_schemas::{QoS, Topic};
+
+use super::reader::Fields;
+use super::{Connect, Incoming, Packet, Reason, Subscription, Version, Will};
+use crate::filter;
+
+/// A packet cut out of the stream: its first byte and its body.
+pub(crate) struct Frame {
+    pub(crate) first: u8,
+    pub(crate) body: Bytes,
+}
+
+/// Cuts the next packet off the front of `buffer`; `None`: more bytes are needed.
+pub(crate) fn frame(buffer: &mut BytesMut, max_packet: usize) -> Result<Option<Frame>, Reason> {
+    let mut length = 0usize;
+    for at in 0..4 {
+        let Some(byte) = buffer.get(1 + at) else { return Ok(None) };
+        length |= usize::from(byte & 0x7F) << (7 * at);
+        if byte & 0x80 == 0 {
+            if *byte == 0 && at > 0 {
+                return Err(Reason::Malformed);
+            }
+            let header = 2 + at;
+            if header + length > max_packet {
+                return Err(Reason::PacketTooLarge);
+            }
+            if buffer.len() < header + length {
+                buffer.reserve(header + length - buffer.len());
+                return Ok(None);
+            }
+            let first = buffer[0];
+            let mut packet = buffer.split_to(header + length).freeze();
+            let body = packet.split_off(header);
+            return Ok(Some(Frame { first, body }));
+        }
+    }
+    Err(Reason::Malformed)
+}
+
+/// Reads a CONNECT (section 3.1).
+pub(crate) fn connect(frame: Frame) -> Result<Connect, Reason> {
+    if frame.first != 0x10 {
+        return Err(Reason::Protocol);
+    }
+    let mut fields = Fields(frame.body);
+    if fields.text()? != "MQTT" {
+        return Err(Reason::UnsupportedVersion);
+    }
+    let version = match fields.u8()? {
+        4 => Version::V311,
+        5 => Version::V5,
+        _ => return Err(Reason::UnsupportedVersion),
+    };
+    let flags = fields.u8()?;
+    let (clean, has_will) = (flags & 0x02 != 0, flags & 0x04 != 0);
+    let will_qos = QoS::try_from((flags >> 3) & 3).map_err(|_| Reason::Malformed)?;
+    let will_retain = flags & 0x20 != 0;
+    let (password, user) = (flags & 0x40 != 0, flags & 0x80 != 0);
+    let will_flags_without_will = !has_will && (flags & 0x38 != 0);
+    if flags & 0x01 != 0 || will_flags_without_will || (version == Version::V311 && password && !user) {
+        return Err(Reason::Malformed);
+    }
+    let keep_alive_secs = fields.u16()?;
+    let properties = match version {
+        Version::V5 => fields.properties(&[0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27])?,
+        Version::V311 => Default::default(),
+    };
+    if properties.authentication {
+        // Extended authentication is not offered: bad authentication method would be 0x8C; refusing is what matters.
+        return Err(Reason::NotAuthorized);
+    }
+    let client = fields.text()?;
+    let will = if has_will { Some(read_will(&mut fields, version, will_qos, will_retain)?) } else { None };
+    if user {
+        fields.text()?;
+    }
+    if password {
+        fields.binary()?;
+    }
+    fields.end()?;
+    if client.is_empty() && !clean && version == Version::V311 {
+        return Err(Reason::ClientId);
+    }
+    Ok(Connect {
+        version,
+        client,
+        clean,
+        keep_alive_secs,
+        will,
+        receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+        max_packet: properties.max_packet.unwrap_or(u32::MAX),
+    })
+}
+
+fn read_will(fields: &mut Fields, version: Version, qos: QoS, retain: bool) -> Result<Will, Reason> {
+    if version == Version::V5 {
+        fields.properties(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26])?;
+    }
+    let topic = Topic::new(&fields.text()?).map_err(|_| Reason::TopicName)?;
+    Ok(Will { topic, payload: fields.binary()?, qos, retain })
+}
+
+/// Reads any packet but CONNECT.
+pub(crate) fn packet(frame: Frame, version: Version) -> Result<Packet, Reason> {
+    let (kind, flags) = (frame.first >> 4, frame.first & 0x0F);
+    if kind == 3 {
+        return publish(flags, frame.body, version);
+    }
+    // Section 2.1.3: the flags of each kind are fixed.
+    if flags != if matches!(kind, 6 | 8 | 10) { 2 } else { 0 } {
+        return Err(Reason::Malformed);
+    }
+    let mut fields = Fields(frame.body);
+    match kind {
+        4 => acknowledgement(&mut fields, version).map(Packet::PubAck),
+        6 => acknowledgement(&mut fields, version).map(Packet::PubRel),
+        5 | 7 => acknowledgement(&mut fields, version).map(|_| Packet::Unasked),
+        8 => subscribe(&mut fields, version),
+        10 => unsubscribe(&mut fields, version),
+        12 => fields.end().map(|()| Packet::PingReq),
+        14 => disconnect(&mut fields, version),
+        _ => Err(Reason::Protocol),
+    }
+}
+
+fn publish(flags: u8, body: Bytes, version: Version) -> Result<Packet, Reason> {
+    let qos = QoS::try_from((flags >> 1) & 3).map_err(|_| Reason::Malformed)?;
+    if qos == QoS::AtMostOnce && flags & 0x08 != 0 {
+        return Err(Reason::Malformed);
+    }
+    let mut fields = Fields(body);
+    let topic = fields.binary()?;
+    let packet_id = if qos == QoS::AtMostOnce { None } else { Some(fields.packet_id()?) };
+    if version == Version::V5 {
+        let properties = fields.properties(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26])?;
+        if properties.topic_alias.is_some() {
+            // We announce a maximum of 0 aliases.
+            return Err(Reason::TopicAlias);
+        }
+    }
+    Ok(Packet::Publish(Incoming { topic, payload: fields.0, qos, packet_id, retain: flags & 1 != 0 }))
+}
+
+fn acknowledgement(fields: &mut Fields, version: Version) -> Result<nearside_schemas::PacketId, Reason> {
+    let packet_id = fields.packet_id()?;
+    if version == Version::V5 && !fields.0.is_empty() {
+        fields.u8()?;
+        if !fields.0.is_empty() {
+            fields.properties(&[0x1F, 0x26])?;
+        }
+    }
+    fields.end()?;
+    Ok(packet_id)
+}
+
+fn subscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
+    let packet_id = fields.packet_id()?;
+    if version == Version::V5 {
+        fields.properties(&[0x0B, 0x26])?;
+    }
+    let mut subscriptions = Vec::new();
+    while !fields.0.is_empty() {
+        let filter = fields.text()?;
+        let options = fields.u8()?;
+        let qos = QoS::try_from(options & 3).map_err(|_| Reason::Malformed)?;
+        let reserved = if version == Version::V5 { 0xC0 } else { 0xFC };
+        if options & reserved != 0 || (options >> 4) & 3 == 3 {
+            return Err(Reason::Malformed);
+        }
+        if !filter::is_valid(&filter) {
+            return Err(Reason::TopicFilter);
+        }
+        subscriptions.push(Subscription {
+            filter,
+            qos,
+            no_local: options & 0x04 != 0,
+            retain_as_published: options & 0x08 != 0,
+            retain_handling: (options >> 4) & 3,
+        });
+    }
+    if subscriptions.is_empty() {
+        return Err(Reason::Protocol);
+    }
+    Ok(Packet::Subscribe(packet_id, subscriptions))
+}
+
+fn unsubscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
+    let packet_id = fields.packet_id()?;
+    if version == Version::V5 {
+        fields.properties(&[0x26])?;
+    }
+    let mut filters = Vec::new();
+    while !fields.0.is_empty() {
+        let filter = fields.text()?;
+        if !filter::is_valid(&filter) {
+            return Err(Reason::TopicFilter);
+        }
+        filters.push(filter);
+    }
+    if filters.is_empty() {
+        return Err(Reason::Protocol);
+    }
+    Ok(Packet::Unsubscribe(packet_id, filters))
+}
+
+fn disconnect(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
+    let mut with_will = false;
+    if version == Version::V5 && !fields.0.is_empty() {
+        with_will = fields.u8()? == 0x04;
+        if !fields.0.is_empty() {
+            fields.properties(&[0x11, 0x1F, 0x26])?;
+        }
+    }
+    fields.end()?;
+    Ok(Packet::Disconnect { with_will })
+}
