@@ -49,6 +49,7 @@ fn alert(n: i64) -> SealedItem {
             paths: vec![],
             rows: None,
             rate_hz: None,
+            rate_path: None,
             max_payload_bytes: 1,
             max_readings: 1,
         },

@@ -27,6 +27,7 @@ fn spec(key: FieldPolicy, note: FieldPolicy) -> StreamSpec {
             paths: vec!["$.text".to_owned()],
             rows: None,
             rate_hz: None,
+            rate_path: None,
             max_payload_bytes: 1 << 16,
             max_readings: 10,
         },

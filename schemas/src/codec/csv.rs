@@ -1,0 +1,151 @@
+//! CSV lines (RFC 4180): columns by name where the payload's first line names them, by number else.
+
+use super::layout::{Layout, bad_timestamp, finite, key_text, malformed};
+use super::timestamp::parse_timestamp;
+use super::{CodecError, Decode, DecodeError, Decoded, DecodedRow};
+use crate::personal::Personal;
+use crate::reading::{FieldValue, Reading, Values};
+use crate::stream::FieldKind;
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug)]
+enum Column {
+    Number(usize),
+    Name(String),
+}
+
+pub(super) struct Csv {
+    layout: Layout,
+    fields: Vec<Column>,
+    key: Vec<Column>,
+    timestamp: Option<Column>,
+    sequence: Option<Column>,
+    has_header: bool,
+}
+
+fn column(path: &str) -> Column {
+    let name = path.trim_start_matches('$').trim_start_matches('.');
+    name.parse().map_or_else(|_| Column::Name(name.to_owned()), Column::Number)
+}
+
+impl Csv {
+    pub(super) fn new(layout: Layout) -> Result<Self, CodecError> {
+        let fields: Vec<Column> = layout.fields.iter().map(|slot| column(slot.path.text())).collect();
+        let key: Vec<Column> = layout.key.iter().map(|path| column(path.text())).collect();
+        let timestamp = layout.timestamp.as_ref().map(|(path, _)| column(path.text()));
+        let sequence = layout.sequence.as_ref().map(|path| column(path.text()));
+        let all = fields.iter().chain(&key).chain(&timestamp).chain(&sequence);
+        let named = all.clone().filter(|column| matches!(column, Column::Name(_))).count();
+        if named != 0 && named != all.count() {
+            let what = "name all CSV columns (the payload then begins with a header line) or number all of them from 0";
+            return Err(CodecError { what: what.to_owned() });
+        }
+        Ok(Self { layout, fields, key, timestamp, sequence, has_header: named > 0 })
+    }
+
+    fn read(
+        &self,
+        cells: &[String],
+        place: &impl Fn(&Column) -> Option<usize>,
+        received: Timestamp,
+    ) -> Result<DecodedRow, DecodeError> {
+        let cell = |column: &Column| place(column).and_then(|at| cells.get(at)).map(|cell| cell.trim());
+        let mut values = Values::new();
+        for (slot, column) in self.layout.fields.iter().zip(&self.fields) {
+            let path = slot.path.text();
+            values.push(match (slot.kind, cell(column)) {
+                (_, None | Some("")) => FieldValue::Missing,
+                (FieldKind::Text, Some(text)) => FieldValue::Text(Personal::new(text.into())),
+                (FieldKind::Number, Some("true")) => FieldValue::Number(1.0),
+                (FieldKind::Number, Some("false")) => FieldValue::Number(0.0),
+                (FieldKind::Number, Some(text)) => {
+                    let number = text.parse().map_err(|_| malformed(format!("column {path}: expected a number")))?;
+                    finite(number, path)?
+                }
+            });
+        }
+        if values.iter().all(|value| *value == FieldValue::Missing) {
+            return Err(malformed("no column of the stream has a value"));
+        }
+        let key = self.key.iter().zip(&self.layout.key);
+        let key =
+            key.map(|(column, path)| key_text(cell(column).unwrap_or(""), path.text())).collect::<Result<_, _>>()?;
+        let time = match (&self.timestamp, &self.layout.timestamp) {
+            (Some(column), Some((path, spec))) => cell(column)
+                .and_then(|text| parse_timestamp(text, spec.unit))
+                .ok_or_else(|| bad_timestamp(path.text()))?,
+            _ => received,
+        };
+        let sequence = self.sequence.as_ref().and_then(cell).and_then(|text| text.parse().ok());
+        Ok(DecodedRow { key, reading: Reading { time, received, sequence, values } })
+    }
+}
+
+impl Decode for Csv {
+    fn decode(&self, payload: &[u8], received: Timestamp, out: &mut Decoded) {
+        if !self.layout.admits(payload, out) {
+            return;
+        }
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return out.errors.push(malformed("the payload is not UTF-8"));
+        };
+        let mut rows = Rows(text);
+        let header = if self.has_header { rows.next().unwrap_or_default() } else { Vec::new() };
+        let place = |column: &Column| match column {
+            Column::Number(at) => Some(*at),
+            Column::Name(name) => header.iter().position(|cell| cell.trim() == name),
+        };
+        let before = out.rows.len();
+        let mut any = false;
+        for cells in rows {
+            any = true;
+            if !self.layout.has_room(before, out) {
+                return;
+            }
+            match self.read(&cells, &place, received) {
+                Ok(row) => out.rows.push(row),
+                Err(error) => out.errors.push(error),
+            }
+        }
+        if !any {
+            out.errors.push(malformed("the payload has no line of values"));
+        }
+    }
+}
+
+/// The rows of a CSV text; a quoted cell may hold commas, line breaks and doubled quotes. Empty lines are passed over.
+struct Rows<'t>(&'t str);
+
+impl Iterator for Rows<'_> {
+    type Item = Vec<String>;
+
+    fn next(&mut self) -> Option<Vec<String>> {
+        self.0 = self.0.trim_start_matches(['\r', '\n']);
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut cells = vec![String::new()];
+        let mut quoted = false;
+        let mut chars = self.0.char_indices().peekable();
+        let mut end = self.0.len();
+        while let Some((at, c)) = chars.next() {
+            let Some(cell) = cells.last_mut() else { break };
+            match c {
+                '"' if quoted && chars.peek().is_some_and(|(_, next)| *next == '"') => {
+                    chars.next();
+                    cell.push('"');
+                }
+                '"' if quoted || cell.is_empty() => quoted = !quoted,
+                ',' if !quoted => cells.push(String::new()),
+                '\n' if !quoted => {
+                    end = at;
+                    break;
+                }
+                '\r' if !quoted => {}
+                c => cell.push(c),
+            }
+        }
+        self.0 = &self.0[end..];
+        Some(cells)
+    }
+}
