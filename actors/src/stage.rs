@@ -50,16 +50,37 @@ impl<M> StageSender<M> {
         self.sender.send_async(Queued::Flush(done)).await.is_ok() && flushed.recv_async().await.is_ok()
     }
 
-    /// Messages that wait.
-    pub fn depth(&self) -> usize {
-        let depth = self.sender.len();
-        self.depth.set(depth as f64);
-        depth
+    /// A look at the queue that does not keep the stage alive.
+    pub fn watch_depth(&self) -> Depth
+    where
+        M: 'static + Send,
+    {
+        let weak = self.sender.downgrade();
+        let gauge = self.depth.clone();
+        let look = move || {
+            let depth = weak.upgrade().map_or(0, |sender| sender.len());
+            gauge.set(depth as f64);
+            depth
+        };
+        Depth { stage: self.name, look: Box::new(look) }
+    }
+}
+
+/// A look at a stage's queue.
+pub struct Depth {
+    stage: &'static str,
+    look: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl Depth {
+    /// The stage's name.
+    pub const fn stage(&self) -> &'static str {
+        self.stage
     }
 
-    /// The stage's name.
-    pub const fn name(&self) -> &'static str {
-        self.name
+    /// Messages that wait now.
+    pub fn get(&self) -> usize {
+        (self.look)()
     }
 }
 

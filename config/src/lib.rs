@@ -1,1 +1,19 @@
-//! The typed configuration, its validation and its generated reference
+//! The typed configuration: one TOML file, read into the structs that each crate owns, and checked as a whole.
+//!
+//! Promises: whatever is wrong is said before anything starts, with file, line, column and a hint; a configuration that loads
+//! can be started, but for what only the machine knows (a port in use, a folder without permission).
+//! Never: a default that is not written in the reference.
+
+mod definition;
+mod error;
+mod raw;
+mod site;
+
+pub use definition::StreamDefinition;
+pub use error::{ConfigError, Problem};
+pub use site::{SiteConfig, SiteSection, load, parse};
+
+/// The reference of every key, in Markdown.
+pub fn reference() -> &'static str {
+    include_str!("../../docs/configuration.md")
+}

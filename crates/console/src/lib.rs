@@ -1,1 +1,11 @@
-//! The HTTP side: metrics, health, API, pages
+//! The HTTP side: metrics, health, state as JSON, and a plain page that shows what the site is doing.
+//!
+//! Promises: whatever a page shows is escaped; requests, bodies and connections are bounded (promise I4).
+//! Never: it shows a key, a topic or a text of a device (I2); it changes anything: there is nothing here but reading.
+
+mod page;
+mod server;
+mod view;
+
+pub use server::{Console, ConsoleConfig, ConsoleError};
+pub use view::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};

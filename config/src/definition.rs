@@ -1,0 +1,204 @@
+//! From a `[[stream]]` as written to a definition that can be started.
+
+use std::ops::Range;
+
+use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder};
+use nearside_schemas::{
+    FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate,
+};
+use nearside_window::{GuardConfig, WindowConfig, WindowPlan};
+use toml::Spanned;
+
+use crate::error::{Problems, nearest};
+use crate::raw::{RawField, RawStream, RawTimestamp};
+
+/// A checked stream definition.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StreamDefinition {
+    /// Topic, key, fields, codec.
+    pub spec: StreamSpec,
+    /// Its windows.
+    pub windows: Vec<WindowConfig>,
+    /// Its guards.
+    pub guard: GuardConfig,
+    /// Its models.
+    pub models: Vec<ModelName>,
+    /// A window with fewer rows carries counts only.
+    pub min_rows: u64,
+}
+
+/// Checks one definition. `None` where something is wrong, which `problems` then says.
+pub(crate) fn check(raw: Spanned<RawStream>, problems: &mut Problems<'_>) -> Option<StreamDefinition> {
+    let whole = raw.span();
+    let raw = raw.into_inner();
+    let topic = match TopicTemplate::parse(raw.topic.get_ref()) {
+        Ok(topic) => Some(topic),
+        Err(error) => {
+            problems.add(raw.topic.span(), error.to_string());
+            None
+        }
+    };
+    let fields = fields(&raw, problems);
+    let key = topic.as_ref().map(|topic| key(&raw, topic, problems));
+    check_privacy_names(&raw, &fields, key.as_deref().unwrap_or_default(), problems);
+    let guard = guard(&raw);
+    let windows: Vec<WindowConfig> = raw.windows.iter().map(|window| window.get_ref().clone()).collect();
+    for window in &raw.windows {
+        if let Err(error) = window.get_ref().validate() {
+            problems.add(window.span(), error.to_string());
+        }
+    }
+    let specs: Vec<FieldSpec> = fields.iter().map(|(field, _)| field.clone()).collect();
+    if windows.iter().all(|window| window.validate().is_ok())
+        && let Err(error) = WindowPlan::new(&specs, &windows, guard.clone())
+    {
+        problems.add(raw.name.span(), error.to_string());
+    }
+    let timestamp = raw.timestamp.as_ref().map(|timestamp| match timestamp {
+        RawTimestamp::Path(path) => TimestampSpec { path: path_of(path), unit: Default::default() },
+        RawTimestamp::Full(full) => TimestampSpec { path: path_of(&full.path), unit: full.unit },
+    });
+    let spec = StreamSpec {
+        name: raw.name.get_ref().clone(),
+        topic: topic?,
+        codec: CodecSpec {
+            format: *raw.format.get_ref(),
+            paths: fields.into_iter().map(|(_, path)| path).collect(),
+            rows: raw.rows.clone(),
+            rate_hz: raw.rate_hz,
+            rate_path: raw.rate.clone(),
+            max_payload_bytes: raw.max_payload.bytes() as usize,
+            max_readings: raw.max_readings,
+        },
+        timestamp,
+        sequence: raw.sequence.clone(),
+        fields: specs,
+        key: key?,
+        group: raw.group.clone().unwrap_or_else(|| raw.name.get_ref().to_string()),
+    };
+    if let Err(error) = decoder(&spec) {
+        problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
+    }
+    let models = models(&raw, &spec, problems);
+    Some(StreamDefinition { spec, windows, guard, models, min_rows: raw.min_rows.max(1) })
+}
+
+/// A bare name is a path of one name.
+fn path_of(path: &str) -> String {
+    path.to_owned()
+}
+
+fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, String)> {
+    let span = raw.fields.span();
+    let mut fields = Vec::new();
+    if raw.fields.get_ref().is_empty() {
+        problems.add(span.clone(), "a stream needs at least one field, such as `fields = { value = \"$.value\" }`");
+    }
+    for (name, value) in raw.fields.get_ref() {
+        let field = match value {
+            toml::Value::String(path) => Ok(RawField { path: path.clone(), unit: None, kind: None }),
+            other => other.clone().try_into::<RawField>().map_err(|error| error.message().to_owned()),
+        };
+        let name = FieldName::new(name).map_err(|error| error.to_string());
+        match (name, field) {
+            (Ok(name), Ok(field)) => {
+                let kind = field.kind.unwrap_or(FieldKind::Number);
+                let default = if kind == FieldKind::Text { FieldPolicy::Drop } else { FieldPolicy::Clear };
+                let policy = raw.privacy.get(name.as_str()).map_or(default, |policy| *policy.get_ref());
+                fields.push((FieldSpec { name, kind, unit: field.unit, policy }, field.path));
+            }
+            (Err(why), _) => problems.add(span.clone(), why),
+            (Ok(name), Err(why)) => problems.add(
+                span.clone(),
+                format!("field `{name}`: {why}; write a path such as \"$.{name}\" or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }}"),
+            ),
+        }
+    }
+    fields
+}
+
+fn key(raw: &RawStream, topic: &TopicTemplate, problems: &mut Problems<'_>) -> Vec<KeyPartSpec> {
+    let policy =
+        |name: &FieldName| raw.privacy.get(name.as_str()).map_or(FieldPolicy::Pseudonym, |policy| *policy.get_ref());
+    let mut key: Vec<KeyPartSpec> =
+        topic.parts().map(|name| KeyPartSpec { name: name.clone(), path: None, policy: policy(name) }).collect();
+    for (name, path) in &raw.key {
+        match FieldName::new(name) {
+            Ok(name) if key.iter().any(|part| part.name == name) => {
+                problems.add(path.span(), format!("key part `{name}` stands in the topic already"));
+            }
+            Ok(name) => {
+                let policy = policy(&name);
+                key.push(KeyPartSpec { name, path: Some(path_of(path.get_ref())), policy });
+            }
+            Err(error) => problems.add(path.span(), error.to_string()),
+        }
+    }
+    key
+}
+
+fn check_privacy_names(
+    raw: &RawStream,
+    fields: &[(FieldSpec, String)],
+    key: &[KeyPartSpec],
+    problems: &mut Problems<'_>,
+) {
+    let names = || fields.iter().map(|(field, _)| field.name.as_str()).chain(key.iter().map(|part| part.name.as_str()));
+    for (name, policy) in &raw.privacy {
+        if !names().any(|known| known == name) {
+            problems.add(policy.span(), unknown("privacy names", name, names()));
+        }
+    }
+}
+
+fn guard(raw: &RawStream) -> GuardConfig {
+    let default = GuardConfig::default();
+    GuardConfig {
+        past: raw.past.unwrap_or(default.past),
+        future: raw.future.unwrap_or(default.future),
+        idle: raw.idle.unwrap_or(default.idle),
+        max_rows: raw.max_rows.unwrap_or(default.max_rows),
+        max_open: raw.max_open.unwrap_or(default.max_open),
+        ..default
+    }
+}
+
+fn models(raw: &RawStream, spec: &StreamSpec, problems: &mut Problems<'_>) -> Vec<ModelName> {
+    let mut names = Vec::new();
+    for model in &raw.models {
+        match check_model(model.get_ref(), spec) {
+            Ok(name) => names.push(name),
+            Err(why) => problems.add(model.span(), why),
+        }
+    }
+    names
+}
+
+fn check_model(name: &str, spec: &StreamSpec) -> Result<ModelName, String> {
+    let known: Vec<&str> = nearside_models::catalog::names().collect();
+    if !known.contains(&name) {
+        return Err(unknown("there is no model", name, known));
+    }
+    let model = nearside_models::catalog::load(name, None).map_err(|error| error.to_string())?;
+    model.accepts(&spec.fields).map_err(|error| error.to_string())?;
+    ModelName::new(name).map_err(|error| error.to_string())
+}
+
+/// `what` `name`, with what is known and the nearest of it.
+pub(crate) fn unknown<'k>(what: &str, name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("{what} `{name}`; did you mean `{near}`?"),
+        None => format!("{what} `{name}`; known: {}", known.join(", ")),
+    }
+}
+
+/// The span of a definition's topic, for problems between definitions.
+pub(crate) fn topic_span(raw: &Spanned<RawStream>) -> Range<usize> {
+    raw.get_ref().topic.span()
+}
+
+/// The span of a definition's name.
+pub(crate) fn name_span(raw: &Spanned<RawStream>) -> Range<usize> {
+    raw.get_ref().name.span()
+}

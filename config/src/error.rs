@@ -1,0 +1,117 @@
+//! What is wrong with a configuration, shown where it is wrong.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// The line's text.
+    pub text: String,
+    /// How many characters are meant.
+    pub width: usize,
+    /// What is wrong and what to write.
+    pub message: String,
+}
+
+/// A configuration that cannot be used. The fault of the file; reading it again does not help.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Everything that is wrong with it.
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Wrong { path, problems } => {
+                for (n, problem) in problems.iter().enumerate() {
+                    if n > 0 {
+                        writeln!(f)?;
+                    }
+                    let Problem { line, column, text, width, message } = problem;
+                    writeln!(f, "{}:{line}:{column}: {message}", path.display())?;
+                    writeln!(f, "  {line} | {text}")?;
+                    let indent = line.to_string().len() + column + 4;
+                    write!(f, "{:indent$}{}", "", "^".repeat((*width).max(1)))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Collects problems while a configuration is checked.
+pub(crate) struct Problems<'t> {
+    text: &'t str,
+    found: Vec<Problem>,
+}
+
+impl<'t> Problems<'t> {
+    pub(crate) const fn new(text: &'t str) -> Self {
+        Self { text, found: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
+        let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
+        let before = &self.text[..start];
+        let line = before.matches('\n').count() + 1;
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
+        let end = self.text.floor_char_boundary(span.end.clamp(start, line_end));
+        self.found.push(Problem {
+            line,
+            column: self.text[line_start..start].chars().count() + 1,
+            text: self.text[line_start..line_end].to_owned(),
+            width: self.text[start..end].chars().count(),
+            message: message.into(),
+        });
+    }
+
+    pub(crate) fn into_vec(mut self) -> Vec<Problem> {
+        self.found.sort_by_key(|problem| (problem.line, problem.column));
+        self.found
+    }
+}
+
+/// The known name that is nearest to `name`, if it is near: for "did you mean".
+pub(crate) fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let scored = known.into_iter().map(|other| (distance(name, other), other));
+    scored.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= 1 + name.len() / 3).map(|(_, n)| n)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

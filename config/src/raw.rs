@@ -1,0 +1,163 @@
+//! The file as it is written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_broker::BrokerConfig;
+use nearside_console::ConsoleConfig;
+use nearside_journal::JournalConfig;
+use nearside_outbox::OutboxConfig;
+use nearside_privacy::PrivacyConfig;
+use nearside_schemas::codec::{Format, TimestampUnit};
+use nearside_schemas::{ByteSize, FieldKind, FieldPolicy, HumanDuration, SiteId, StreamName};
+use nearside_uplink::UplinkConfig;
+use nearside_window::WindowConfig;
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSite {
+    pub(crate) site: RawSiteSection,
+    #[serde(default)]
+    pub(crate) broker: Option<Spanned<BrokerConfig>>,
+    #[serde(default)]
+    pub(crate) journal: Option<Spanned<JournalConfig>>,
+    #[serde(default)]
+    pub(crate) streams: StreamsConfig,
+    #[serde(default)]
+    pub(crate) inference: InferenceConfig,
+    #[serde(default, rename = "stream")]
+    pub(crate) definitions: Vec<Spanned<RawStream>>,
+    #[serde(default, rename = "rule")]
+    pub(crate) rules: Vec<Spanned<RuleConfig>>,
+    #[serde(default)]
+    pub(crate) rollup: RollUpConfig,
+    #[serde(default)]
+    pub(crate) privacy: PrivacyConfig,
+    #[serde(default)]
+    pub(crate) outbox: Option<Spanned<OutboxConfig>>,
+    #[serde(default)]
+    pub(crate) uplink: Option<Spanned<UplinkConfig>>,
+    #[serde(default)]
+    pub(crate) console: ConsoleConfig,
+}
+
+/// `[site]`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSiteSection {
+    /// The site's name: 1 to 64 of a-z A-Z 0-9 _ - .
+    pub(crate) id: SiteId,
+    /// The folder for journal, outbox and keys, relative to the configuration file.
+    #[serde(default = "default_data_dir")]
+    pub(crate) data_dir: PathBuf,
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("data")
+}
+
+/// `[[stream]]`: a kind of sensor stream. Each value of its key is a stream with an actor of its own.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawStream {
+    /// The definition's name.
+    pub(crate) name: Spanned<StreamName>,
+    /// The topic, with key parts in braces: `ward/{patient}/ecg`; `+` is any one level that is not part of the key.
+    pub(crate) topic: Spanned<String>,
+    /// `json`, `number`, `csv`, `cbor`, `senml` or `arrow_ipc`.
+    pub(crate) format: Spanned<Format>,
+    /// Where the event time stands: a path, or `{ path = "$.ts", unit = "millis" }`. Without it the time of receipt counts.
+    #[serde(default)]
+    pub(crate) timestamp: Option<RawTimestamp>,
+    /// Where the device's sequence number stands; it tells true repetitions from duplicates.
+    #[serde(default)]
+    pub(crate) sequence: Option<String>,
+    /// Where an array of rows stands in the payload.
+    #[serde(default)]
+    pub(crate) rows: Option<String>,
+    /// For array values: samples a second.
+    #[serde(default)]
+    pub(crate) rate_hz: Option<f64>,
+    /// For array values: where the samples a second stand in the payload.
+    #[serde(default)]
+    pub(crate) rate: Option<String>,
+    /// Key parts that stand in the payload: name and path.
+    #[serde(default)]
+    pub(crate) key: BTreeMap<String, Spanned<String>>,
+    /// The fields: name and path, or `{ path = "$.mv", unit = "mV", kind = "number" }`.
+    pub(crate) fields: Spanned<toml::Table>,
+    /// The windows.
+    pub(crate) windows: Vec<Spanned<WindowConfig>>,
+    /// The models that judge each row.
+    #[serde(default)]
+    pub(crate) models: Vec<Spanned<String>>,
+    /// What may leave of a key part or field: `clear`, `encrypt`, `pseudonym` or `drop`. Unnamed key parts leave as
+    /// pseudonyms, unnamed text does not leave, unnamed numbers leave as figures of their window.
+    #[serde(default)]
+    pub(crate) privacy: BTreeMap<String, Spanned<FieldPolicy>>,
+    /// The group for roll-ups; the definition's name where none is stated.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// A window with fewer rows leaves counts only.
+    #[serde(default = "default_min_rows")]
+    pub(crate) min_rows: u64,
+    /// A row whose time is further behind its receipt is set aside as `past`.
+    #[serde(default)]
+    pub(crate) past: Option<HumanDuration>,
+    /// A row whose time is further ahead of its receipt is set aside as `future`.
+    #[serde(default)]
+    pub(crate) future: Option<HumanDuration>,
+    /// A stream without rows for this long closes its windows.
+    #[serde(default)]
+    pub(crate) idle: Option<HumanDuration>,
+    /// Most rows of one window.
+    #[serde(default)]
+    pub(crate) max_rows: Option<usize>,
+    /// Most open windows of one definition of a stream.
+    #[serde(default)]
+    pub(crate) max_open: Option<usize>,
+    /// The largest payload that is decoded.
+    #[serde(default = "default_max_payload")]
+    pub(crate) max_payload: ByteSize,
+    /// Most readings that one message may carry.
+    #[serde(default = "default_max_readings")]
+    pub(crate) max_readings: usize,
+}
+
+const fn default_min_rows() -> u64 {
+    3
+}
+const fn default_max_payload() -> ByteSize {
+    ByteSize::kib(256)
+}
+const fn default_max_readings() -> usize {
+    10_000
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum RawTimestamp {
+    Path(String),
+    Full(FullTimestamp),
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FullTimestamp {
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) unit: TimestampUnit,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawField {
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) unit: Option<String>,
+    #[serde(default)]
+    pub(crate) kind: Option<FieldKind>,
+}

@@ -1,0 +1,178 @@
+//! The whole site: read, checked, typed.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_broker::BrokerConfig;
+use nearside_console::ConsoleConfig;
+use nearside_journal::JournalConfig;
+use nearside_outbox::OutboxConfig;
+use nearside_privacy::PrivacyConfig;
+use nearside_schemas::{SiteId, StreamSpec};
+use nearside_uplink::UplinkConfig;
+use toml::Spanned;
+
+use crate::definition::{StreamDefinition, check, name_span, topic_span};
+use crate::error::{ConfigError, Problems, nearest};
+use crate::raw::RawSite;
+
+/// `[site]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SiteSection {
+    /// The site's name.
+    pub id: SiteId,
+    /// The folder for journal, outbox and keys, relative to the configuration file.
+    pub data_dir: PathBuf,
+}
+
+/// A site's configuration, checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SiteConfig {
+    /// `[site]`.
+    pub site: SiteSection,
+    /// `[broker]`.
+    pub broker: BrokerConfig,
+    /// `[journal]`.
+    pub journal: JournalConfig,
+    /// `[streams]`.
+    pub limits: StreamsConfig,
+    /// `[inference]`.
+    pub inference: InferenceConfig,
+    /// `[[stream]]`.
+    pub streams: Vec<StreamDefinition>,
+    /// `[[rule]]`.
+    pub rules: Vec<RuleConfig>,
+    /// `[rollup]`.
+    pub rollup: RollUpConfig,
+    /// `[privacy]`.
+    pub privacy: PrivacyConfig,
+    /// `[outbox]`.
+    pub outbox: OutboxConfig,
+    /// `[uplink]`; without it summaries wait in the outbox.
+    pub uplink: Option<UplinkConfig>,
+    /// `[console]`.
+    pub console: ConsoleConfig,
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// Where it cannot be read, or with everything that is wrong with it.
+pub fn load(path: &Path) -> Result<SiteConfig, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    parse(&text, path)
+}
+
+/// Checks a configuration's text; `path` is for error texts.
+///
+/// # Errors
+/// With everything that is wrong with it.
+pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
+    let mut problems = Problems::new(text);
+    let wrong = |problems: Problems<'_>| ConfigError::Wrong { path: path.to_owned(), problems: problems.into_vec() };
+    let raw: RawSite = match toml::from_str(text) {
+        Ok(raw) => raw,
+        Err(error) => {
+            problems.add(error.span().unwrap_or(0..0), explain(error.message()));
+            return Err(wrong(problems));
+        }
+    };
+    let streams = check_streams(&raw, &mut problems);
+    let specs: Vec<StreamSpec> = streams.iter().map(|stream| stream.spec.clone()).collect();
+    check_rules(&raw.rules, &specs, streams.len() == raw.definitions.len(), &mut problems);
+    section(&raw.broker, BrokerConfig::validate, &mut problems);
+    section(&raw.journal, JournalConfig::validate, &mut problems);
+    section(&raw.outbox, OutboxConfig::validate, &mut problems);
+    section(&raw.uplink, UplinkConfig::validate, &mut problems);
+    let found = problems.into_vec();
+    if !found.is_empty() {
+        return Err(ConfigError::Wrong { path: path.to_owned(), problems: found });
+    }
+    Ok(SiteConfig {
+        site: SiteSection { id: raw.site.id, data_dir: raw.site.data_dir },
+        broker: inner(raw.broker),
+        journal: inner(raw.journal),
+        limits: raw.streams,
+        inference: raw.inference,
+        streams,
+        rules: raw.rules.into_iter().map(Spanned::into_inner).collect(),
+        rollup: raw.rollup,
+        privacy: raw.privacy,
+        outbox: inner(raw.outbox),
+        uplink: raw.uplink.map(Spanned::into_inner),
+        console: raw.console,
+    })
+}
+
+fn inner<T: Default>(section: Option<Spanned<T>>) -> T {
+    section.map(Spanned::into_inner).unwrap_or_default()
+}
+
+/// Adds the nearest known key to serde's text for an unknown one.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if message.starts_with("unknown ")
+        && let Some(name) = quoted.next()
+        && let Some(near) = nearest(name, quoted)
+    {
+        return format!("{message}; did you mean `{near}`?");
+    }
+    message.to_owned()
+}
+
+fn section<T, E: std::fmt::Display>(
+    section: &Option<Spanned<T>>,
+    validate: fn(&T) -> Result<(), E>,
+    problems: &mut Problems<'_>,
+) {
+    if let Some(section) = section
+        && let Err(error) = validate(section.get_ref())
+    {
+        problems.add(section.span(), error.to_string());
+    }
+}
+
+fn check_streams(raw: &RawSite, problems: &mut Problems<'_>) -> Vec<StreamDefinition> {
+    let mut checked: Vec<(StreamDefinition, Range<usize>)> = Vec::new();
+    if raw.definitions.is_empty() {
+        problems.add(0..0, "there is no [[stream]]: a site needs at least one");
+    }
+    for definition in &raw.definitions {
+        let (name, topic) = (name_span(definition), topic_span(definition));
+        let Some(stream) = check(definition.clone(), problems) else { continue };
+        for (other, _) in &checked {
+            if other.spec.name == stream.spec.name {
+                problems.add(name.clone(), format!("two streams are called `{}`", stream.spec.name));
+            }
+            if other.spec.topic.overlaps(&stream.spec.topic) {
+                let message = format!(
+                    "topic `{}` overlaps `{}` of stream `{}`: one message could belong to both; make a level differ",
+                    stream.spec.topic.as_str(),
+                    other.spec.topic.as_str(),
+                    other.spec.name,
+                );
+                problems.add(topic.clone(), message);
+            }
+        }
+        checked.push((stream, topic));
+    }
+    checked.into_iter().map(|(stream, _)| stream).collect()
+}
+
+/// Rules are checked against the streams; where streams are broken, what is said of rules could be wrong.
+fn check_rules(
+    rules: &[Spanned<RuleConfig>],
+    streams: &[StreamSpec],
+    streams_are_whole: bool,
+    problems: &mut Problems<'_>,
+) {
+    for (n, rule) in rules.iter().enumerate() {
+        if rules[..n].iter().any(|other| other.get_ref().name == rule.get_ref().name) {
+            problems.add(rule.span(), format!("two rules are called `{}`", rule.get_ref().name));
+        }
+        if streams_are_whole && let Err(error) = nearside_actors::rules::check_rule(rule.get_ref(), streams) {
+            problems.add(rule.span(), format!("{error} (key `{}`)", error.key));
+        }
+    }
+}

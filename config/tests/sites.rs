@@ -1,0 +1,74 @@
+//! The ready-made sites load, and what is wrong with a file is said where it is wrong.
+
+use std::path::Path;
+
+use nearside_config::{load, parse};
+
+#[test]
+fn the_ready_made_sites_load() {
+    for (site, streams, rules) in [("smart-city.toml", 7, 4), ("medical-ward.toml", 5, 2)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(site);
+        let config = load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((config.streams.len(), config.rules.len()), (streams, rules), "{site}");
+    }
+}
+
+const GOOD: &str = r#"
+[site]
+id = "s"
+[[stream]]
+name = "a"
+topic = "x/{k}"
+format = "json"
+timestamp = "$.ts"
+fields = { value = "$.value" }
+windows = [{ kind = "tumbling", size = "10s" }]
+models = ["robust-z"]
+privacy = { k = "pseudonym" }
+[[rule]]
+name = "r"
+when = "finding.score > 0.5"
+publish = { topic = "x/{k}/alarm", payload = "x" }
+"#;
+
+fn error(from: &str, to: &str) -> String {
+    let text = GOOD.replacen(from, to, 1);
+    assert!(from.is_empty() || text != GOOD, "`{from}` is not in the text");
+    match parse(&text, Path::new("site.toml")) {
+        Ok(_) => panic!("`{to}` was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_good_site_is_good() {
+    parse(GOOD, Path::new("site.toml")).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn mistakes_are_said_with_place_and_hint() {
+    for (from, to, expected) in [
+        ("topic = \"x/{k}\"", "topc = \"x/{k}\"", &["site.toml:6:1", "unknown field `topc`", "did you mean `topic`"][..]),
+        ("10s", "10 parsecs", &["site.toml:10:", "`10 parsecs` is not a duration", "250ms"]),
+        ("size = \"10s\"", "rows = 3", &["tumbling window needs a `size`"]),
+        ("robust-z", "robust-x", &["site.toml:11:11", "there is no model `robust-x`", "did you mean `robust-z`"]),
+        ("[\"robust-z\"]", "[\"news2\"]", &["news2"]),
+        ("{ k = ", "{ j = ", &["privacy names `j`", "did you mean `k`"]),
+        ("x/{k}\"\nformat", "x/{k\"\nformat", &["site.toml:6:9", "topic level"]),
+        ("\"json\"", "\"jason\"", &["jason", "did you mean `json`"]),
+        ("finding.score >", "finding.score >>", &["rule `r`", "is not CEL"]),
+        ("finding.score", "fnding.score", &["`fnding` is not known here"]),
+        ("x/{k}/alarm", "x/{z}/alarm", &["`{z}` is not a key part"]),
+        ("\"$.value\"", "\"$.a[\"", &["`$.a[` is not a path"]),
+        ("\"$.value\"", "3", &["field `value`"]),
+        ("id = \"s\"", "id = \"a b\"", &["site.toml:3:", "is not a valid site id"]),
+        ("[[rule]]", "[uplink]\nurl = \"ftp://x\"\n[[rule]]", &["mqtt://host:1883"]),
+        ("[[rule]]", "[broker]\nmax_packet = \"10B\"\n[[rule]]", &["broker.max_packet"]),
+        ("[[rule]]", "[[stream]]\nname = \"b\"\ntopic = \"{y}/z\"\nformat = \"number\"\nfields = { v = \"$\" }\nwindows = [{ kind = \"tumbling\", size = \"1s\" }]\n[[rule]]", &["overlaps `x/{k}` of stream `a`"]),
+    ] {
+        let text = error(from, to);
+        for part in expected {
+            assert!(text.contains(part), "`{to}`: expected `{part}` in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The first page: plain HTML that refreshes itself, without scripts and without anything from elsewhere.
+
+use std::fmt::Write;
+
+use crate::view::{CommandRow, FindingRow, PageData, StageRow, StreamRow};
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --line: #8884; --soft: #888; --warn: #b45309; --crit: #dc2626; --ok: #15803d; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
+header { display: flex; gap: 1rem; align-items: baseline; flex-wrap: wrap; }
+.soft { color: var(--soft); } .ok { color: var(--ok); } .bad, .critical { color: var(--crit); } .warning { color: var(--warn); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } small { color: var(--soft); display: block; }
+";
+
+/// Text as it may stand in HTML.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The page as HTML.
+pub(crate) fn render(data: &PageData) -> String {
+    let site = escape(&data.site);
+    let (class, word) = if data.ready { ("ok", "taking readings") } else { ("bad", "not ready") };
+    let mut html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <meta http-equiv=\"refresh\" content=\"2\"><title>{site} · Nearside</title><style>{STYLE}</style>\
+         <header><h1>{site}</h1><span class=\"{class}\">{word}</span>\
+         <span class=\"soft\">cloud: {} · {} items wait ({} bytes)</span>\
+         <span class=\"soft\">{} · Nearside {}</span></header>",
+        escape(&data.uplink),
+        data.outbox_items,
+        data.outbox_bytes,
+        escape(&data.now),
+        escape(&data.version),
+    );
+    section(&mut html, "Last findings", &["when", "stream", "what", "score", "why"], &data.findings, finding);
+    section(
+        &mut html,
+        "Streams",
+        &["stream", "active", "readings", "set aside", "windows", "models"],
+        &data.streams,
+        stream,
+    );
+    section(&mut html, "Commands to devices", &["when", "rule", "outcome"], &data.commands, command);
+    section(&mut html, "Stages", &["stage", "waiting", "bound", "when full"], &data.stages, stage);
+    html.push_str(
+        "<p class=\"soft\"><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/state\">state as JSON</a></p></html>",
+    );
+    html
+}
+
+fn section<T>(html: &mut String, title: &str, columns: &[&str], rows: &[T], row: fn(&mut String, &T)) {
+    // Writing into a string cannot fail, here and below.
+    let _ = write!(html, "<h2>{title}</h2>");
+    if rows.is_empty() {
+        html.push_str("<p class=\"soft\">none yet</p>");
+        return;
+    }
+    html.push_str("<div class=\"scroll\"><table><tr>");
+    for column in columns {
+        let _ = write!(html, "<th>{column}</th>");
+    }
+    html.push_str("</tr>");
+    for item in rows {
+        html.push_str("<tr>");
+        row(html, item);
+        html.push_str("</tr>");
+    }
+    html.push_str("</table></div>");
+}
+
+fn finding(html: &mut String, row: &FindingRow) {
+    let reasons: Vec<String> = row.reasons.iter().map(|reason| escape(reason)).collect();
+    let short: String = row.stream_id.chars().take(8).collect();
+    let _ = write!(
+        html,
+        "<td>{}</td><td>{}<small>{}</small></td><td class=\"{}\">{}<small>{}</small></td>\
+         <td class=\"n\">{:.3}<small>from {:.3}</small></td><td>{}<small>{}</small></td>",
+        escape(&row.at),
+        escape(&row.stream),
+        escape(&short),
+        escape(&row.severity),
+        escape(&row.label),
+        escape(&row.model),
+        row.score,
+        row.threshold,
+        escape(&row.text),
+        reasons.join(" · "),
+    );
+}
+
+fn stream(html: &mut String, row: &StreamRow) {
+    let _ = write!(
+        html,
+        "<td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td>",
+        escape(&row.name),
+        row.active,
+        row.readings,
+        row.set_aside,
+        row.windows,
+        escape(&row.models.join(", ")),
+    );
+}
+
+fn command(html: &mut String, row: &CommandRow) {
+    let _ = write!(html, "<td>{}</td><td>{}</td><td>{}</td>", escape(&row.at), escape(&row.rule), escape(&row.outcome));
+}
+
+fn stage(html: &mut String, row: &StageRow) {
+    let depth = row.depth.map_or_else(|| "–".to_owned(), |depth| depth.to_string());
+    let _ = write!(
+        html,
+        "<td>{}</td><td class=\"n\">{depth}</td><td>{}</td><td>{}</td>",
+        escape(&row.name),
+        escape(&row.bound),
+        escape(&row.when_full),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        let bad = "<script>alert('x')</script>\"";
+        let data = PageData {
+            site: bad.into(),
+            version: bad.into(),
+            now: bad.into(),
+            ready: true,
+            streams: vec![StreamRow {
+                name: bad.into(),
+                active: 1,
+                readings: 2,
+                set_aside: 3,
+                windows: 4,
+                models: vec![bad.into()],
+            }],
+            stages: vec![StageRow { name: bad.into(), depth: None, bound: bad.into(), when_full: bad.into() }],
+            findings: vec![FindingRow {
+                at: bad.into(),
+                stream: bad.into(),
+                stream_id: bad.into(),
+                label: bad.into(),
+                severity: bad.into(),
+                score: 0.9,
+                threshold: 0.5,
+                model: bad.into(),
+                text: bad.into(),
+                reasons: vec![bad.into()],
+            }],
+            commands: vec![CommandRow { at: bad.into(), rule: bad.into(), outcome: bad.into() }],
+            outbox_items: 0,
+            outbox_bytes: 0,
+            uplink: bad.into(),
+        };
+        let html = render(&data);
+        assert!(!html.contains("<script") && !html.contains("alert('x')"));
+        assert!(html.contains("&lt;script&gt;"));
+    }
+}

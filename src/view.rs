@@ -1,0 +1,197 @@
+//! What the console shows of a running gateway.
+
+use std::sync::Arc;
+
+use nearside_actors::board::Board;
+use nearside_actors::inference::InferenceQueues;
+use nearside_actors::ingest::Ingest;
+use nearside_actors::outlet::Outlet;
+use nearside_actors::stage::Depth;
+use nearside_config::SiteConfig;
+use nearside_console::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
+use nearside_journal::JournalHandle;
+use nearside_outbox::OutboxHandle;
+use nearside_schemas::{Clock, Contribution};
+use nearside_telemetry::{Metric, Telemetry};
+
+use crate::pipeline::STAGES;
+
+/// Findings and commands on the page.
+const SHOWN: usize = 30;
+
+/// The gateway as the console sees it.
+pub struct GatewayView {
+    site: String,
+    models: Vec<Vec<String>>,
+    has_uplink: bool,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    board: Arc<Board>,
+    ingest: Arc<Ingest>,
+    outlet: Arc<Outlet>,
+    outbox: OutboxHandle,
+    journal: JournalHandle,
+    queues: InferenceQueues,
+    depths: Vec<Depth>,
+}
+
+/// The parts that a view looks at.
+pub struct Parts {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub telemetry: Telemetry,
+    /// The last findings and commands.
+    pub board: Arc<Board>,
+    /// The intake.
+    pub ingest: Arc<Ingest>,
+    /// The outlet.
+    pub outlet: Arc<Outlet>,
+    /// The outbox.
+    pub outbox: OutboxHandle,
+    /// The journal.
+    pub journal: JournalHandle,
+    /// The inference queues.
+    pub queues: InferenceQueues,
+    /// The depths of the stages with a thread of their own.
+    pub depths: Vec<Depth>,
+}
+
+impl GatewayView {
+    /// A view of a gateway.
+    pub fn new(config: &SiteConfig, parts: Parts) -> Self {
+        let Parts { clock, telemetry, board, ingest, outlet, outbox, journal, queues, depths } = parts;
+        let names = |names: &Vec<nearside_schemas::ModelName>| names.iter().map(ToString::to_string).collect();
+        Self {
+            site: config.site.id.to_string(),
+            models: config.streams.iter().map(|stream| names(&stream.models)).collect(),
+            has_uplink: config.uplink.is_some(),
+            clock,
+            telemetry,
+            board,
+            ingest,
+            outlet,
+            outbox,
+            journal,
+            queues,
+            depths,
+        }
+    }
+
+    fn depth(&self, stage: &str) -> Option<u64> {
+        let depth = match stage {
+            "ingest" => self.ingest.in_flight(),
+            "journal" => self.journal.queued_bytes(),
+            "inference" => self.queues.depth(),
+            "outbox" => self.outbox.stats().items.iter().sum::<u64>() as usize,
+            name => self.depths.iter().find(|depth| depth.stage() == name)?.get(),
+        };
+        Some(depth as u64)
+    }
+
+    fn streams(&self) -> Vec<StreamRow> {
+        let readings = self.ingest.readings();
+        let rows = self.outlet.figures().into_iter().zip(readings).zip(&self.models);
+        rows.map(|(((name, set_aside, windows, active), readings), models)| StreamRow {
+            name,
+            active,
+            readings,
+            set_aside,
+            windows,
+            models: models.clone(),
+        })
+        .collect()
+    }
+
+    fn findings(&self) -> Vec<FindingRow> {
+        let rows = self.board.findings(SHOWN).into_iter().map(|posted| {
+            let finding = posted.finding;
+            FindingRow {
+                at: finding.at.to_string(),
+                stream: posted.stream.to_string(),
+                stream_id: finding.window.stream.to_string(),
+                label: finding.label,
+                severity: finding.severity.to_string(),
+                score: finding.score,
+                threshold: finding.threshold,
+                model: finding.model.to_string(),
+                text: finding.text,
+                reasons: finding.contributions.iter().map(reason).collect(),
+            }
+        });
+        rows.collect()
+    }
+}
+
+/// A contribution in words.
+fn reason(part: &Contribution) -> String {
+    let mut text = format!("{}: seen {:.4}", part.field, part.seen);
+    if let Some(expected) = part.expected {
+        text.push_str(&format!(", expected {expected:.4}"));
+    }
+    if let Some((low, high)) = part.band {
+        text.push_str(&format!(" ({low:.4} to {high:.4})"));
+    }
+    if let Some(note) = &part.note {
+        text.push_str(&format!(", {note}"));
+    }
+    text
+}
+
+impl View for GatewayView {
+    fn metrics(&self) -> String {
+        // Gauges of queues are set when somebody looks.
+        for stage in STAGES {
+            self.depth(stage.name);
+        }
+        self.telemetry.render()
+    }
+
+    fn health(&self) -> Health {
+        if self.telemetry.total(Metric::JournalErrors) > 0 {
+            return Health::Failing("the journal cannot write; nothing is acknowledged until a restart".to_owned());
+        }
+        Health::Healthy
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self.health() {
+            Health::Healthy => Readiness::Ready,
+            Health::Failing(why) => Readiness::NotReady(why),
+        }
+    }
+
+    fn page(&self) -> PageData {
+        let stats = self.outbox.stats();
+        let connected = self.telemetry.gauge(Metric::UplinkConnected, &[]).get() > 0.0;
+        let uplink = match (self.has_uplink, connected) {
+            (false, _) => "none",
+            (true, true) => "connected",
+            (true, false) => "away",
+        };
+        let stages = STAGES.iter().map(|stage| StageRow {
+            name: stage.name.to_owned(),
+            depth: self.depth(stage.name),
+            bound: stage.bound.to_owned(),
+            when_full: stage.when_full.to_owned(),
+        });
+        let commands = self.board.commands(SHOWN).into_iter().map(|posted| CommandRow {
+            at: posted.at.to_string(),
+            rule: posted.rule,
+            outcome: posted.outcome.to_owned(),
+        });
+        PageData {
+            site: self.site.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: self.clock.now().to_string(),
+            ready: self.readiness() == Readiness::Ready,
+            streams: self.streams(),
+            stages: stages.collect(),
+            findings: self.findings(),
+            commands: commands.collect(),
+            outbox_items: stats.items.iter().sum(),
+            outbox_bytes: stats.bytes,
+            uplink: uplink.to_owned(),
+        }
+    }
+}
