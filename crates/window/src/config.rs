@@ -45,7 +45,8 @@ pub struct WindowConfig {
     /// Session: the pause that ends a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<HumanDuration>,
-    /// Session: a session this long is closed and a new one begun; 1 h where none is stated.
+    /// Session: rows this long or longer after a session's first begin another; 1 h, or `gap` where that is longer, where
+    /// none is stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_span: Option<HumanDuration>,
     /// Count: the rows of a window.
@@ -57,7 +58,8 @@ pub struct WindowConfig {
     /// What happens to later rows: `set_aside` or `revise`.
     #[serde(default)]
     pub late: LatePolicy,
-    /// With `late = "revise"`: how long after a window's end, in event time, its rows are kept for a revision.
+    /// With `late = "revise"`: how long after a window's end, in event time, its rows are kept for a revision. Each late row
+    /// makes one revision, so a device that sends a long backlog is better served by `lateness`.
     #[serde(default)]
     pub revise_for: HumanDuration,
     /// The definition's name, part of window ids; made from the kind and sizes where none is stated.
@@ -73,12 +75,16 @@ pub struct GuardConfig {
     pub past: HumanDuration,
     /// A row whose time is further ahead of its receipt is set aside as `future`.
     pub future: HumanDuration,
-    /// A stream without rows for this long closes its windows.
+    /// A stream whose windows took no row for this long (by the time of receipt) closes them. Rows that were set aside do not
+    /// count: a device with a wrong clock cannot keep windows open.
     pub idle: HumanDuration,
     /// Most rows of one window; further ones are set aside as `overflow`.
     pub max_rows: usize,
     /// Most open windows of one definition of a stream; rows that would open another are set aside as `overflow`.
     pub max_open: usize,
+    /// Most rows of closed windows that one definition of a stream keeps for revisions; past it the oldest window is
+    /// forgotten, and rows for it are set aside as `late`.
+    pub max_kept: usize,
 }
 
 impl Default for GuardConfig {
@@ -89,6 +95,7 @@ impl Default for GuardConfig {
             idle: HumanDuration::secs(60),
             max_rows: 100_000,
             max_open: 64,
+            max_kept: 100_000,
         }
     }
 }
@@ -105,6 +112,19 @@ pub enum WindowError {
         /// What is wrong and what to write.
         what: &'static str,
     },
+    /// Rows that are in time would need more open windows than the guard allows.
+    #[error(
+        "window `{name}` has up to {needs} windows open at a time (`size` and `lateness` over `step`), above `max_open` = \
+         {max_open}: raise `max_open` or shorten `lateness`"
+    )]
+    Open {
+        /// The definition.
+        name: String,
+        /// How many it needs.
+        needs: u128,
+        /// How many it may have.
+        max_open: usize,
+    },
     /// Two definitions of a stream have one name.
     #[error("two windows of the stream are called `{0}`: give one of them another `name`")]
     SameName(String),
@@ -117,6 +137,13 @@ pub enum WindowError {
     /// The snapshot is of another version or damaged.
     #[error("the kept state of a stream's windows cannot be read: {0}")]
     Snapshot(&'static str),
+}
+
+impl WindowError {
+    /// Whether trying again could help: never.
+    pub const fn is_transient(&self) -> bool {
+        false
+    }
 }
 
 impl WindowConfig {
@@ -163,7 +190,10 @@ impl WindowConfig {
         if self.kind != WindowKind::Session && (self.gap.is_some() || self.max_span.is_some()) {
             return wrong("has no `gap` and no `max_span`; those are for session windows");
         }
-        if self.kind == WindowKind::Count && !self.rows.is_some_and(|rows| rows > 0) {
+        if self.max_span.is_some() && !(positive(self.max_span) && self.max_span >= self.gap) {
+            return wrong("needs a `max_span` that is not below `gap`");
+        }
+        if self.kind == WindowKind::Count && self.rows.is_none_or(|rows| rows == 0) {
             return wrong("needs `rows` above zero");
         }
         if self.kind != WindowKind::Count && self.rows.is_some() {
@@ -174,6 +204,9 @@ impl WindowConfig {
         }
         if self.late == LatePolicy::Revise && self.revise_for.get() == Duration::ZERO {
             return wrong("with `late = \"revise\"` needs `revise_for`, such as `revise_for = \"1h\"`");
+        }
+        if self.late == LatePolicy::SetAside && self.revise_for.get() > Duration::ZERO {
+            return wrong("has `revise_for` only with `late = \"revise\"`");
         }
         Ok(())
     }
@@ -209,6 +242,7 @@ impl GuardConfig {
             ("idle", self.idle.get() == zero),
             ("max_rows", self.max_rows == 0),
             ("max_open", self.max_open == 0),
+            ("max_kept", self.max_kept == 0),
         ] {
             if wrong {
                 return Err(WindowError::Guard(name));

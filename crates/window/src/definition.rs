@@ -1,45 +1,73 @@
-//! The windows of one definition of one stream.
+//! The windows of one definition of one stream: what all kinds share. The kinds' own rules are in `timed`, `session` and
+//! `count`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
-use arrow::record_batch::RecordBatch;
 use nearside_schemas::{
-    CloseCause, ClosedWindow, FieldKind, FieldValue, Reading, SetAsideCounts, SetAsideReason, StreamId, Timestamp,
-    WindowId,
+    CloseCause, ClosedWindow, Reading, SetAsideCounts, SetAsideReason, StreamId, Timestamp, WindowId,
 };
 
 use crate::config::WindowKind;
 use crate::plan::{Planned, WindowPlan};
+use crate::rows::Rows;
 
-const MICRO: Duration = Duration::from_micros(1);
+pub(crate) const MICRO: Duration = Duration::from_micros(1);
 
-/// A window with its rows, sorted by time; rows of equal time in order of arrival.
-#[derive(Debug, Clone, PartialEq)]
+/// Session and count windows whose start is remembered after they closed, so that a verdict that comes later finds its window.
+pub(crate) const REMEMBERED_STARTS: usize = 16;
+
+/// Most rows that a new window makes room for at once.
+const MOST_ROOM: usize = 128;
+
+/// A window with its rows.
+#[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) start: Timestamp,
-    pub(crate) rows: Vec<Reading>,
+    /// The first instant after it. Moves with the rows of session and count windows.
+    pub(crate) end: Timestamp,
     /// The revision that its next closing has.
     pub(crate) revision: u32,
-    /// Whether it was closed and is kept for a revision.
-    pub(crate) closed: bool,
+    pub(crate) rows: Rows,
 }
 
 /// The state of one definition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Definition {
-    /// In order of start.
-    pub(crate) held: Vec<Held>,
-    /// Timed windows that end at or before this are closed. For sessions: rows before it are late. For count windows: the
-    /// start of the last closed one.
+    /// Open windows in order of start.
+    pub(crate) open: Vec<Held>,
+    /// Closed windows that may be revised, in order of start.
+    pub(crate) kept: VecDeque<Held>,
+    /// Rows in `kept`.
+    pub(crate) kept_rows: usize,
+    /// What lies before it is late. Never falls.
     pub(crate) watermark: Timestamp,
+    /// What is over for good. Timed windows that end at or before it are not revised any more; session rows before it belong
+    /// to a closed session; count windows start after it. Never falls.
+    pub(crate) floor: Timestamp,
+    /// When the latest row that was placed was received.
+    pub(crate) active: Timestamp,
+    /// Starts of the last closed session or count windows, oldest first.
+    pub(crate) starts: VecDeque<Timestamp>,
     pub(crate) set_aside: SetAsideCounts,
+    /// Rows of the window that closed last: the room that the next one makes. Changes no outcome.
+    pub(crate) room: usize,
 }
 
 impl Default for Definition {
     fn default() -> Self {
-        Self { held: Vec::new(), watermark: Timestamp::MIN, set_aside: SetAsideCounts::default() }
+        Self {
+            open: Vec::new(),
+            kept: VecDeque::new(),
+            kept_rows: 0,
+            watermark: Timestamp::MIN,
+            floor: Timestamp::MIN,
+            active: Timestamp::MIN,
+            starts: VecDeque::new(),
+            set_aside: SetAsideCounts::default(),
+            room: 0,
+        }
     }
 }
 
@@ -47,333 +75,162 @@ impl Default for Definition {
 #[derive(Clone, Copy)]
 pub(crate) struct Around<'a> {
     pub(crate) plan: &'a Arc<WindowPlan>,
-    pub(crate) index: usize,
+    pub(crate) planned: &'a Planned,
     pub(crate) stream: StreamId,
 }
 
-impl Around<'_> {
-    fn planned(&self) -> &Planned {
-        &self.plan.windows[self.index]
-    }
+/// What became of a row in one definition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Whether any window took it.
+    pub(crate) placed: bool,
+    /// Why at least one window did not: the most telling reason.
+    pub(crate) reason: Option<SetAsideReason>,
 }
 
-impl Held {
-    pub(crate) const fn new(start: Timestamp) -> Self {
-        Self { start, rows: Vec::new(), revision: 0, closed: false }
+impl Placed {
+    pub(crate) const YES: Self = Self { placed: true, reason: None };
+
+    pub(crate) const fn no(reason: SetAsideReason) -> Self {
+        Self { placed: false, reason: Some(reason) }
     }
 
-    fn last(&self) -> Timestamp {
-        self.rows.last().map_or(self.start, |row| row.time)
-    }
-
-    /// Puts a row at its place.
-    fn insert(&mut self, reading: Reading, max_rows: usize) -> Result<(), SetAsideReason> {
-        let in_order = self.rows.last().is_none_or(|last| last.time < reading.time);
-        if in_order {
-            if self.rows.len() >= max_rows {
-                return Err(SetAsideReason::Overflow);
-            }
-            self.rows.push(reading);
-            return Ok(());
+    /// Adds what another window of the definition made of the row. A duplicate is one whatever else happens to it.
+    pub(crate) fn add(&mut self, result: Result<(), SetAsideReason>) {
+        match result {
+            Ok(()) => self.placed = true,
+            Err(SetAsideReason::Duplicate) => self.reason = Some(SetAsideReason::Duplicate),
+            Err(reason) => self.reason = self.reason.or(Some(reason)),
         }
-        let end = self.rows.partition_point(|row| row.time <= reading.time);
-        let same_time = self.rows[..end].iter().rev().take_while(|row| row.time == reading.time);
-        if same_time.into_iter().any(|row| is_duplicate(row, &reading)) {
-            return Err(SetAsideReason::Duplicate);
-        }
-        if self.rows.len() >= max_rows {
-            return Err(SetAsideReason::Overflow);
-        }
-        self.rows.insert(end, reading);
-        Ok(())
-    }
-}
-
-/// Same time is given. With sequence numbers they tell; without, the values do: two true readings may share a time.
-fn is_duplicate(a: &Reading, b: &Reading) -> bool {
-    match (a.sequence, b.sequence) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.values == b.values,
-        _ => false,
     }
 }
 
 impl Definition {
-    /// Puts a row into every window of this definition it belongs to. An error says why at least one did not take it; the
-    /// flag whether any did.
-    pub(crate) fn place(
-        &mut self,
-        around: Around<'_>,
-        reading: &Reading,
-        out: &mut Vec<ClosedWindow>,
-    ) -> (bool, Option<SetAsideReason>) {
-        let (placed, reason) = match around.planned().kind {
+    /// Puts a row into every window of this definition it belongs to, and counts it where one did not take it.
+    pub(crate) fn place(&mut self, around: Around<'_>, reading: &Reading, out: &mut Vec<ClosedWindow>) -> Placed {
+        let placed = match around.planned.kind {
             WindowKind::Tumbling | WindowKind::Hopping => self.place_timed(around, reading, out),
-            WindowKind::Session => self.place_session(around, reading, out),
+            WindowKind::Session => self.place_session(around, reading),
             WindowKind::Count => self.place_count(around, reading, out),
         };
-        if let Some(reason) = reason {
+        if placed.placed {
+            self.active = self.active.max(reading.received);
+        }
+        if let Some(reason) = placed.reason {
             self.set_aside.add(reason, 1);
         }
-        (placed, reason)
+        placed
     }
 
-    fn place_timed(
-        &mut self,
-        around: Around<'_>,
-        reading: &Reading,
-        out: &mut Vec<ClosedWindow>,
-    ) -> (bool, Option<SetAsideReason>) {
-        let planned = around.planned();
-        let (mut placed, mut reason) = (false, None);
-        let mut start = reading.time.floor(planned.step);
-        while start.plus(planned.size) > reading.time {
-            match self.place_at(around, start, reading, out) {
-                Ok(()) => placed = true,
-                Err(why) => reason = Some(why),
-            }
-            let before = start.minus(planned.step);
-            if before == start {
-                break;
-            }
-            start = before;
-        }
-        (placed, reason)
-    }
-
-    fn place_at(
-        &mut self,
-        around: Around<'_>,
-        start: Timestamp,
-        reading: &Reading,
-        out: &mut Vec<ClosedWindow>,
-    ) -> Result<(), SetAsideReason> {
-        let (planned, guard) = (around.planned(), &around.plan.guard);
-        let end = start.plus(planned.size);
-        let late = end <= self.watermark;
-        if late && !planned.revise_for.is_some_and(|keep| self.watermark < end.plus(keep)) {
-            return Err(SetAsideReason::Late);
-        }
-        let at = match self.held.binary_search_by_key(&start, |window| window.start) {
-            Ok(at) => at,
-            Err(at) => {
-                if self.held.len() >= guard.max_open {
-                    return Err(SetAsideReason::Overflow);
-                }
-                self.held.insert(at, Held::new(start));
-                at
-            }
-        };
-        self.held[at].insert(reading.clone(), guard.max_rows)?;
-        if late {
-            self.emit(around, at, end, CloseCause::Revision, out);
-        }
-        Ok(())
-    }
-
-    fn place_session(
-        &mut self,
-        around: Around<'_>,
-        reading: &Reading,
-        out: &mut Vec<ClosedWindow>,
-    ) -> (bool, Option<SetAsideReason>) {
-        let (planned, guard) = (around.planned(), &around.plan.guard);
-        let gap = planned.size;
-        if reading.time < self.watermark {
-            return (false, Some(SetAsideReason::Late));
-        }
-        let joins = |window: &Held| {
-            window.start <= reading.time.plus(gap) && reading.time < window.last().plus(gap)
-                || (reading.time < window.start && window.start < reading.time.plus(gap))
-        };
-        let mut at = self.held.iter().position(joins);
-        if let Some(first) = at {
-            // A row between two sessions makes them one, which has the earlier start.
-            while first + 1 < self.held.len() && joins(&self.held[first + 1]) {
-                let next = self.held.remove(first + 1);
-                let kept = &mut self.held[first].rows;
-                kept.extend(next.rows);
-                kept.sort_by_key(|row| row.time);
-            }
-        } else if self.held.len() < guard.max_open {
-            let place = self.held.partition_point(|window| window.start < reading.time);
-            self.held.insert(place, Held::new(reading.time));
-            at = Some(place);
-        }
-        let Some(at) = at else { return (false, Some(SetAsideReason::Overflow)) };
-        if let Err(reason) = self.held[at].insert(reading.clone(), guard.max_rows) {
-            return (false, Some(reason));
-        }
-        let window = &mut self.held[at];
-        window.start = window.start.min(reading.time);
-        if window.last().since(window.start) >= planned.max_span {
-            // The rest of the session begins after what is closed here.
-            let floor = window.last().plus(MICRO);
-            self.close_at(around, at, CloseCause::Full, out);
-            self.watermark = self.watermark.max(floor);
-        }
-        (true, None)
-    }
-
-    fn place_count(
-        &mut self,
-        around: Around<'_>,
-        reading: &Reading,
-        out: &mut Vec<ClosedWindow>,
-    ) -> (bool, Option<SetAsideReason>) {
-        let (planned, guard) = (around.planned(), &around.plan.guard);
-        if self.held.is_empty() {
-            self.held.push(Held::new(reading.time));
-        }
-        if let Err(reason) = self.held[0].insert(reading.clone(), guard.max_rows.max(planned.rows)) {
-            return (false, Some(reason));
-        }
-        self.held[0].start = self.count_start();
-        if self.held[0].rows.len() >= planned.rows {
-            self.watermark = self.held[0].start;
-            self.close_at(around, 0, CloseCause::Full, out);
-        }
-        (true, None)
-    }
-
-    /// A count window starts at its first row, or one microsecond after the start of the window before it where that is
-    /// later: two windows of one stream never have one id.
-    fn count_start(&self) -> Timestamp {
-        let first = self.held.first().and_then(|window| window.rows.first()).map_or(Timestamp::MIN, |row| row.time);
-        if self.watermark == Timestamp::MIN { first } else { first.max(self.watermark.plus(MICRO)) }
-    }
-
-    /// Moves the watermark to `latest` minus lateness; closes what ends before it and forgets what can no longer be revised.
+    /// Moves the watermark to `latest` minus lateness, closes what ends before it and forgets what can no longer be revised.
     pub(crate) fn advance(&mut self, around: Around<'_>, latest: Timestamp, out: &mut Vec<ClosedWindow>) {
-        let planned = around.planned();
-        let watermark = latest.minus(planned.lateness);
-        match planned.kind {
-            WindowKind::Count => {}
-            WindowKind::Session => {
-                while let Some(first) = self.held.first()
-                    && first.last().plus(planned.size) <= watermark
-                {
-                    self.watermark = self.watermark.max(first.last().plus(planned.size));
-                    self.close_at(around, 0, CloseCause::Watermark, out);
-                }
-            }
-            WindowKind::Tumbling | WindowKind::Hopping => {
-                if watermark <= self.watermark {
-                    return;
-                }
-                self.watermark = watermark;
-                self.close_due(around, CloseCause::Watermark, out);
-                self.forget(planned);
-            }
-        }
-    }
-
-    /// Closes every open timed window that ends at or before the watermark.
-    fn close_due(&mut self, around: Around<'_>, cause: CloseCause, out: &mut Vec<ClosedWindow>) {
-        let planned = around.planned();
-        let mut at = 0;
-        while at < self.held.len() {
-            let end = self.held[at].start.plus(planned.size);
-            if end > self.watermark {
-                break;
-            }
-            if self.held[at].closed {
-                at += 1;
-                continue;
-            }
-            self.emit(around, at, end, cause, out);
-            if planned.revise_for.is_some() {
-                at += 1;
-            } else {
-                self.held.remove(at);
-            }
-        }
-    }
-
-    fn forget(&mut self, planned: &Planned) {
-        let keep = planned.revise_for.unwrap_or_default();
-        let watermark = self.watermark;
-        self.held.retain(|window| !window.closed || watermark < window.start.plus(planned.size).plus(keep));
-    }
-
-    /// Closes everything that is open. Where nothing more can come for them (`cause` is idle or drain), timed windows
-    /// count as closed from here on.
-    pub(crate) fn close_all(&mut self, around: Around<'_>, cause: CloseCause, out: &mut Vec<ClosedWindow>) {
-        let planned = around.planned();
-        if planned.kind.is_timed() {
-            if let Some(last) = self.held.iter().rev().find(|window| !window.closed) {
-                self.watermark = self.watermark.max(last.start.plus(planned.size));
-            }
-            self.close_due(around, cause, out);
-            self.forget(planned);
+        let watermark = latest.minus(around.planned.lateness);
+        if watermark <= self.watermark {
             return;
         }
-        while let Some(first) = self.held.first() {
-            let floor = match planned.kind {
-                WindowKind::Session => first.last().plus(MICRO),
-                _ => first.start,
-            };
-            self.watermark = self.watermark.max(floor);
-            self.close_at(around, 0, cause, out);
+        self.watermark = watermark;
+        match around.planned.kind {
+            WindowKind::Tumbling | WindowKind::Hopping => self.advance_timed(around, out),
+            WindowKind::Session => self.advance_session(around, out),
+            WindowKind::Count => {}
+        }
+    }
+
+    /// Closes everything that is open: nothing came for long enough, or nothing will come.
+    pub(crate) fn close_all(&mut self, around: Around<'_>, cause: CloseCause, out: &mut Vec<ClosedWindow>) {
+        match around.planned.kind {
+            WindowKind::Tumbling | WindowKind::Hopping => self.close_all_timed(around, cause, out),
+            WindowKind::Session => self.close_all_sessions(around, cause, out),
+            WindowKind::Count => self.close_count(around, cause, out),
         }
     }
 
     /// Forgets all windows kept for revision.
-    pub(crate) fn forget_closed(&mut self) {
-        self.held.retain(|window| !window.closed);
+    pub(crate) fn forget_kept(&mut self) {
+        while self.forget_oldest() {}
     }
 
-    /// Whether a window is open, and whether one is kept for revision.
-    pub(crate) fn holds(&self) -> (bool, bool) {
-        (self.held.iter().any(|window| !window.closed), self.held.iter().any(|window| window.closed))
+    /// Forgets the oldest window kept for revision; whether there was one.
+    pub(crate) fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.kept.pop_front() else { return false };
+        self.kept_rows -= oldest.rows.len();
+        self.floor = self.floor.max(oldest.end);
+        true
     }
 
-    /// Closes and removes a session or count window.
-    fn close_at(&mut self, around: Around<'_>, at: usize, cause: CloseCause, out: &mut Vec<ClosedWindow>) {
-        let planned = around.planned();
-        let after = if planned.kind == WindowKind::Session { planned.size } else { MICRO };
-        let end = self.held[at].last().plus(after);
-        self.emit(around, at, end, cause, out);
-        self.held.remove(at);
+    /// Opens a window, unless too many are open; its position.
+    pub(crate) fn open_at(
+        &mut self,
+        around: Around<'_>,
+        at: usize,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> Result<usize, SetAsideReason> {
+        if self.open.len() >= around.plan.guard.max_open {
+            return Err(SetAsideReason::Overflow);
+        }
+        // Most streams have one window open: room for just that, times 100,000 streams.
+        if self.open.len() < 4 {
+            self.open.reserve_exact(1);
+        }
+        let rows = Rows::with_capacity(around.plan, self.room.min(MOST_ROOM));
+        self.open.insert(at, Held { start, end, revision: 0, rows });
+        Ok(at)
     }
 
-    fn emit(&mut self, around: Around<'_>, at: usize, end: Timestamp, cause: CloseCause, out: &mut Vec<ClosedWindow>) {
-        let window = &mut self.held[at];
+    /// Closes the oldest open window and hands it back as it now is.
+    pub(crate) fn close_first(
+        &mut self,
+        around: Around<'_>,
+        cause: CloseCause,
+        out: &mut Vec<ClosedWindow>,
+    ) -> Option<Held> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let mut window = self.open.remove(0);
+        self.room = window.rows.len();
+        self.emit(around, &mut window, cause, out);
+        Some(window)
+    }
+
+    /// Hands out a window as its next revision, with what was set aside since the definition last did so.
+    pub(crate) fn emit(
+        &mut self,
+        around: Around<'_>,
+        window: &mut Held,
+        cause: CloseCause,
+        out: &mut Vec<ClosedWindow>,
+    ) {
         out.push(ClosedWindow {
-            id: WindowId { stream: around.stream, definition: around.planned().name.clone(), start: window.start },
+            id: around.id(window.start),
             revision: window.revision,
-            end,
+            end: window.end,
             cause,
-            rows: record_batch(around.plan, &window.rows),
+            rows: window.rows.to_batch(around.plan),
             set_aside: std::mem::take(&mut self.set_aside),
         });
-        window.closed = true;
         window.revision += 1;
     }
-}
 
-/// The rows as Arrow columns, each of exactly the size it needs.
-fn record_batch(plan: &WindowPlan, rows: &[Reading]) -> RecordBatch {
-    let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.time.as_micros()));
-    let received = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.received.as_micros()));
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(times.with_timezone("UTC")),
-        Arc::new(received.with_timezone("UTC")),
-        Arc::new(rows.iter().map(|row| row.sequence).collect::<UInt64Array>()),
-    ];
-    for (index, field) in plan.fields.iter().enumerate() {
-        columns.push(match field.kind {
-            FieldKind::Number => Arc::new(rows.iter().map(|row| row.number(index)).collect::<Float64Array>()),
-            FieldKind::Text => Arc::new(rows.iter().map(|row| text(row, index)).collect::<StringArray>()),
-        });
+    /// Remembers the start of a session or count window that closed.
+    pub(crate) fn remember_start(&mut self, start: Timestamp) {
+        if self.starts.len() == REMEMBERED_STARTS {
+            self.starts.pop_front();
+        }
+        self.starts.push_back(start);
     }
-    // Columns and schema are made from the same fields; an empty batch stands in if that were ever untrue.
-    RecordBatch::try_new(plan.schema.clone(), columns).unwrap_or_else(|_| RecordBatch::new_empty(plan.schema.clone()))
+
+    /// The start of the session or count window that a row of `time` is in: the latest-starting one, open or lately closed,
+    /// that starts at or before `time`.
+    pub(crate) fn start_for(&self, time: Timestamp) -> Timestamp {
+        let open = self.open.iter().map(|window| window.start);
+        open.chain(self.starts.iter().copied()).filter(|start| *start <= time).max().unwrap_or(time)
+    }
 }
 
-fn text(row: &Reading, index: usize) -> Option<&str> {
-    match row.values.get(index) {
-        Some(FieldValue::Text(text)) => Some(text.expose()),
-        _ => None,
+impl Around<'_> {
+    pub(crate) fn id(&self, start: Timestamp) -> WindowId {
+        WindowId { stream: self.stream, definition: self.planned.name.clone(), start }
     }
 }

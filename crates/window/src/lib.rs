@@ -6,10 +6,16 @@
 //! Never: it reads a clock; time comes with the rows (event time and time of receipt) and with ticks.
 
 mod config;
+mod count;
 mod definition;
 mod plan;
+mod rows;
+mod session;
 mod snapshot;
 mod stream;
+#[cfg(test)]
+mod tests;
+mod timed;
 
 pub use config::{GuardConfig, LatePolicy, WindowConfig, WindowError, WindowKind};
 pub use plan::WindowPlan;

@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use nearside_schemas::{FieldSpec, WindowDefinition, arrow_schema::window_schema};
+use nearside_schemas::{FieldKind, FieldSpec, HumanDuration, WindowDefinition, arrow_schema::window_schema};
 
 use crate::config::{GuardConfig, LatePolicy, WindowConfig, WindowError, WindowKind};
+
+/// A session's longest span where none is stated.
+const DEFAULT_MAX_SPAN: Duration = Duration::from_secs(3_600);
 
 /// One definition made ready.
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) name: WindowDefinition,
+    /// Kind and sizes in words: a snapshot of another shape is not taken for this definition's, whatever its name.
+    pub(crate) shape: String,
     pub(crate) kind: WindowKind,
     /// Tumbling and hopping: the span. Session: the gap.
     pub(crate) size: Duration,
@@ -28,7 +33,12 @@ pub(crate) struct Planned {
 #[derive(Debug)]
 pub struct WindowPlan {
     pub(crate) schema: SchemaRef,
-    pub(crate) fields: Vec<FieldSpec>,
+    pub(crate) fields: Vec<FieldKind>,
+    /// How many of the fields are numbers, and how many text.
+    pub(crate) numbers: usize,
+    pub(crate) texts: usize,
+    /// Names and kinds of the fields in words, for the same reason as [`Planned::shape`].
+    pub(crate) fields_shape: String,
     pub(crate) windows: Vec<Planned>,
     pub(crate) guard: GuardConfig,
 }
@@ -37,12 +47,13 @@ impl WindowPlan {
     /// Makes definitions ready.
     ///
     /// # Errors
-    /// Where a definition makes no sense, two have one name, or there is none.
+    /// Where a definition makes no sense by itself or beside the guard's bounds, two have one name, or there is none.
     pub fn new(fields: &[FieldSpec], windows: &[WindowConfig], guard: GuardConfig) -> Result<Arc<Self>, WindowError> {
         guard.validate()?;
         let mut planned: Vec<Planned> = Vec::new();
         for config in windows {
             let window = Planned::new(config)?;
+            window.check_bounds(&guard)?;
             if planned.iter().any(|other| other.name == window.name) {
                 return Err(WindowError::SameName(window.name.to_string()));
             }
@@ -51,7 +62,17 @@ impl WindowPlan {
         if planned.is_empty() {
             return Err(WindowError::None);
         }
-        Ok(Arc::new(Self { schema: window_schema(fields), fields: fields.to_vec(), windows: planned, guard }))
+        let shapes: Vec<String> = fields.iter().map(|field| format!("{}:{:?}", field.name, field.kind)).collect();
+        let texts = fields.iter().filter(|field| field.kind == FieldKind::Text).count();
+        Ok(Arc::new(Self {
+            schema: window_schema(fields),
+            fields: fields.iter().map(|field| field.kind).collect(),
+            numbers: fields.len() - texts,
+            texts,
+            fields_shape: shapes.join(","),
+            windows: planned,
+            guard,
+        }))
     }
 
     /// The longest time, in event time, that a row's window may still be open or revised.
@@ -72,10 +93,11 @@ impl WindowPlan {
 impl Planned {
     fn new(config: &WindowConfig) -> Result<Self, WindowError> {
         config.validate()?;
-        let get = |duration: Option<nearside_schemas::HumanDuration>| duration.unwrap_or_default();
+        let get = |duration: Option<HumanDuration>| duration.unwrap_or_default();
         let (size, step, gap) = (get(config.size), get(config.step), get(config.gap));
+        let max_span = config.max_span.map_or(DEFAULT_MAX_SPAN.max(gap.get()), HumanDuration::get);
         let rows = config.rows.unwrap_or(0);
-        let name = match config.kind {
+        let derived = match config.kind {
             WindowKind::Tumbling => size.to_string(),
             WindowKind::Hopping => format!("hopping-{size}-{step}"),
             WindowKind::Session => format!("session-{gap}"),
@@ -83,19 +105,37 @@ impl Planned {
         };
         let name = match &config.name {
             Some(name) => name.clone(),
-            None => WindowDefinition::new(&name)
+            None => WindowDefinition::new(&derived)
                 .map_err(|_| WindowError::Key { kind: config.kind.label(), what: "needs a `name`" })?,
         };
-        let hour = Duration::from_secs(3_600);
         Ok(Self {
             name,
+            shape: format!("{}-{derived}", config.kind.label()),
             kind: config.kind,
             size: if config.kind == WindowKind::Session { gap.get() } else { size.get() },
             step: if config.kind == WindowKind::Hopping { step.get() } else { size.get() },
-            max_span: config.max_span.map_or(hour, |span| span.get()),
+            max_span,
             rows,
             lateness: config.lateness.get(),
             revise_for: (config.late == LatePolicy::Revise).then(|| config.revise_for.get()),
         })
+    }
+
+    /// A definition whose ordinary use breaks a guard's bound would set aside rows for ever: better said at the start.
+    fn check_bounds(&self, guard: &GuardConfig) -> Result<(), WindowError> {
+        if self.kind == WindowKind::Count && self.rows > guard.max_rows {
+            return Err(WindowError::Key { kind: self.kind.label(), what: "has more `rows` than `max_rows` allows" });
+        }
+        let needs = self.most_open();
+        if self.kind.is_timed() && needs > guard.max_open as u128 {
+            return Err(WindowError::Open { name: self.name.to_string(), needs, max_open: guard.max_open });
+        }
+        Ok(())
+    }
+
+    /// Tumbling and hopping: how many windows can be open at a time. Their starts lie in the span of `size` and `lateness`
+    /// that ends at the latest row.
+    fn most_open(&self) -> u128 {
+        (self.size + self.lateness).as_micros().div_ceil(self.step.as_micros().max(1))
     }
 }

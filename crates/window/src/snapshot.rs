@@ -1,49 +1,66 @@
-//! A stream's windows as bytes. Version 1, little endian: see [`write`]. Holds personal text: whoever stores it encrypts it.
+//! A stream's windows as bytes. Version 2, little endian: see [`write`]. Holds personal text: whoever stores it encrypts it.
 
 use std::sync::Arc;
 
 use nearside_schemas::{FieldValue, Personal, Reading, SetAsideCounts, SetAsideReason, StreamId, Timestamp, Values};
 
 use crate::config::WindowError;
-use crate::definition::{Definition, Held};
-use crate::plan::WindowPlan;
+use crate::definition::{Definition, Held, REMEMBERED_STARTS};
+use crate::plan::{Planned, WindowPlan};
+use crate::rows::Rows;
 use crate::stream::StreamWindows;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// Version, latest, last received, number of definitions; for each its name, watermark, set-aside counts and windows; for each
-/// window start, revision, closed, rows; for each row time, received, sequence, values.
+/// Version, shape of the fields, latest, number of definitions; for each its name, shape, watermark, floor, activity, set-aside
+/// counts, remembered starts, open windows, kept windows; for each window start, end, revision, rows in order of time; for each
+/// row time, received, sequence, values. Counts, lengths and revisions have 32 bits; texts their length first.
 pub(crate) fn write(windows: &StreamWindows) -> Vec<u8> {
     let mut out = vec![VERSION];
+    let plan = &windows.plan;
+    put_text(&mut out, &plan.fields_shape);
     put_time(&mut out, windows.latest);
-    put_time(&mut out, windows.last_received);
     put_len(&mut out, windows.definitions.len());
-    for (definition, planned) in windows.definitions.iter().zip(&windows.plan.windows) {
+    for (definition, planned) in windows.definitions.iter().zip(&plan.windows) {
         put_text(&mut out, planned.name.as_str());
-        put_time(&mut out, definition.watermark);
+        put_text(&mut out, &planned.shape);
+        for time in [definition.watermark, definition.floor, definition.active] {
+            put_time(&mut out, time);
+        }
         put_len(&mut out, definition.set_aside.iter().count());
         for (reason, count) in definition.set_aside.iter() {
-            out.push(reason as u8);
+            put_text(&mut out, reason.label());
             out.extend(count.to_le_bytes());
         }
-        put_len(&mut out, definition.held.len());
-        for window in &definition.held {
-            put_time(&mut out, window.start);
-            out.extend(window.revision.to_le_bytes());
-            out.push(u8::from(window.closed));
-            put_len(&mut out, window.rows.len());
-            window.rows.iter().for_each(|row| put_row(&mut out, row));
-        }
+        put_len(&mut out, definition.starts.len());
+        definition.starts.iter().for_each(|start| put_time(&mut out, *start));
+        put_windows(&mut out, plan, definition.open.len(), definition.open.iter());
+        put_windows(&mut out, plan, definition.kept.len(), definition.kept.iter());
     }
     out
+}
+
+fn put_windows<'a>(out: &mut Vec<u8>, plan: &WindowPlan, count: usize, windows: impl Iterator<Item = &'a Held>) {
+    put_len(out, count);
+    for window in windows {
+        put_time(out, window.start);
+        put_time(out, window.end);
+        out.extend(window.revision.to_le_bytes());
+        put_len(out, window.rows.len());
+        window.rows.readings(plan).for_each(|row| put_row(out, &row));
+    }
 }
 
 fn put_row(out: &mut Vec<u8>, row: &Reading) {
     put_time(out, row.time);
     put_time(out, row.received);
-    out.push(u8::from(row.sequence.is_some()));
-    out.extend(row.sequence.unwrap_or(0).to_le_bytes());
-    put_len(out, row.values.len());
+    match row.sequence {
+        None => out.push(0),
+        Some(sequence) => {
+            out.push(1);
+            out.extend(sequence.to_le_bytes());
+        }
+    }
     for value in &row.values {
         match value {
             FieldValue::Missing => out.push(0),
@@ -110,15 +127,14 @@ impl<'a> Bytes<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| WindowError::Snapshot("a text is not UTF-8"))
     }
 
-    fn row(&mut self, fields: usize) -> Result<Reading, WindowError> {
+    fn row(&mut self, plan: &WindowPlan) -> Result<Reading, WindowError> {
         let (time, received) = (self.time()?, self.time()?);
-        let has_sequence = self.byte()? == 1;
-        let sequence = self.u64()?;
-        if self.len()? != fields {
-            return Err(WindowError::Snapshot("the fields of the stream have changed"));
-        }
+        let sequence = match self.byte()? {
+            0 => None,
+            _ => Some(self.u64()?),
+        };
         let mut values = Values::new();
-        for _ in 0..fields {
+        for _ in &plan.fields {
             values.push(match self.byte()? {
                 0 => FieldValue::Missing,
                 1 => FieldValue::Number(f64::from_le_bytes(self.array()?)),
@@ -126,47 +142,85 @@ impl<'a> Bytes<'a> {
                 _ => return Err(WindowError::Snapshot("a value has an unknown type")),
             });
         }
-        Ok(Reading { time, received, sequence: has_sequence.then_some(sequence), values })
+        Ok(Reading { time, received, sequence, values })
     }
 }
+
+const CHANGED: WindowError = WindowError::Snapshot("the windows of the stream have changed");
+const DISORDER: WindowError = WindowError::Snapshot("windows or rows are out of order");
 
 pub(crate) fn read(plan: Arc<WindowPlan>, stream: StreamId, bytes: &[u8]) -> Result<StreamWindows, WindowError> {
     let mut bytes = Bytes(bytes);
     if bytes.byte()? != VERSION {
         return Err(WindowError::Snapshot("it is of another version"));
     }
-    let mut windows = StreamWindows::new(plan, stream);
-    windows.latest = bytes.time()?;
-    windows.last_received = bytes.time()?;
-    if bytes.len()? != windows.definitions.len() {
-        return Err(WindowError::Snapshot("the windows of the stream have changed"));
+    if bytes.text()? != plan.fields_shape {
+        return Err(WindowError::Snapshot("the fields of the stream have changed"));
     }
-    for index in 0..windows.definitions.len() {
-        if bytes.text()? != windows.plan.windows[index].name.as_str() {
-            return Err(WindowError::Snapshot("the windows of the stream have changed"));
-        }
-        windows.definitions[index] = read_definition(&mut bytes, windows.plan.fields.len())?;
+    let latest = bytes.time()?;
+    if bytes.len()? != plan.windows.len() {
+        return Err(CHANGED);
     }
-    Ok(windows)
+    let definitions =
+        plan.windows.iter().map(|planned| read_definition(&mut bytes, &plan, planned)).collect::<Result<_, _>>()?;
+    if !bytes.0.is_empty() {
+        return Err(WindowError::Snapshot("it is too long"));
+    }
+    Ok(StreamWindows { plan, stream, definitions, latest })
 }
 
-fn read_definition(bytes: &mut Bytes<'_>, fields: usize) -> Result<Definition, WindowError> {
-    let watermark = bytes.time()?;
-    let mut set_aside = SetAsideCounts::default();
-    for _ in 0..bytes.len()? {
-        let code = usize::from(bytes.byte()?);
-        let reason = SetAsideReason::ALL.get(code).ok_or(WindowError::Snapshot("an unknown reason"))?;
-        set_aside.add(*reason, bytes.u64()?);
+fn read_definition(bytes: &mut Bytes<'_>, plan: &WindowPlan, planned: &Planned) -> Result<Definition, WindowError> {
+    if bytes.text()? != planned.name.as_str() || bytes.text()? != planned.shape {
+        return Err(CHANGED);
     }
-    let mut held = Vec::new();
+    let mut definition = Definition {
+        watermark: bytes.time()?,
+        floor: bytes.time()?,
+        active: bytes.time()?,
+        set_aside: read_set_aside(bytes)?,
+        ..Definition::default()
+    };
+    let starts = bytes.len()?;
+    if starts > REMEMBERED_STARTS {
+        return Err(WindowError::Snapshot("it remembers too many windows"));
+    }
+    for _ in 0..starts {
+        definition.starts.push_back(bytes.time()?);
+    }
+    definition.open = read_windows(bytes, plan)?;
+    definition.kept = read_windows(bytes, plan)?.into();
+    definition.kept_rows = definition.kept.iter().map(|window| window.rows.len()).sum();
+    Ok(definition)
+}
+
+fn read_set_aside(bytes: &mut Bytes<'_>) -> Result<SetAsideCounts, WindowError> {
+    let mut counts = SetAsideCounts::default();
     for _ in 0..bytes.len()? {
-        let mut window = Held::new(bytes.time()?);
-        window.revision = u32::from_le_bytes(bytes.array()?);
-        window.closed = bytes.byte()? == 1;
+        let label = bytes.text()?;
+        let reason = SetAsideReason::ALL.into_iter().find(|reason| reason.label() == label);
+        counts.add(reason.ok_or(WindowError::Snapshot("an unknown reason"))?, bytes.u64()?);
+    }
+    Ok(counts)
+}
+
+/// Windows in order of start, each with at least one row, in order of time: what the rest of this crate relies on.
+fn read_windows(bytes: &mut Bytes<'_>, plan: &WindowPlan) -> Result<Vec<Held>, WindowError> {
+    let mut windows: Vec<Held> = Vec::new();
+    for _ in 0..bytes.len()? {
+        let (start, end) = (bytes.time()?, bytes.time()?);
+        let revision = u32::from_le_bytes(bytes.array()?);
+        let mut rows = Rows::default();
         for _ in 0..bytes.len()? {
-            window.rows.push(bytes.row(fields)?);
+            let row = bytes.row(plan)?;
+            if rows.last().is_some_and(|last| row.time < last) {
+                return Err(DISORDER);
+            }
+            rows.append(plan, &row);
         }
-        held.push(window);
+        if rows.len() == 0 || end <= start || windows.last().is_some_and(|last| start <= last.start) {
+            return Err(DISORDER);
+        }
+        windows.push(Held { start, end, revision, rows });
     }
-    Ok(Definition { held, watermark, set_aside })
+    Ok(windows)
 }

@@ -29,15 +29,15 @@ impl Placement {
     }
 }
 
-/// The windows of one stream.
+/// The windows of one stream. Small, for 100,000 of them live at once: 72 bytes, about 400 for each definition with a window
+/// open, and the rows.
 #[derive(Debug, Clone)]
 pub struct StreamWindows {
     pub(crate) plan: Arc<WindowPlan>,
     pub(crate) stream: StreamId,
     pub(crate) definitions: Vec<Definition>,
-    /// The latest event time of an accepted row.
+    /// The latest event time of a row that the guards let through.
     pub(crate) latest: Timestamp,
-    pub(crate) last_received: Timestamp,
 }
 
 impl StreamWindows {
@@ -48,97 +48,101 @@ impl StreamWindows {
             plan,
             stream,
             latest: Timestamp::MIN,
-            last_received: Timestamp::MIN,
         }
     }
 
-    /// Takes a row in and closes the windows that its time completes.
+    /// Takes a row in and closes the windows that its time completes, in order of definition, then start.
+    ///
+    /// The row's time of receipt is the clock that the guards go by.
     pub fn push(&mut self, reading: Reading, out: &mut Vec<ClosedWindow>) -> Placement {
-        self.last_received = self.last_received.max(reading.received);
+        let mut placement = Placement::default();
         if let Some(reason) = self.guard(&reading) {
             for definition in &mut self.definitions {
                 definition.set_aside.add(reason, 1);
             }
-            return Placement { placed: false, set_aside: vec![reason] };
+            placement.set_aside.push(reason);
+            return placement;
         }
-        let mut placement = Placement::default();
-        for (index, definition) in self.definitions.iter_mut().enumerate() {
-            let around = Around { plan: &self.plan, index, stream: self.stream };
-            let (placed, reason) = definition.place(around, &reading, out);
-            placement.placed |= placed;
-            placement.set_aside.extend(reason);
-        }
-        if reading.time > self.latest {
-            self.latest = reading.time;
-            for (index, definition) in self.definitions.iter_mut().enumerate() {
-                definition.advance(Around { plan: &self.plan, index, stream: self.stream }, self.latest, out);
+        let is_latest = reading.time > self.latest;
+        self.latest = self.latest.max(reading.time);
+        for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
+            let around = Around { plan: &self.plan, planned, stream: self.stream };
+            if is_latest {
+                // Before the row is placed: what its own time closes must not count against the windows it may open.
+                definition.advance(around, self.latest, out);
             }
+            let placed = definition.place(around, &reading, out);
+            placement.placed |= placed.placed;
+            placement.set_aside.extend(placed.reason);
         }
         placement
     }
 
-    /// Lets time pass: a stream that was idle for long enough closes its windows, and later forgets those kept for revision.
+    /// Lets time pass: a definition that took no row for long enough closes its windows, and later forgets those kept for
+    /// revision.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<ClosedWindow>) {
-        let idle_at = self.last_received.plus(self.plan.guard.idle.get());
-        if self.last_received == Timestamp::MIN || now < idle_at {
-            return;
-        }
-        for (index, definition) in self.definitions.iter_mut().enumerate() {
-            let around = Around { plan: &self.plan, index, stream: self.stream };
+        let idle = self.plan.guard.idle.get();
+        for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
+            let idle_at = definition.active.plus(idle);
+            if now < idle_at {
+                continue;
+            }
+            let around = Around { plan: &self.plan, planned, stream: self.stream };
             definition.close_all(around, CloseCause::Idle, out);
-            if now >= idle_at.plus(self.plan.windows[index].revise_for.unwrap_or_default()) {
-                definition.forget_closed();
+            if now >= idle_at.plus(planned.revise_for.unwrap_or_default()) {
+                definition.forget_kept();
             }
         }
     }
 
     /// When [`StreamWindows::tick`] next has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let idle_at = self.last_received.plus(self.plan.guard.idle.get());
         let wanted = self.definitions.iter().zip(&self.plan.windows).filter_map(|(definition, planned)| {
-            let (open, kept) = definition.holds();
-            match (open, kept) {
-                (true, _) => Some(idle_at),
-                (false, true) => Some(idle_at.plus(planned.revise_for.unwrap_or_default())),
-                (false, false) => None,
+            let idle_at = definition.active.plus(self.plan.guard.idle.get());
+            if !definition.open.is_empty() {
+                return Some(idle_at);
             }
+            (!definition.kept.is_empty()).then(|| idle_at.plus(planned.revise_for.unwrap_or_default()))
         });
         wanted.min()
     }
 
     /// Closes everything and forgets what was kept for revision.
     pub fn drain(&mut self, out: &mut Vec<ClosedWindow>) {
-        for (index, definition) in self.definitions.iter_mut().enumerate() {
-            let around = Around { plan: &self.plan, index, stream: self.stream };
+        for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
+            let around = Around { plan: &self.plan, planned, stream: self.stream };
             definition.close_all(around, CloseCause::Drain, out);
-            definition.forget_closed();
+            definition.forget_kept();
         }
     }
 
-    /// The window of the first definition that holds `time`: the latest-starting one for hopping windows; for session and count
-    /// windows the open one as it is known now, or one that starts at `time` where none is open.
+    /// The window of the first definition that holds `time`, for a row that was placed: the latest-starting one that holds it
+    /// for tumbling and hopping windows. For session and count windows, whose borders depend on their rows, the latest-starting
+    /// one that starts at or before `time`, among the open and the last 16 closed ones, as it is known now; an open session's start
+    /// may still move.
     pub fn primary_window(&self, time: Timestamp) -> WindowId {
         let planned = &self.plan.windows[0];
-        let held = &self.definitions[0].held;
         let start = match planned.kind {
             WindowKind::Tumbling | WindowKind::Hopping => time.floor(planned.step),
-            WindowKind::Count => held.first().map_or(time, |window| window.start),
-            WindowKind::Session => held.iter().rev().find(|window| window.start <= time).map_or(time, |w| w.start),
+            WindowKind::Session | WindowKind::Count => self.definitions[0].start_for(time),
         };
-        WindowId { stream: self.stream, definition: planned.name.clone(), start }
+        Around { plan: &self.plan, planned, stream: self.stream }.id(start)
     }
 
     /// Whether nothing is open and nothing kept.
     pub fn is_empty(&self) -> bool {
-        self.definitions.iter().all(|definition| definition.held.is_empty())
+        self.definitions.iter().all(|definition| definition.open.is_empty() && definition.kept.is_empty())
     }
 
     /// Rows held in all windows; a row in two windows counts twice.
     pub fn held_rows(&self) -> usize {
-        self.definitions.iter().flat_map(|definition| &definition.held).map(|window| window.rows.len()).sum()
+        self.definitions
+            .iter()
+            .map(|own| own.open.iter().map(|window| window.rows.len()).sum::<usize>() + own.kept_rows)
+            .sum()
     }
 
-    /// The state as bytes, versioned.
+    /// The state as bytes, versioned. Holds personal text: whoever stores it encrypts it (promise I2).
     pub fn snapshot(&self) -> Vec<u8> {
         snapshot::write(self)
     }
@@ -146,7 +150,7 @@ impl StreamWindows {
     /// The state that [`StreamWindows::snapshot`] wrote.
     ///
     /// # Errors
-    /// Where the bytes are damaged, of another version, or of other window definitions.
+    /// Where the bytes are damaged, of another version, or of other fields or window definitions.
     pub fn restore(plan: Arc<WindowPlan>, stream: StreamId, bytes: &[u8]) -> Result<Self, WindowError> {
         snapshot::read(plan, stream, bytes)
     }
