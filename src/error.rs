@@ -67,6 +67,9 @@ pub enum StartError {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A check found damage.
+    #[error("the journal has damaged places")]
+    Damaged,
     /// The command line asks for something that is not there.
     #[error("{0}")]
     Usage(String),

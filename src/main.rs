@@ -1,2 +1,25 @@
-//! The `nearside` binary.
-fn main() {}
+//! The `nearside` binary: one program, one TOML file.
+
+mod cli;
+mod error;
+mod pipeline;
+mod replay;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    install_panic_hook();
+    cli::Cli::parse().run()
+}
+
+/// A panic's message may quote a payload (promise I2): only its place is logged.
+fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(place, thread, "panic");
+    }));
+}

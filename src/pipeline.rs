@@ -57,15 +57,40 @@ pub struct Stage {
 
 /// The stages, in the order in which a reading meets them. Shutdown goes down this table.
 pub const STAGES: &[Stage] = &[
-    Stage { name: "front-door", bound: "broker.receive_maximum a connection", when_full: "the connection is not read", runs_on: "tokio" },
-    Stage { name: "ingest", bound: "streams.shard_credit, streams.stream_credit", when_full: "the connection is not read", runs_on: "tokio" },
+    Stage {
+        name: "front-door",
+        bound: "broker.receive_maximum a connection",
+        when_full: "the connection is not read",
+        runs_on: "tokio",
+    },
+    Stage {
+        name: "ingest",
+        bound: "streams.shard_credit, streams.stream_credit",
+        when_full: "the connection is not read",
+        runs_on: "tokio",
+    },
     Stage { name: "journal", bound: "journal.queue bytes", when_full: "ingest waits", runs_on: "1 thread" },
-    Stage { name: "streams", bound: "credit", when_full: "cannot be: credit comes first", runs_on: "streams.shards arbiters" },
-    Stage { name: "inference", bound: "credit", when_full: "cannot be: credit comes first", runs_on: "inference.threads a model" },
+    Stage {
+        name: "streams",
+        bound: "credit",
+        when_full: "cannot be: credit comes first",
+        runs_on: "streams.shards arbiters",
+    },
+    Stage {
+        name: "inference",
+        bound: "credit",
+        when_full: "cannot be: credit comes first",
+        runs_on: "inference.threads a model",
+    },
     Stage { name: "rules", bound: "4096 messages", when_full: "streams wait", runs_on: "1 thread" },
     Stage { name: "rollup", bound: "4096 messages", when_full: "streams wait", runs_on: "1 thread" },
     Stage { name: "seal", bound: "4096 messages", when_full: "streams wait", runs_on: "1 thread" },
-    Stage { name: "outbox", bound: "outbox.queue items, outbox.quota bytes", when_full: "seal waits; past the quota the oldest of the least urgent class is shed", runs_on: "1 thread" },
+    Stage {
+        name: "outbox",
+        bound: "outbox.queue items, outbox.quota bytes",
+        when_full: "seal waits; past the quota the oldest of the least urgent class is shed",
+        runs_on: "1 thread",
+    },
     Stage { name: "uplink", bound: "uplink.inflight items", when_full: "items stay in the outbox", runs_on: "tokio" },
 ];
 
@@ -182,8 +207,15 @@ impl Gateway {
         let shards = start_shards(config, &plans, &queues, &outlet, &telemetry);
         let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
         let secret = back.keys.derive(KeyPurpose::StreamIds, b"v1");
-        let ingest =
-            Ingest::new(&plans, handles, back.journal.clone(), outlet.clone(), secret, config.limits.max_streams, &telemetry)?;
+        let ingest = Ingest::new(
+            &plans,
+            handles,
+            back.journal.clone(),
+            outlet.clone(),
+            secret,
+            config.limits.max_streams,
+            &telemetry,
+        )?;
         let ingest = Arc::new(ingest);
         let (stop, stopped) = watch::channel(false);
         let uplink = match &config.uplink {
@@ -196,8 +228,7 @@ impl Gateway {
         };
         let front_door = FrontDoor::bind(config.broker.clone(), ingest.clone(), clock.clone(), &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
-        let commands =
-            tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
+        let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let parts = Parts {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
@@ -213,7 +244,8 @@ impl Gateway {
         let console = Console::bind(config.console.clone(), Arc::new(view)).await?;
         let console_addr = console.local_addr();
         let console = tokio::spawn(console.run(stopped.clone()));
-        let ticks = tokio::spawn(tick(ingest.clone(), back.rollup.clone(), clock.clone(), config.limits.tick.get(), stopped));
+        let ticks =
+            tokio::spawn(tick(ingest.clone(), back.rollup.clone(), clock.clone(), config.limits.tick.get(), stopped));
         telemetry.gauge(Metric::Ready, &[]).set(1.0);
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         telemetry.gauge(Metric::StartTime, &[]).set(clock.now().as_secs_f64());
@@ -265,8 +297,9 @@ impl Gateway {
     /// Stops front to back: refuse, let every acknowledged reading be judged, close the windows, seal, commit, send for as
     /// long as `grace` lasts. What was not sent stays in the outbox.
     pub async fn stop(self, grace: Duration) {
-        let Self { front_door, ingest, shards, rules, rollup, seal, outbox, uplink, ticks, commands, stop, clock, .. } =
-            self;
+        let Self {
+            front_door, ingest, shards, rules, rollup, seal, outbox, uplink, ticks, commands, stop, clock, ..
+        } = self;
         ticks.abort();
         ingest.refuse();
         front_door.drain(grace).await;
@@ -416,9 +449,7 @@ impl CommandPublisher for Publisher {
     fn publish<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let payload = bytes::Bytes::copy_from_slice(&command.payload);
-            self.0
-                .publish(&command.topic, payload, command.qos, command.retain)
-                .map_err(|error| error.to_string())
+            self.0.publish(&command.topic, payload, command.qos, command.retain).map_err(|error| error.to_string())
         })
     }
 }

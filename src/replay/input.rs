@@ -109,7 +109,8 @@ impl Columns {
             Ok(column) => Personal::new(Arc::from(cell(*column))),
             Err(fixed) => Personal::new(fixed.clone()),
         });
-        let first = self.fields.iter().zip(&self.kinds).find(|(column, kind)| column.is_some() && **kind == FieldKind::Number);
+        let first =
+            self.fields.iter().zip(&self.kinds).find(|(column, kind)| column.is_some() && **kind == FieldKind::Number);
         Recorded {
             timestamp_text: cell(self.time).to_owned(),
             value_text: first.and_then(|(column, _)| *column).map_or("", cell).to_owned(),

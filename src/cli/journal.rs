@@ -1,0 +1,82 @@
+//! `nearside journal check|show`: what is in a site's journal, and whether it is whole.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use nearside_journal::{DirectoryStorage, Item, Record, check, read};
+use nearside_privacy::KeyRing;
+use serde_json::json;
+
+use crate::error::StartError;
+
+/// Looks at a site's journal.
+#[derive(Args, Debug)]
+pub struct JournalArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Reads everything and says what is damaged; exits 1 where something is.
+    Check {
+        /// The site's TOML file.
+        site: PathBuf,
+    },
+    /// Prints every record, one JSON object a line. Holds what devices sent: keep it to yourself.
+    Show {
+        /// The site's TOML file.
+        site: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: &JournalArgs) -> Result<(), StartError> {
+    let (What::Check { site } | What::Show { site }) = &args.what;
+    let config = nearside_config::load(site)?;
+    let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
+    let keys = Arc::new(KeyRing::load(&data.join(&config.privacy.key_file))?);
+    let folder = data.join("journal");
+    let storage = Arc::new(DirectoryStorage::open(&folder, false).map_err(StartError::file(&folder))?);
+    match &args.what {
+        What::Check { .. } => {
+            let report = check(storage, keys)?;
+            let (first, last) = report.span.map_or((0, 0), |(first, last)| (first.0, last.0));
+            println!("{} records, numbers {first} to {last}, {} damaged places", report.records, report.damage.len());
+            for damage in &report.damage {
+                println!("{} at byte {}: {}", damage.segment, damage.offset, damage.kind.label());
+            }
+            let whole = report.damage.is_empty();
+            if whole { Ok(()) } else { Err(StartError::Damaged) }
+        }
+        What::Show { .. } => {
+            let mut out = std::io::stdout().lock();
+            for item in read(storage, keys)? {
+                writeln!(out, "{}", line(item)).map_err(StartError::file(Path::new("standard output")))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn line(item: Item) -> serde_json::Value {
+    match item {
+        Item::Damage(damage) => {
+            json!({ "damage": damage.kind.label(), "segment": damage.segment, "offset": damage.offset })
+        }
+        Item::Record(lsn, Record::Publish(publish)) => json!({
+            "number": lsn.0, "kind": "publish", "client": publish.client.as_str(), "topic": publish.topic.as_str(),
+            "qos": u8::from(publish.qos), "received": publish.received,
+            "payload": String::from_utf8_lossy(&publish.payload),
+        }),
+        Item::Record(lsn, Record::Tick(at)) => json!({ "number": lsn.0, "kind": "tick", "at": at }),
+        Item::Record(lsn, Record::Command { id, at }) => {
+            json!({ "number": lsn.0, "kind": "command", "id": id, "at": at })
+        }
+        Item::Record(lsn, Record::Epoch { kind, at, .. }) => {
+            json!({ "number": lsn.0, "kind": format!("{kind:?}"), "at": at })
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The command line: one file a command, one table of commands.
+//!
+//! Exit codes: 0 done; 1 the surroundings failed (a port, a disk), trying again may help; 2 what was given is wrong.
+
+mod check;
+mod config;
+mod demo;
+mod eval;
+mod journal;
+mod open;
+mod replay;
+mod run;
+mod simulate;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use nearside_telemetry::{LogFormat, init_logging};
+
+use crate::error::StartError;
+
+/// Judges telemetry where it is made: an MQTT broker, windows, models and rules in one program; only sealed summaries
+/// leave.
+#[derive(Parser, Debug)]
+#[command(name = "nearside", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Which log lines are shown, such as `debug` or `nearside_broker=debug,info`. They go to standard error.
+    #[arg(long, global = true, env = "NEARSIDE_LOG", default_value = "warn")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogLook::Text)]
+    log_format: LogLook,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum LogLook {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Runs a site until it is told to stop.
+    Run(run::RunArgs),
+    /// Shows a city and a ward being judged: gateway, devices and cloud in one process.
+    Demo(demo::DemoArgs),
+    /// Checks a site's configuration and says everything that is wrong with it.
+    Check(check::CheckArgs),
+    /// Publishes what a simulated city or ward would; also generates load.
+    Simulate(simulate::SimulateArgs),
+    /// Sends recorded data through one stream of a site, the same in every run.
+    Replay(replay::ReplayArgs),
+    /// Trains a model.
+    Train(train::TrainArgs),
+    /// Evaluates a model.
+    Eval(eval::EvalArgs),
+    /// Decrypts events for the holder of the site's key.
+    Open(open::OpenArgs),
+    /// Looks at a site's journal.
+    Journal(journal::JournalArgs),
+    /// About the configuration.
+    Config(config::ConfigArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        let format = match self.log_format {
+            LogLook::Text => LogFormat::Text,
+            LogLook::Json => LogFormat::Json,
+        };
+        if let Err(error) = init_logging(&self.log, format) {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+        match self.command.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(error.exit_code())
+            }
+        }
+    }
+}
+
+impl Command {
+    fn run(&self) -> Result<(), StartError> {
+        match self {
+            Self::Run(args) => run::run(args),
+            Self::Demo(args) => demo::run(args),
+            Self::Check(args) => check::run(args),
+            Self::Simulate(args) => simulate::run(args),
+            Self::Replay(args) => replay::run(args),
+            Self::Train(args) => train::run(args),
+            Self::Eval(args) => eval::run(args),
+            Self::Open(args) => open::run(args),
+            Self::Journal(args) => journal::run(args),
+            Self::Config(args) => config::run(args),
+        }
+    }
+}
+
+/// Runs a future on an actix system over a tokio runtime with all cores.
+fn block_on<T>(future: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+    // One TLS provider for the whole program; that it is there already is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // actix asks for a function that cannot fail, so the runtime is built, and its error seen, before.
+    let runtime = std::cell::Cell::new(Some(tokio::runtime::Builder::new_multi_thread().enable_all().build()?));
+    let again = || tokio::runtime::Runtime::new();
+    let system = actix::System::with_tokio_rt(|| match runtime.take().map_or_else(again, Ok) {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("no runtime: {error}"),
+    });
+    system.block_on(future)
+}
