@@ -70,6 +70,9 @@ pub enum StartError {
     /// A check found damage.
     #[error("the journal has damaged places")]
     Damaged,
+    /// Something outside does not answer.
+    #[error("{0}")]
+    Surroundings(String),
     /// The command line asks for something that is not there.
     #[error("{0}")]
     Usage(String),

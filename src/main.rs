@@ -1,6 +1,7 @@
 //! The `nearside` binary: one program, one TOML file.
 
 mod cli;
+mod demo;
 mod error;
 mod pipeline;
 mod replay;

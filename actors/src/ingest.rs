@@ -139,9 +139,12 @@ impl Ingest {
         self.definitions.iter().map(|definition| definition.readings.get()).collect()
     }
 
-    /// The stream with this id, where it was seen.
-    pub fn stream(&self, id: &StreamId) -> Option<Arc<StreamRef>> {
-        self.streams.read().get(id).cloned()
+    /// The stream that a topic's messages go to, where the whole key stands in the topic.
+    pub fn stream_of(&self, topic: &Topic) -> Option<StreamId> {
+        match self.route(topic) {
+            Route::Stream(stream) => Some(stream.id),
+            Route::None | Route::Keyed { .. } | Route::Overflow { .. } => None,
+        }
     }
 
     async fn take(&self, batch: Vec<Publish>, answer: Answer) {

@@ -8,7 +8,9 @@
 mod city;
 mod fleet;
 mod incident;
+mod load;
 mod payload;
+mod publish;
 mod random;
 mod rhythm;
 mod site;
@@ -16,4 +18,6 @@ mod ward;
 
 pub use fleet::{Fleet, FleetConfig, Message, Profile};
 pub use incident::{Incident, IncidentKind, ProbeFault, SensorFault};
+pub use load::{LoadConfig, LoadError, LoadReport, load};
+pub use publish::{Broker, Pace, PublishReport, publish_fleet};
 pub use ward::personal_markers;

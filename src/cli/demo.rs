@@ -1,14 +1,103 @@
-//! `nearside demo`.
+//! `nearside demo`: watch a city and a ward being judged.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use crate::demo::{Demo, DemoConfig, Figures};
 use crate::error::StartError;
 
-/// Arguments.
+/// Shows a city and a ward being judged.
 #[derive(Args, Debug)]
-pub struct DemoArgs {}
+pub struct DemoArgs {
+    /// How long, in real seconds; Ctrl-C ends it earlier.
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+    /// Seed of the simulated devices and their incidents.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Simulated seconds in a real one.
+    #[arg(long, default_value_t = 60.0)]
+    speed: f64,
+    /// Where the gateway keeps its data; a temporary folder, removed at the end, where none is named.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where the console listens; a free port where it is 0.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    console: SocketAddr,
+    /// Prints a JSON object a second and the closing report as JSON.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: &DemoArgs) -> Result<(), StartError> {
-    Err(StartError::Usage("not in this build".to_owned()))
+pub fn run(args: &DemoArgs) -> Result<(), StartError> {
+    if args.seconds == 0 || !(args.speed.is_finite() && args.speed > 0.0) {
+        return Err(StartError::Usage("--seconds and --speed must be above zero".to_owned()));
+    }
+    let config = DemoConfig {
+        seed: args.seed,
+        speed: args.speed,
+        duration: Duration::from_secs(args.seconds),
+        data: args.data.clone(),
+        console: args.console,
+    };
+    super::block_on(async {
+        let demo = Demo::start(&config).await?;
+        if !args.json {
+            introduce(&demo, &config);
+        }
+        watch(&demo, args).await;
+        let report = demo.finish().await;
+        if args.json {
+            println!("{}", serde_json::to_string(&report).unwrap_or_default());
+        } else {
+            println!("\n{report}");
+        }
+        Ok(())
+    })
+}
+
+fn introduce(demo: &Demo, config: &DemoConfig) {
+    let (devices, console, cloud) = demo.addresses();
+    println!("A city and a hospital ward, simulated {}x as fast as real time, seed {}.", config.speed, config.seed);
+    println!("  devices publish to  mqtt://{devices}   try: mosquitto_sub -p {} -t '#' -v", devices.port());
+    println!("  the console is at   http://{console}");
+    println!("  the cloud is at     mqtt://{cloud}   try: mosquitto_sub -p {} -t 'nearside/#' -v", cloud.port());
+    println!("  Ctrl-C ends it.\n");
+    println!(
+        "{:<22}{:>10}{:>10}{:>10}{:>10}{:>12}{:>12}",
+        "simulated time", "readings", "events", "findings", "commands", "bytes in", "bytes out"
+    );
+}
+
+/// A line a second until the time is over, the devices are done, or Ctrl-C.
+async fn watch(demo: &Demo, args: &DemoArgs) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let end = tokio::time::sleep(Duration::from_secs(args.seconds));
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => {}
+            () = &mut end => return,
+            _ = tokio::signal::ctrl_c() => return,
+        }
+        let figures = demo.figures();
+        if args.json {
+            println!("{}", serde_json::to_string(&figures).unwrap_or_default());
+        } else {
+            println!("{}", line(&demo.now().to_string(), &figures));
+        }
+        if demo.is_over() {
+            return;
+        }
+    }
+}
+
+fn line(now: &str, figures: &Figures) -> String {
+    let now: String = now.chars().take(19).collect();
+    let Figures { readings, events_out, findings, commands, bytes_in, bytes_out } = figures;
+    format!("{now:<22}{readings:>10}{events_out:>10}{findings:>10}{commands:>10}{bytes_in:>12}{bytes_out:>12}")
 }

@@ -29,7 +29,9 @@ pub enum LoggingError {
 
 /// Sends log lines that `filter` lets through to standard error.
 pub fn init_logging(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|_| LoggingError::Filter { filter: filter.to_owned() })?;
+    // rumqttd logs topics and client ids, which may be personal (promise I2).
+    let guarded = format!("{filter},rumqttd=off");
+    let parsed = EnvFilter::try_new(guarded).map_err(|_| LoggingError::Filter { filter: filter.to_owned() })?;
     let builder = fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_target(true);
     let result = match format {
         LogFormat::Text => builder.try_init(),
