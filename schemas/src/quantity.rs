@@ -72,7 +72,7 @@ impl fmt::Display for HumanDuration {
         let micros = self.0.as_micros();
         for (unit, seconds) in DURATION_UNITS {
             let size = (seconds * 1e6) as u128;
-            if micros >= size && micros % size == 0 {
+            if micros >= size && micros.is_multiple_of(size) {
                 return write!(f, "{}{unit}", micros / size);
             }
         }
@@ -122,7 +122,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, size) in SIZE_UNITS {
-            if self.0 >= size && self.0 % size == 0 {
+            if self.0 >= size && self.0.is_multiple_of(size) {
                 return write!(f, "{}{unit}", self.0 / size);
             }
         }

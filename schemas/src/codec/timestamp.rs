@@ -81,8 +81,8 @@ fn plain_date_time(text: &[u8]) -> Option<Timestamp> {
         if length == 0 {
             return None;
         }
-        for place in 0..6 {
-            let digit = if place < length { i64::from(fraction[place] - b'0') } else { 0 };
+        let digits = fraction[..length].iter().map(|byte| i64::from(byte - b'0'));
+        for digit in digits.chain(std::iter::repeat(0)).take(6) {
             micros = micros * 10 + digit;
         }
         rest = &fraction[length..];
