@@ -83,7 +83,7 @@ impl Surroundings {
 /// Most of one zone and some of the next; variance 1 again.
 fn blend(zones: &[SlowNoise], number: usize) -> f64 {
     let zone = |i: usize| zones.get(i % ZONES).map_or(0.0, SlowNoise::value);
-    0.8 * zone(number / 2) + 0.6 * zone((number + 1) / 2 + 1)
+    0.8 * zone(number / 2) + 0.6 * zone(number.div_ceil(2) + 1)
 }
 
 enum Instrument {

@@ -3,7 +3,6 @@
 //! in time directly instead of through their differential equations.
 
 use std::f64::consts::TAU;
-use std::fmt::Write as _;
 
 use nearside_schemas::Timestamp;
 
@@ -139,14 +138,32 @@ fn beats(heart_rate: f64, respiration: f64, ventricular: bool, random: &mut Rand
 }
 
 fn encode(at: Timestamp, samples: &[f64]) -> Vec<u8> {
-    let mut text = String::with_capacity(samples.len() * 7 + 64);
-    let _ = write!(text, r#"{{"ts":{},"hz":{HZ},"mv":["#, millis(at));
+    let mut out = Vec::with_capacity(samples.len() * 7 + 64);
+    out.extend_from_slice(format!(r#"{{"ts":{},"hz":{HZ},"mv":["#, millis(at)).as_bytes());
     for (i, sample) in samples.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{sample:.3}");
+        if i > 0 {
+            out.push(b',');
+        }
+        push_thousandths(&mut out, (sample * 1_000.0).round() as i32);
     }
-    text.push_str("]}");
-    text.into_bytes()
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// A number of microvolts as millivolts with three digits. Strips are most of a ward's bytes, and the standard
+/// formatting of floating point numbers most of the time they would take.
+fn push_thousandths(out: &mut Vec<u8>, n: i32) {
+    if n < 0 {
+        out.push(b'-');
+    }
+    let n = n.unsigned_abs();
+    let digit = |n: u32| b'0' + (n % 10) as u8;
+    if n >= 10_000 {
+        out.extend_from_slice((n / 1_000).to_string().as_bytes());
+    } else {
+        out.push(digit(n / 1_000));
+    }
+    out.extend_from_slice(&[b'.', digit(n / 100), digit(n / 10), digit(n)]);
 }
 
 #[cfg(test)]
@@ -182,6 +199,15 @@ mod tests {
             assert!((60.0 / mean / rate - 1.0).abs() < 0.06, "{} for {rate}", 60.0 / mean);
             let deviation = intervals.iter().map(|i| (i - mean).powi(2)).sum::<f64>().sqrt();
             assert!(deviation > 0.0);
+        }
+    }
+
+    #[test]
+    fn samples_are_written_as_millivolts() {
+        for (n, text) in [(0, "0.000"), (-5, "-0.005"), (1_150, "1.150"), (-12_345, "-12.345"), (10_000, "10.000")] {
+            let mut out = Vec::new();
+            push_thousandths(&mut out, n);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
 

@@ -136,7 +136,7 @@ impl Site for Ward {
     }
 
     fn places(&self, variant: u64) -> Vec<Places> {
-        let probe = if variant % 2 == 0 { ProbeFault::Missing } else { ProbeFault::Frozen };
+        let probe = if variant.is_multiple_of(2) { ProbeFault::Missing } else { ProbeFault::Frozen };
         [
             IncidentKind::Deterioration,
             IncidentKind::Desaturation,
