@@ -174,6 +174,7 @@ impl View for GatewayView {
             depth: self.depth(stage.name),
             bound: stage.bound.to_owned(),
             when_full: stage.when_full.to_owned(),
+            runs_on: stage.runs_on.to_owned(),
         });
         let commands = self.board.commands(SHOWN).into_iter().map(|posted| CommandRow {
             at: posted.at.to_string(),

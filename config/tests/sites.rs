@@ -1,5 +1,7 @@
 //! The ready-made sites load, and what is wrong with a file is said where it is wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 
 use nearside_config::{load, parse};
@@ -48,7 +50,11 @@ fn a_good_site_is_good() {
 #[test]
 fn mistakes_are_said_with_place_and_hint() {
     for (from, to, expected) in [
-        ("topic = \"x/{k}\"", "topc = \"x/{k}\"", &["site.toml:6:1", "unknown field `topc`", "did you mean `topic`"][..]),
+        (
+            "topic = \"x/{k}\"",
+            "topc = \"x/{k}\"",
+            &["site.toml:6:1", "unknown field `topc`", "did you mean `topic`"][..],
+        ),
         ("10s", "10 parsecs", &["site.toml:10:", "`10 parsecs` is not a duration", "250ms"]),
         ("size = \"10s\"", "rows = 3", &["tumbling window needs a `size`"]),
         ("robust-z", "robust-x", &["site.toml:11:11", "there is no model `robust-x`", "did you mean `robust-z`"]),
@@ -64,7 +70,11 @@ fn mistakes_are_said_with_place_and_hint() {
         ("id = \"s\"", "id = \"a b\"", &["site.toml:3:", "is not a valid site id"]),
         ("[[rule]]", "[uplink]\nurl = \"ftp://x\"\n[[rule]]", &["mqtt://host:1883"]),
         ("[[rule]]", "[broker]\nmax_packet = \"10B\"\n[[rule]]", &["broker.max_packet"]),
-        ("[[rule]]", "[[stream]]\nname = \"b\"\ntopic = \"{y}/z\"\nformat = \"number\"\nfields = { v = \"$\" }\nwindows = [{ kind = \"tumbling\", size = \"1s\" }]\n[[rule]]", &["overlaps `x/{k}` of stream `a`"]),
+        (
+            "[[rule]]",
+            "[[stream]]\nname = \"b\"\ntopic = \"{y}/z\"\nformat = \"number\"\nfields = { v = \"$\" }\nwindows = [{ kind = \"tumbling\", size = \"1s\" }]\n[[rule]]",
+            &["overlaps `x/{k}` of stream `a`"],
+        ),
     ] {
         let text = error(from, to);
         for part in expected {

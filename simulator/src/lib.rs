@@ -5,7 +5,9 @@
 //! paces a fleet in real time and waits until all is acknowledged; [`load`] measures how fast a broker acknowledges.
 //! Never: no real person's data, no other member of the workspace but the schemas.
 
+mod address;
 mod city;
+mod error;
 mod fleet;
 mod incident;
 mod load;
@@ -16,8 +18,10 @@ mod rhythm;
 mod site;
 mod ward;
 
+pub use address::BrokerUrl;
+pub use error::SimulatorError;
 pub use fleet::{Fleet, FleetConfig, Message, Profile};
 pub use incident::{Incident, IncidentKind, ProbeFault, SensorFault};
-pub use load::{LoadConfig, LoadError, LoadReport, load};
-pub use publish::{Broker, Pace, PublishReport, publish_fleet};
+pub use load::{LoadConfig, LoadLimit, LoadReport, load};
+pub use publish::{Pace, Progress, PublishOptions, PublishReport, Timeline, publish_fleet};
 pub use ward::personal_markers;

@@ -1,12 +1,16 @@
 //! `nearside simulate`: a fleet on somebody's broker, or plain load.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use nearside_schemas::{Clock, SystemClock};
-use nearside_simulator::{Broker, Fleet, FleetConfig, LoadConfig, Pace, Profile, load, publish_fleet};
-use nearside_uplink::CloudUrl;
-use tokio::sync::watch;
+use nearside_simulator::{
+    BrokerUrl, Fleet, FleetConfig, LoadConfig, LoadLimit, Pace, Profile, Progress, PublishOptions, SimulatorError,
+    load, publish_fleet,
+};
+
+use serde_json::json;
 
 use crate::error::StartError;
 
@@ -33,7 +37,7 @@ pub struct SimulateArgs {
     connections: usize,
     /// Load: most unacknowledged messages of a connection.
     #[arg(long, default_value_t = 1000)]
-    inflight: usize,
+    inflight: u16,
     /// How long, in seconds; without end where none is stated (load: 10).
     #[arg(long)]
     seconds: Option<u64>,
@@ -41,8 +45,7 @@ pub struct SimulateArgs {
 
 /// Runs the command.
 pub fn run(args: &SimulateArgs) -> Result<(), StartError> {
-    let url: CloudUrl = args.broker.parse()?;
-    let broker = Broker { host: url.host, port: url.port };
+    let broker: BrokerUrl = args.broker.parse().map_err(failed)?;
     match args.profile.as_str() {
         "load" => super::block_on(run_load(args, broker)),
         profile => {
@@ -52,56 +55,78 @@ pub fn run(args: &SimulateArgs) -> Result<(), StartError> {
     }
 }
 
-async fn run_load(args: &SimulateArgs, broker: Broker) -> Result<(), StartError> {
+/// The program's error for the simulator's.
+fn failed(error: SimulatorError) -> StartError {
+    match error {
+        SimulatorError::Address { .. } | SimulatorError::Setting { .. } => StartError::Usage(error.to_string()),
+        error => StartError::Surroundings(error.to_string()),
+    }
+}
+
+async fn run_load(args: &SimulateArgs, broker: BrokerUrl) -> Result<(), StartError> {
     let rate = match args.rate.as_str() {
         "max" => None,
         text => Some(positive(text)?),
     };
     let config = LoadConfig {
-        broker,
         streams: args.streams,
         rate,
         connections: args.connections,
         inflight: args.inflight,
-        duration: Duration::from_secs(args.seconds.unwrap_or(10)),
-        start_millis: SystemClock.now().as_micros() / 1_000,
+        limit: LoadLimit::Duration(Duration::from_secs(args.seconds.unwrap_or(10))),
         seed: args.seed,
+        ..LoadConfig::new(broker)
     };
-    let report = load(&config).await.map_err(|error| StartError::Surroundings(error.to_string()))?;
-    println!(
-        "{{\"sent\":{},\"acknowledged\":{},\"seconds\":{:.3},\"per_second\":{:.0},\"p50_ms\":{:.2},\"p99_ms\":{:.2}}}",
-        report.sent,
-        report.acknowledged,
-        report.seconds,
-        report.acknowledged as f64 / report.seconds.max(1e-9),
-        report.p50_millis,
-        report.p99_millis,
-    );
+    let report = load(config, Arc::new(SystemClock), interrupt()).await.map_err(failed)?;
+    for error in &report.errors {
+        eprintln!("warning: {error}");
+    }
+    let millis = |latency: Duration| latency.as_secs_f64() * 1e3;
+    let line = json!({
+        "sent": report.sent,
+        "acknowledged": report.acknowledged,
+        "seconds": report.elapsed.as_secs_f64(),
+        "per_second": report.per_second().round(),
+        "p50_ms": millis(report.p50),
+        "p99_ms": millis(report.p99),
+        "max_ms": millis(report.max),
+    });
+    println!("{line}");
     Ok(())
 }
 
-async fn run_fleet(args: &SimulateArgs, broker: Broker, profile: Profile) -> Result<(), StartError> {
+/// Ctrl-C.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler Ctrl-C ends the program anyway.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> Result<(), StartError> {
     let speed = positive(&args.rate)?;
-    let start = SystemClock.now();
-    let mut fleet = FleetConfig::new(profile, args.streams, args.seed, start);
+    let mut fleet = FleetConfig::new(profile, args.streams, args.seed, SystemClock.now());
     fleet.duration = args.seconds.map(|seconds| Duration::from_secs_f64(seconds as f64 * speed));
     let fleet = Fleet::new(fleet);
     for incident in fleet.incidents() {
         eprintln!("{}  {}", incident.from, incident.name);
     }
-    let pace = Pace { speed, start, connections: args.connections, client_prefix: args.profile.clone() };
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        // Without a handler Ctrl-C ends the program anyway.
-        let _ = tokio::signal::ctrl_c().await;
-        stop.send_replace(true);
-        std::future::pending::<()>().await;
+    let options = PublishOptions {
+        pace: Pace { speed, rate_max: None },
+        connections: args.connections,
+        client_prefix: format!("{}-{}", args.profile, args.seed),
+        ..PublishOptions::default()
+    };
+    let progress = Arc::new(Progress::default());
+    let report = publish_fleet(fleet, &broker, options, &SystemClock, progress, interrupt()).await.map_err(failed)?;
+    let line = json!({
+        "sent": report.sent,
+        "acknowledged": report.acknowledged,
+        "resent": report.resent,
+        "bytes": report.bytes,
+        "errors": report.errors,
     });
-    let report = publish_fleet(fleet, &broker, &pace, stopped).await;
-    println!(
-        "{{\"sent\":{},\"acknowledged\":{},\"bytes\":{},\"disconnects\":{}}}",
-        report.sent, report.acknowledged, report.bytes, report.disconnects
-    );
+    println!("{line}");
     Ok(())
 }
 

@@ -16,7 +16,9 @@ use std::time::Duration;
 use nearside_broker::{AcceptAll, BrokerConfig, FrontDoor};
 use nearside_config::SiteConfig;
 use nearside_schemas::{Clock, HumanDuration, SystemClock, Timestamp};
-use nearside_simulator::{Broker, Fleet, FleetConfig, Incident, Pace, Profile, PublishReport, publish_fleet};
+use nearside_simulator::{
+    BrokerUrl, Fleet, FleetConfig, Incident, Pace, Profile, Progress, PublishOptions, publish_fleet,
+};
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_uplink::UplinkConfig;
 use tokio::sync::watch;
@@ -53,10 +55,21 @@ pub struct Demo {
     cloud_door: FrontDoor,
     clock: Arc<ScaledClock>,
     incidents: Vec<Incident>,
-    fleets: Vec<tokio::task::JoinHandle<PublishReport>>,
+    fleets: Vec<tokio::task::JoinHandle<Published>>,
     stop: watch::Sender<bool>,
     folder: PathBuf,
     is_temporary: bool,
+}
+
+/// What the devices sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Messages.
+    pub messages: u64,
+    /// Of those, acknowledged.
+    pub acknowledged: u64,
+    /// Topic and payload bytes.
+    pub bytes: u64,
 }
 
 /// Figures at one moment.
@@ -143,10 +156,30 @@ impl Demo {
         let fleet = Fleet::new(fleet);
         self.incidents.extend(fleet.incidents().iter().cloned());
         let address = self.gateway.broker_addr();
-        let broker = Broker { host: address.ip().to_string(), port: address.port() };
-        let pace =
-            Pace { speed: config.speed, start, connections: 2, client_prefix: format!("{profile:?}").to_lowercase() };
-        self.fleets.push(tokio::spawn(async move { publish_fleet(fleet, &broker, &pace, stopped).await }));
+        let broker = BrokerUrl::plain(&address.ip().to_string(), address.port());
+        let options = PublishOptions {
+            pace: Pace { speed: config.speed, rate_max: None },
+            connections: 2,
+            client_prefix: format!("{profile:?}").to_lowercase(),
+            drain: Duration::from_secs(10),
+            ..PublishOptions::default()
+        };
+        self.fleets.push(tokio::spawn(async move {
+            let mut stopped = stopped;
+            let stop = async move {
+                // A sender that is gone means the same.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            match publish_fleet(fleet, &broker, options, &SystemClock, Arc::new(Progress::default()), stop).await {
+                Ok(report) => {
+                    Published { messages: report.sent, acknowledged: report.acknowledged, bytes: report.bytes }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the simulated devices gave up");
+                    Published::default()
+                }
+            }
+        }));
     }
 
     /// Where devices connect, where the console listens, and where the cloud's broker is.
@@ -182,13 +215,12 @@ impl Demo {
     /// Stops devices, then the gateway, then the cloud, and says what was found.
     pub async fn finish(self) -> Report {
         self.stop.send_replace(true);
-        let mut published = PublishReport::default();
+        let mut published = Published::default();
         for fleet in self.fleets {
-            let report = fleet.await.unwrap_or_default();
-            published.sent += report.sent;
-            published.acknowledged += report.acknowledged;
-            published.bytes += report.bytes;
-            published.disconnects += report.disconnects;
+            let part = fleet.await.unwrap_or_default();
+            published.messages += part.messages;
+            published.acknowledged += part.acknowledged;
+            published.bytes += part.bytes;
         }
         let (telemetry, board) = (self.gateway.telemetry().clone(), self.gateway.board().clone());
         let ingest = self.gateway.ingest().clone();

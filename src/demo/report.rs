@@ -7,9 +7,11 @@ use std::time::Duration;
 use nearside_actors::board::{Board, PostedFinding};
 use nearside_actors::ingest::Ingest;
 use nearside_schemas::{StreamId, Timestamp, Topic};
-use nearside_simulator::{Incident, PublishReport};
+use nearside_simulator::Incident;
 use nearside_telemetry::{Metric, Telemetry};
 use serde::Serialize;
+
+use super::Published;
 
 /// After an incident's end its traces may still be in a detector's memory.
 const AFTERMATH: Duration = Duration::from_secs(600);
@@ -93,7 +95,7 @@ impl Report {
         board: &Board,
         ingest: &Ingest,
         now: Timestamp,
-        published: PublishReport,
+        published: Published,
         telemetry: &Telemetry,
         events_out: u64,
         bytes_out: u64,
@@ -108,7 +110,7 @@ impl Report {
         let (seen, early): (Vec<_>, Vec<_>) = watched.iter().partition(|one| one.incident.detectable_by <= now);
         let commands = board.commands(usize::MAX);
         Self {
-            messages: published.sent,
+            messages: published.messages,
             acknowledged: published.acknowledged,
             readings: telemetry.total(Metric::Readings),
             set_aside: telemetry.total(Metric::SetAside),

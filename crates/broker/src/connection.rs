@@ -258,9 +258,9 @@ impl Connection {
         let topic = self.topic(&incoming.topic)?;
         self.shared.metrics.publishes[incoming.qos as usize].inc();
         match (incoming.qos, incoming.packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => acks.push((AckKind::PubAck, id)),
+            (QoS::AtLeastOnce, Some(id)) => acks.push((AckKind::Acknowledged, id)),
             (QoS::ExactlyOnce, Some(id)) => {
-                acks.push((AckKind::PubRec, id));
+                acks.push((AckKind::Received, id));
                 if !self.taken.insert(id) {
                     // Sent again before our PUBREC arrived: answered again, taken once.
                     return Ok(());
@@ -363,7 +363,7 @@ impl Connection {
             Packet::PubAck(id) => self.session.acknowledged(id),
             Packet::PubRel(id) => {
                 self.taken.remove(&id);
-                self.send(|out| packet::ack(out, AckKind::PubComp, id));
+                self.send(|out| packet::ack(out, AckKind::Complete, id));
             }
             Packet::Subscribe(id, subscriptions) => self.subscribe(id, subscriptions).await,
             Packet::Unsubscribe(id, filters) => self.unsubscribe(id, filters).await,

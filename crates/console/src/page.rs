@@ -56,7 +56,7 @@ pub(crate) fn render(data: &PageData) -> String {
         stream,
     );
     section(&mut html, "Commands to devices", &["when", "rule", "outcome"], &data.commands, command);
-    section(&mut html, "Stages", &["stage", "waiting", "bound", "when full"], &data.stages, stage);
+    section(&mut html, "Stages", &["stage", "waiting", "bound", "when full", "runs on"], &data.stages, stage);
     html.push_str(
         "<p class=\"soft\"><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/state\">state as JSON</a></p></html>",
     );
@@ -124,10 +124,11 @@ fn stage(html: &mut String, row: &StageRow) {
     let depth = row.depth.map_or_else(|| "–".to_owned(), |depth| depth.to_string());
     let _ = write!(
         html,
-        "<td>{}</td><td class=\"n\">{depth}</td><td>{}</td><td>{}</td>",
+        "<td>{}</td><td class=\"n\">{depth}</td><td>{}</td><td>{}</td><td>{}</td>",
         escape(&row.name),
         escape(&row.bound),
         escape(&row.when_full),
+        escape(&row.runs_on),
     );
 }
 
@@ -151,7 +152,13 @@ mod tests {
                 windows: 4,
                 models: vec![bad.into()],
             }],
-            stages: vec![StageRow { name: bad.into(), depth: None, bound: bad.into(), when_full: bad.into() }],
+            stages: vec![StageRow {
+                name: bad.into(),
+                depth: None,
+                bound: bad.into(),
+                when_full: bad.into(),
+                runs_on: bad.into(),
+            }],
             findings: vec![FindingRow {
                 at: bad.into(),
                 stream: bad.into(),

@@ -48,6 +48,8 @@ pub struct StageRow {
     pub bound: String,
     /// What happens when it is full.
     pub when_full: String,
+    /// What it runs on.
+    pub runs_on: String,
 }
 
 /// One finding.

@@ -1,5 +1,7 @@
 //! The journal against a model of what was committed: crashes, cuts and flipped bits at any place.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU16;
@@ -11,9 +13,7 @@ use nearside_journal::{
     CommitOutcome, DamageKind, EpochKind, Item, Journal, JournalConfig, Lsn, Record, SegmentFile, Storage, WhenFull,
     check, read,
 };
-use nearside_schemas::{
-    ByteSize, ClientId, KeyPurpose, KeySource, Publish, QoS, SecretKey, Timestamp, Topic,
-};
+use nearside_schemas::{ByteSize, ClientId, KeyPurpose, KeySource, Publish, QoS, SecretKey, Timestamp, Topic};
 use nearside_telemetry::{Metric, Telemetry};
 use proptest::prelude::*;
 
@@ -84,7 +84,7 @@ fn publish(n: u64) -> Record {
         payload: Bytes::from(n.to_string().repeat(3)),
         qos: QoS::AtLeastOnce,
         packet_id: NonZeroU16::new(1),
-        retain: n % 2 == 0,
+        retain: n.is_multiple_of(2),
         received: Timestamp::from_micros(n as i64),
     })
 }
@@ -184,8 +184,7 @@ fn the_first_version_of_the_format_is_read_for_ever() {
 #[ignore = "writes the fixture of the current format; run by hand for a new version only"]
 fn write_fixture() {
     let folder = std::env::var("FIXTURE_FOLDER").unwrap();
-    let (journal, _) =
-        Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let (journal, _) = Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
     append(&journal, (0..3).map(publish).collect());
     journal.close();
 }

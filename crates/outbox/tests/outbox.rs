@@ -1,5 +1,7 @@
 //! The outbox against a model: puts, revisions, acknowledgements and reopening in any order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

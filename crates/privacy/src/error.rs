@@ -14,7 +14,7 @@ pub enum PrivacyError {
         source: std::io::Error,
     },
     /// The key file is not one.
-    #[error("key file {path} is not a key file of version 1; restore it from its backup")]
+    #[error("key file {path} is damaged or not a key file of version 1; restore it from its backup")]
     KeyFormat {
         /// Which file.
         path: PathBuf,
@@ -31,10 +31,10 @@ pub enum PrivacyError {
     #[error("the system's source of randomness failed")]
     Randomness,
     /// An envelope does not open with this key in this context.
-    #[error("`{field}` does not open with this key: another site's key, or the event was changed on its way")]
+    #[error("`{place}` does not open with this key: another site's key, or the event was changed on its way")]
     Sealed {
-        /// The field.
-        field: String,
+        /// The place in the event's data, as a JSON pointer.
+        place: String,
     },
     /// The text is no event of Nearside's.
     #[error("not an event of Nearside: {what}")]
@@ -45,8 +45,8 @@ pub enum PrivacyError {
     /// Stored bytes were not sealed here.
     #[error("the stored item is damaged or was not sealed on this site")]
     NotSealedHere,
-    /// A summary could not be written as JSON or Arrow.
-    #[error("a summary could not be written as {format}")]
+    /// An item could not be written as JSON or Arrow.
+    #[error("an item could not be written as {format}")]
     Encode {
         /// The format.
         format: &'static str,

@@ -7,6 +7,7 @@
 
 mod envelope;
 mod error;
+mod finding;
 mod keys;
 mod open;
 mod seal;

@@ -6,7 +6,7 @@ use crate::envelope::{Context, Envelope};
 use crate::error::PrivacyError;
 use crate::keys::KeyRing;
 
-/// The event with every envelope in its `data.key` and `data.texts` replaced by what it holds.
+/// The event with every envelope in its `data` replaced by what it holds.
 ///
 /// # Errors
 /// Where it is no event of Nearside's, or an envelope does not open with this key in this place.
@@ -16,28 +16,47 @@ pub fn open_event(mut event: Value, keys: &KeyRing) -> Result<Value, PrivacyErro
     let source = text(&event, "source").ok_or(PrivacyError::Event { what: "it has no `source`" })?;
     let site = source.strip_prefix("nearside/").ok_or(PrivacyError::Event { what: "its `source` is not nearside" })?;
     let data = event.get_mut("data").ok_or(PrivacyError::Event { what: "it has no `data`" })?;
-    for group in ["key", "texts"] {
-        let Some(Value::Object(fields)) = data.get_mut(group) else { continue };
-        for (field, value) in fields {
-            let context = Context { site, item: &item, field };
-            match value {
-                Value::Array(values) => {
-                    for value in values {
-                        open_value(value, keys, context)?;
-                    }
-                }
-                value => open_value(value, keys, context)?,
-            }
-        }
-    }
+    Opener { site, item: &item, keys }.open(data, &mut String::new())?;
     Ok(event)
 }
 
-fn open_value(value: &mut Value, keys: &KeyRing, context: Context<'_>) -> Result<(), PrivacyError> {
-    if value.is_object()
-        && let Ok(envelope) = serde_json::from_value::<Envelope>(value.clone())
-    {
-        *value = Value::from(envelope.open(keys, context)?);
+struct Opener<'a> {
+    site: &'a str,
+    item: &'a str,
+    keys: &'a KeyRing,
+}
+
+impl Opener<'_> {
+    /// Recursion is as deep as the JSON, which its parser bounds.
+    fn open(&self, value: &mut Value, place: &mut String) -> Result<(), PrivacyError> {
+        match value {
+            // Nothing else of Nearside's has a member `enc`, so one that is no envelope is damage and not passed over.
+            Value::Object(members) if members.contains_key("enc") => {
+                let envelope: Envelope =
+                    serde_json::from_value(value.clone()).map_err(|_| PrivacyError::Sealed { place: place.clone() })?;
+                *value = envelope.open(self.keys, Context { site: self.site, item: self.item, place })?;
+            }
+            Value::Object(members) => {
+                for (name, member) in members {
+                    self.below(member, place, name)?;
+                }
+            }
+            Value::Array(elements) => {
+                for (index, element) in elements.iter_mut().enumerate() {
+                    self.below(element, place, &index.to_string())?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn below(&self, value: &mut Value, place: &mut String, step: &str) -> Result<(), PrivacyError> {
+        let length = place.len();
+        place.push('/');
+        place.push_str(step);
+        let opened = self.open(value, place);
+        place.truncate(length);
+        opened
+    }
 }

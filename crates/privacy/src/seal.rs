@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::PrivacyError;
+use crate::finding::finding_view;
 use crate::keys::KeyRing;
 use crate::sealed::{Class, Sealed, SealedItem};
-use crate::view::{Hiding, summary_view};
+use crate::view::{Hiding, Outgoing, clear_figures, summary_view};
 
 /// How the figures of a summary are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -55,27 +56,34 @@ pub fn preview_summary(summary: &Summary, spec: &StreamSpec, keys: &KeyRing) -> 
     summary_data(summary, spec, &Hiding::Preview(keys), SummaryFormat::Json)
 }
 
-/// Seals a finding, which leaves ahead of its window's summary. Findings hold no key and no text of a device.
+/// Seals a finding, which leaves ahead of its window's summary. It holds no key of the stream's; what a field contributed that may
+/// not leave in the clear is encrypted or left out, as its policy says.
 ///
 /// # Errors
-/// Where it cannot be written as JSON.
+/// Where it cannot be written as JSON, or the system has no randomness for envelopes.
 pub fn seal_finding(
     finding: &Finding,
     spec: &StreamSpec,
     site: &SiteId,
-    _keys: &KeyRing,
+    keys: &KeyRing,
 ) -> Result<Sealed<Finding>, PrivacyError> {
     let subject = format!("{}:{}:{}", finding.window, finding.model, finding.label);
-    let event = Event { site, kind: "io.nearside.finding.v1", time: finding.at, data: preview_finding(finding, spec)? };
-    event.seal(Class::Alert, subject, 0)
+    let item = format!("{subject}:r0");
+    let outgoing = Outgoing { site: site.as_str(), item: &item, hiding: &Hiding::Policies(keys) };
+    let data = finding_data(finding, spec, &outgoing)?;
+    Event { site, kind: "io.nearside.finding.v1", time: finding.at, data }.seal(Class::Alert, subject, 0)
 }
 
-/// The finding's data as it leaves.
+/// The finding's data as it leaves, but with the word `encrypted` in place of ciphertext (promise I5).
 ///
 /// # Errors
 /// Where it cannot be written as JSON.
 pub fn preview_finding(finding: &Finding, spec: &StreamSpec) -> Result<Value, PrivacyError> {
-    let mut data = to_value(finding)?;
+    finding_data(finding, spec, &Outgoing { site: "", item: "", hiding: &Hiding::Placeholder })
+}
+
+fn finding_data(finding: &Finding, spec: &StreamSpec, outgoing: &Outgoing<'_>) -> Result<Value, PrivacyError> {
+    let mut data = finding_view(finding, spec, outgoing, "")?;
     if let Value::Object(object) = &mut data {
         object.insert("stream".to_owned(), Value::from(spec.name.as_str()));
         object.insert("window".to_owned(), Value::from(finding.window.to_string()));
@@ -102,7 +110,8 @@ fn summary_data(
     let mut data = to_value(&summary_view(summary, spec, hiding)?)?;
     if let (SummaryFormat::Arrow, Value::Object(object)) = (format, &mut data) {
         object.insert("fields".to_owned(), Value::Null);
-        object.insert("fields_arrow".to_owned(), Value::from(STANDARD.encode(arrow_stream(&summary.fields)?)));
+        let figures = arrow_stream(&clear_figures(summary, spec))?;
+        object.insert("fields_arrow".to_owned(), Value::from(STANDARD.encode(figures)));
     }
     Ok(data)
 }
@@ -137,10 +146,11 @@ impl Event<'_> {
 }
 
 /// One row a field: name, count, min, max, mean, std, p05, p25, p50, p75, p95.
-fn arrow_stream(fields: &[FieldSummary]) -> Result<Vec<u8>, PrivacyError> {
+fn arrow_stream(fields: &[&FieldSummary]) -> Result<Vec<u8>, PrivacyError> {
     let refused = |_| PrivacyError::Encode { format: "Arrow" };
-    let numbers =
-        |value: fn(&FieldSummary) -> f64| -> ArrayRef { Arc::new(fields.iter().map(value).collect::<Float64Array>()) };
+    let numbers = |value: fn(&FieldSummary) -> f64| -> ArrayRef {
+        Arc::new(fields.iter().copied().map(value).collect::<Float64Array>())
+    };
     let names: StringArray = fields.iter().map(|field| Some(field.name.as_str())).collect();
     let counts: UInt64Array = fields.iter().map(|field| field.count).collect();
     let batch = RecordBatch::try_from_iter([

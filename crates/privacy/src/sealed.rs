@@ -36,7 +36,7 @@ impl Class {
 
 /// A sealed item, whatever it was made of.
 /// Its fields are private: outside this crate it can be read and passed on, not made or changed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SealedItem {
     pub(crate) class: Class,
     pub(crate) subject: String,
@@ -44,6 +44,13 @@ pub struct SealedItem {
     pub(crate) time: Timestamp,
     pub(crate) content_type: String,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for SealedItem {
+    /// Without the bytes: they say nothing to a reader of a log and would fill it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedItem({}, {} bytes)", self.id(), self.bytes.len())
+    }
 }
 
 /// Proof that a `T` went through the policies. Only this crate makes one (promise I2).
@@ -127,14 +134,15 @@ impl SealedItem {
             return Err(PrivacyError::NotSealedHere);
         }
         let line = body.iter().position(|byte| *byte == b'\n').ok_or(PrivacyError::NotSealedHere)?;
-        let head: Stored = serde_json::from_slice(&body[..line]).map_err(|_| PrivacyError::NotSealedHere)?;
+        let (head, bytes) = body.split_at(line);
+        let head: Stored = serde_json::from_slice(head).map_err(|_| PrivacyError::NotSealedHere)?;
         Ok(Self {
             class: head.class,
             subject: head.subject,
             revision: head.revision,
             time: head.time,
             content_type: head.content_type,
-            bytes: body[line + 1..].to_vec(),
+            bytes: bytes.get(1..).unwrap_or_default().to_vec(),
         })
     }
 }

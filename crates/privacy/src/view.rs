@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use nearside_schemas::{
-    CloseCause, FieldPolicy, FieldSummary, Finding, ModelRef, Personal, SetAsideCounts, StreamSpec, Summary, Timestamp,
-    Verdict,
+    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, ModelRef, Personal, SetAsideCounts, StreamSpec,
+    Summary, Timestamp, Verdict,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::envelope::{Context, Envelope, pseudonym};
 use crate::error::PrivacyError;
+use crate::finding::finding_view;
 use crate::keys::KeyRing;
 
 /// A summary after its policies.
@@ -29,10 +30,10 @@ pub(crate) struct SummaryView<'a> {
     key: BTreeMap<&'a str, Value>,
     #[serde(skip_serializing_if = "SetAsideCounts::is_empty")]
     set_aside: &'a SetAsideCounts,
-    pub(crate) fields: &'a [FieldSummary],
+    fields: Vec<&'a FieldSummary>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     texts: BTreeMap<&'a str, Vec<Value>>,
-    findings: &'a [Finding],
+    findings: Vec<Value>,
     verdict: &'a Verdict,
     models: &'a [ModelRef],
 }
@@ -43,28 +44,56 @@ pub(crate) enum Hiding<'a> {
     Policies(&'a KeyRing),
     /// As the policies say, but without ciphertext, which differs in every run: for replay (promise I5).
     Preview(&'a KeyRing),
+    /// As for a preview where no key part and no text is at hand, so that no key is needed either.
+    Placeholder,
 }
 
-impl Hiding<'_> {
-    /// What a value leaves as; `None`: it does not leave.
+/// An event on its way out: whose it is and what becomes of its personal values.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) site: &'a str,
+    /// The event's id.
+    pub(crate) item: &'a str,
+    pub(crate) hiding: &'a Hiding<'a>,
+}
+
+impl Outgoing<'_> {
+    /// An envelope of the value at this place of the event's data.
+    pub(crate) fn encrypt(&self, place: &str, value: &impl Serialize) -> Result<Value, PrivacyError> {
+        match self.hiding {
+            Hiding::Preview(_) | Hiding::Placeholder => Ok(Value::from("encrypted")),
+            Hiding::Policies(keys) => {
+                let context = Context { site: self.site, item: self.item, place };
+                serde_json::to_value(Envelope::seal(keys, context, value)?)
+                    .map_err(|_| PrivacyError::Encode { format: "JSON" })
+            }
+        }
+    }
+
+    /// What a value of a field leaves as; `None`: it does not leave.
     fn hide(
         &self,
         policy: FieldPolicy,
-        context: Context<'_>,
+        field: &str,
+        place: &str,
         value: &Personal<std::sync::Arc<str>>,
     ) -> Result<Option<Value>, PrivacyError> {
-        let (Self::Policies(keys) | Self::Preview(keys)) = self;
+        let value = value.expose().as_ref();
         Ok(match policy {
-            FieldPolicy::Clear => Some(Value::from(value.expose().as_ref())),
-            FieldPolicy::Pseudonym => Some(Value::from(pseudonym(keys, context.field, value.expose()))),
+            FieldPolicy::Clear => Some(Value::from(value)),
+            FieldPolicy::Pseudonym => match self.hiding {
+                Hiding::Policies(keys) | Hiding::Preview(keys) => Some(Value::from(pseudonym(keys, field, value))),
+                Hiding::Placeholder => None,
+            },
             FieldPolicy::Drop => None,
-            FieldPolicy::Encrypt => Some(match self {
-                Self::Preview(_) => Value::from("encrypted"),
-                Self::Policies(keys) => serde_json::to_value(Envelope::seal(keys, context, value.expose())?)
-                    .map_err(|_| PrivacyError::Encode { format: "JSON" })?,
-            }),
+            FieldPolicy::Encrypt => Some(self.encrypt(place, &value)?),
         })
     }
+}
+
+/// What may leave of a field. One that the definition does not know has no policy and so does not leave.
+pub(crate) fn policy_of(spec: &StreamSpec, field: &FieldName) -> FieldPolicy {
+    spec.fields.iter().find(|known| known.name == *field).map_or(FieldPolicy::Drop, |known| known.policy)
 }
 
 pub(crate) fn summary_view<'a>(
@@ -73,25 +102,29 @@ pub(crate) fn summary_view<'a>(
     hiding: &Hiding<'_>,
 ) -> Result<SummaryView<'a>, PrivacyError> {
     let item = format!("{}:r{}", summary.window, summary.revision);
-    let context = |field| Context { site: summary.site.as_str(), item: &item, field };
+    let outgoing = Outgoing { site: summary.site.as_str(), item: &item, hiding };
     let mut key = BTreeMap::new();
     for (part, value) in spec.key.iter().zip(&summary.key) {
-        if let Some(hidden) = hiding.hide(part.policy, context(part.name.as_str()), value)? {
-            key.insert(part.name.as_str(), hidden);
+        let name = part.name.as_str();
+        if let Some(hidden) = outgoing.hide(part.policy, name, &format!("/key/{name}"), value)? {
+            key.insert(name, hidden);
         }
     }
     let mut texts = BTreeMap::new();
     for (name, values) in &summary.texts {
-        // Text of a field that the definition does not know has no policy and so does not leave.
-        let policy =
-            spec.fields.iter().find(|field| field.name == *name).map_or(FieldPolicy::Drop, |field| field.policy);
+        let policy = policy_of(spec, name);
         let mut hidden = Vec::new();
         for value in values {
-            hidden.extend(hiding.hide(policy, context(name.as_str()), value)?);
+            let place = format!("/texts/{name}/{}", hidden.len());
+            hidden.extend(outgoing.hide(policy, name.as_str(), &place, value)?);
         }
         if !hidden.is_empty() {
             texts.insert(name.as_str(), hidden);
         }
+    }
+    let mut findings = Vec::with_capacity(summary.findings.len());
+    for (index, finding) in summary.findings.iter().enumerate() {
+        findings.push(finding_view(finding, spec, &outgoing, &format!("/findings/{index}"))?);
     }
     Ok(SummaryView {
         site: summary.site.as_str(),
@@ -105,10 +138,21 @@ pub(crate) fn summary_view<'a>(
         rows: summary.rows,
         key,
         set_aside: &summary.set_aside,
-        fields: &summary.fields,
+        fields: clear_figures(summary, spec),
         texts,
-        findings: &summary.findings,
+        findings,
         verdict: &summary.verdict,
         models: &summary.models,
     })
+}
+
+/// The figures of numeric fields that may leave as they are. Whoever made the summary has left the others out; were that forgotten, they
+/// still do not leave (promise I2).
+pub(crate) fn clear_figures<'a>(summary: &'a Summary, spec: &StreamSpec) -> Vec<&'a FieldSummary> {
+    let clear = |name: &FieldName| {
+        spec.fields
+            .iter()
+            .any(|field| field.name == *name && field.kind == FieldKind::Number && field.policy == FieldPolicy::Clear)
+    };
+    summary.fields.iter().filter(|figures| clear(&figures.name)).collect()
 }

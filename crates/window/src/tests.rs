@@ -200,6 +200,15 @@ fn a_row_is_in_every_hop_that_covers_it() {
 }
 
 #[test]
+fn a_duplicate_is_called_one_even_where_another_window_is_full() {
+    let guard = GuardConfig { max_rows: 2, ..GuardConfig::default() };
+    let mut bench = Bench::with(&[WindowConfig { lateness: secs(10), ..hopping(10, 5) }], guard);
+    bench.push_all(&[(111, 1.0), (112, 2.0)]);
+    assert_eq!(bench.push(row(107, 3.0)), [Overflow], "105 is full, 100 took it");
+    assert_eq!(bench.push(row(107, 3.0)), [Duplicate]);
+}
+
+#[test]
 fn definitions_are_independent_of_each_other() {
     let mut bench = Bench::new(&[tumbling(10), tumbling(60)]);
     bench.push_all(&[(120, 1.0), (135, 2.0)]);

@@ -123,7 +123,10 @@ pub(crate) enum Packet {
 /// The kinds of acknowledgements of two or more bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AckKind {
-    PubAck = 0x40,
-    PubRec = 0x50,
-    PubComp = 0x70,
+    /// PUBACK.
+    Acknowledged = 0x40,
+    /// PUBREC.
+    Received = 0x50,
+    /// PUBCOMP.
+    Complete = 0x70,
 }

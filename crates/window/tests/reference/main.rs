@@ -3,6 +3,8 @@
 //! Random rows (out of order, repeated, late, far ahead, far behind) and ticks go to both; what comes out must be the same, to
 //! the last row and count. Snapshots at any point must change nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod model;
 
 use std::collections::BTreeMap;
@@ -11,8 +13,8 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType, UInt64Type};
 use nearside_schemas::{
-    ClosedWindow, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, HumanDuration, Reading, SetAsideReason,
-    StreamId, Timestamp,
+    CloseCause, ClosedWindow, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, HumanDuration, Reading,
+    SetAsideReason, StreamId, Timestamp,
 };
 use nearside_window::{GuardConfig, LatePolicy, StreamWindows, WindowConfig, WindowKind, WindowPlan};
 use proptest::prelude::*;
@@ -241,7 +243,7 @@ proptest! {
         let max_span = (config.kind == WindowKind::Session).then(|| HumanDuration::secs(span));
         let config = WindowConfig { max_span, ..config };
         let small = GuardConfig { max_rows: 6, max_open: 26, ..guard(&[]) };
-        let (rows, fates, out) = run(&plan(&[config.clone()], small), &steps, |_| false);
+        let (rows, fates, out) = run(&plan(std::slice::from_ref(&config), small), &steps, |_| false);
         let last = last_revisions(&out);
         let mut placed = 0;
         for (row, (is_placed, reasons)) in rows.iter().zip(&fates) {
@@ -257,6 +259,11 @@ proptest! {
         let held: usize = last.values().map(|window| window.rows.len()).sum();
         if config.kind != WindowKind::Hopping {
             prop_assert_eq!(held, placed);
+        }
+        let ordered: Vec<&Output> = last.values().copied().collect();
+        for pair in ordered.windows(2).filter(|_| config.kind == WindowKind::Session) {
+            let apart = pair[0].cause == CloseCause::Idle || pair[0].end <= pair[1].start;
+            prop_assert!(apart, "sessions do not overlap: {:?}", pair);
         }
         for window in last.values() {
             prop_assert!(window.rows.is_sorted_by_key(|row| row.time));

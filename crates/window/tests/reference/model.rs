@@ -254,7 +254,7 @@ impl Definition {
                 self.close_loose(first, cause, out);
             }
         }
-        let open = self.windows.iter().filter(|(_, window)| window.emitted == 0).map(|(start, _)| *start);
+        let mut open = self.windows.iter().filter(|(_, window)| window.emitted == 0).map(|(start, _)| *start);
         for start in open.collect::<Vec<_>>() {
             if start + self.size <= self.watermark {
                 self.emit(start, cause, out);
@@ -274,8 +274,8 @@ impl Definition {
             WindowKind::Count if !self.loose.is_empty() => self.close_loose(by_time(&self.loose), cause, out),
             WindowKind::Count => {}
             _ => {
-                let open = self.windows.iter().filter(|(_, window)| window.emitted == 0);
-                if let Some((last, _)) = open.last() {
+                let mut open = self.windows.iter().filter(|(_, window)| window.emitted == 0);
+                if let Some((last, _)) = open.next_back() {
                     self.watermark = self.watermark.max(last + self.size);
                     self.close_due(cause, out);
                 }
