@@ -14,6 +14,5 @@ mod error;
 pub mod eval;
 pub mod row_model;
 mod snapshot;
-pub mod train;
 
 pub use error::ModelError;

@@ -11,7 +11,6 @@ mod open;
 mod replay;
 mod run;
 mod simulate;
-mod train;
 
 use std::process::ExitCode;
 
@@ -53,8 +52,6 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Sends recorded data through one stream of a site, the same in every run.
     Replay(replay::ReplayArgs),
-    /// Trains a model.
-    Train(train::TrainArgs),
     /// Evaluates a model.
     Eval(eval::EvalArgs),
     /// Decrypts events for the holder of the site's key.
@@ -94,7 +91,6 @@ impl Command {
             Self::Check(args) => check::run(args),
             Self::Simulate(args) => simulate::run(args),
             Self::Replay(args) => replay::run(args),
-            Self::Train(args) => train::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),

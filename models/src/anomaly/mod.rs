@@ -1,4 +1,3 @@
 //! Detectors of what is out of the ordinary in a stream of numbers. Each is causal and bounded in memory.
 
-pub mod forecaster;
 pub mod robust_z;

@@ -1,3 +1,5 @@
+//! Tests of the robust z-score.
+
 use nearside_schemas::{FieldPolicy, Timestamp};
 use proptest::prelude::*;
 

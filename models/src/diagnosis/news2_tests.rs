@@ -1,3 +1,5 @@
+//! Tests of NEWS2, boundary by boundary.
+
 use std::sync::Arc;
 
 use nearside_schemas::{FieldPolicy, Personal};

@@ -254,7 +254,7 @@ impl Definition {
                 self.close_loose(first, cause, out);
             }
         }
-        let mut open = self.windows.iter().filter(|(_, window)| window.emitted == 0).map(|(start, _)| *start);
+        let open = self.windows.iter().filter(|(_, window)| window.emitted == 0).map(|(start, _)| *start);
         for start in open.collect::<Vec<_>>() {
             if start + self.size <= self.watermark {
                 self.emit(start, cause, out);
