@@ -95,13 +95,16 @@ fn anomaly(data: &std::path::Path, name: &str) -> Result<(), StartError> {
     });
     let (null, perfect) = (-profile.false_negative * windows, profile.true_positive * windows);
     let leave_out = 100.0 * (raw - null) / (perfect - null).max(f64::MIN_POSITIVE);
-    println!("{}", json!({
-        "model": model.reference().to_string(),
-        "series": corpus.len(),
-        "threshold": threshold,
-        "score_at_card_threshold": card.score,
-        "score_leave_one_category_out": leave_out,
-    }));
+    println!(
+        "{}",
+        json!({
+            "model": model.reference().to_string(),
+            "series": corpus.len(),
+            "threshold": threshold,
+            "score_at_card_threshold": card.score,
+            "score_leave_one_category_out": leave_out,
+        })
+    );
     Ok(())
 }
 
