@@ -143,8 +143,11 @@ struct Back {
     rollup: StageSender<RollUpMessage>,
 }
 
-/// Loads the models and makes every stream definition ready. The second value is the models with a network, one a queue.
-pub fn plan(config: &SiteConfig) -> Result<(Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>), StartError> {
+/// The stream definitions made ready, and the models with a network, one a queue.
+pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
+
+/// Loads the models and makes every stream definition ready.
+pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
     let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
     let mut plans = Vec::new();
     for (index, definition) in config.streams.iter().enumerate() {

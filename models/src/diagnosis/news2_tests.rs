@@ -191,7 +191,8 @@ fn consciousness_as_letters_or_numbers() {
 #[test]
 fn totals_have_the_words_of_the_chart() {
     let number = FieldValue::Number;
-    let cases: &[(&[(&str, FieldValue)], u32, &str, Severity)] = &[
+    type Case<'a> = (&'a [(&'a str, FieldValue)], u32, &'a str, Severity);
+    let cases: &[Case<'_>] = &[
         (&[("respiration", number(8.0))], 3, "news2_low_medium", Severity::Warning),
         (&[("respiration", number(8.0)), ("heart_rate", number(95.0))], 4, "news2_low_medium", Severity::Warning),
         (

@@ -195,7 +195,8 @@ impl<'o> Session<'o> {
     fn wake(&self, give_up: Option<Instant>) -> Option<Instant> {
         match self.plan.rate {
             _ if self.stopping => give_up,
-            Some(rate) if self.inflight < self.plan.inflight => Some(self.due(self.outcome.sent + 1, rate)),
+            // What waits for room waits for the socket, however long ago it was due.
+            Some(rate) if self.has_room() => Some(self.due(self.outcome.sent + 1, rate)),
             _ => None,
         }
     }
@@ -242,6 +243,11 @@ impl<'o> Session<'o> {
             left -= 1;
         }
         self.outcome.bytes += (self.out.len() - before) as u64;
+    }
+
+    /// Whether a due message could be prepared now.
+    fn has_room(&self) -> bool {
+        self.inflight < self.plan.inflight && self.written == self.out.len() && !self.is_taken(self.next_id)
     }
 
     fn is_taken(&self, id: u16) -> bool {

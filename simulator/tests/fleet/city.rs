@@ -1,3 +1,16 @@
+//! Incidents of the city show in its numbers, and ordinary days hold none.
+
+use std::time::Duration;
+
+use nearside_schemas::Timestamp;
+use nearside_simulator::{Fleet, FleetConfig, Incident, IncidentKind, Message, Profile, SensorFault};
+
+use crate::{HALF_HOUR, around, config, each_incident, json, mean, series};
+
+//! What shows of a city's incidents.
+
+use super::*;
+
 /// A pack of the energy stream as one record's values.
 fn senml(messages: &[Message], topic: &str, name: &str) -> Vec<(Timestamp, f64)> {
     messages

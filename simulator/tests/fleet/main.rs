@@ -2,18 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
-use std::collections::{BTreeMap, HashMap};
+mod city;
+mod ward;
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use nearside_schemas::{Timestamp, TopicTemplate};
-
-use nearside_simulator::{
-    Fleet, FleetConfig, Incident, IncidentKind, Message, ProbeFault, Profile, SensorFault, personal_markers,
-};
-
+use nearside_simulator::{Fleet, FleetConfig, Incident, IncidentKind, Message, Profile};
 use proptest::prelude::*;
-
 use serde_json::Value;
 
 /// 2024-01-02, a Tuesday, at 09:00.

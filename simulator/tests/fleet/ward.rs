@@ -1,3 +1,18 @@
+//! Incidents of the ward show in the patients' numbers, healthy patients score low, and personal text stays in notes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use nearside_schemas::Timestamp;
+use nearside_simulator::{Fleet, FleetConfig, Incident, IncidentKind, Message, ProbeFault, Profile, personal_markers};
+use serde_json::Value;
+
+use crate::{HALF_HOUR, around, config, each_incident, find, json, mean, series};
+
+//! What shows of a ward's incidents.
+
+use super::*;
+
 /// NEWS2 of one message on SpO2 scale 1: Royal College of Physicians, National Early Warning Score 2, 2017, chart 1.
 fn news2(vitals: &Value) -> u32 {
     let number = |field: &str| vitals[field].as_f64().unwrap_or(f64::NAN);
