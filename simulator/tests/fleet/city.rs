@@ -7,10 +7,6 @@ use nearside_simulator::{Fleet, FleetConfig, Incident, IncidentKind, Message, Pr
 
 use crate::{HALF_HOUR, around, config, each_incident, json, mean, series};
 
-//! What shows of a city's incidents.
-
-use super::*;
-
 /// A pack of the energy stream as one record's values.
 fn senml(messages: &[Message], topic: &str, name: &str) -> Vec<(Timestamp, f64)> {
     messages

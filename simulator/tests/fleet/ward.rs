@@ -7,11 +7,7 @@ use nearside_schemas::Timestamp;
 use nearside_simulator::{Fleet, FleetConfig, Incident, IncidentKind, Message, ProbeFault, Profile, personal_markers};
 use serde_json::Value;
 
-use crate::{HALF_HOUR, around, config, each_incident, find, json, mean, series};
-
-//! What shows of a ward's incidents.
-
-use super::*;
+use crate::{around, config, each_incident, find, json, mean, series};
 
 /// NEWS2 of one message on SpO2 scale 1: Royal College of Physicians, National Early Warning Score 2, 2017, chart 1.
 fn news2(vitals: &Value) -> u32 {
