@@ -1,0 +1,195 @@
+//! A real gateway process on free ports in a temporary folder, ended when the test ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    reason = "a test that cannot go on fails; not every test uses all of it"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nearside_broker::{AcceptAll, BrokerConfig, FrontDoor};
+use nearside_schemas::SystemClock;
+use nearside_telemetry::Telemetry;
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+
+/// Nothing in a test takes longer than this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the program to its end.
+pub fn nearside(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nearside")).args(arguments).output().unwrap()
+}
+
+/// A gateway process.
+pub struct Gateway {
+    child: Child,
+    pub folder: tempfile::TempDir,
+    pub broker: SocketAddr,
+    pub console: SocketAddr,
+}
+
+/// Writes a site file: `streams` and the like after a head that listens on free ports.
+pub fn write_site(folder: &Path, rest: &str) -> PathBuf {
+    let path = folder.join("site.toml");
+    let head = "[site]\nid = \"test-site\"\n[broker]\nlisten = \"127.0.0.1:0\"\n[console]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&path, format!("{head}{rest}")).unwrap();
+    path
+}
+
+impl Gateway {
+    pub fn start(rest: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let site = write_site(folder.path(), rest);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nearside"))
+            .arg("run")
+            .arg(&site)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut address = |scheme: &str| -> SocketAddr {
+            loop {
+                let line = lines.next().expect("the gateway ended before it ran").unwrap();
+                if let Some((_, address)) = line.split_once(scheme) {
+                    return address.trim().parse().unwrap();
+                }
+            }
+        };
+        let (broker, console) = (address("mqtt://"), address("http://"));
+        Self { child, folder, broker, console }
+    }
+
+    pub fn site(&self) -> PathBuf {
+        self.folder.path().join("site.toml")
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.path().join("data/site.key")
+    }
+
+    /// One page of the console.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.console).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// A metric's value, 0 where the line is not there.
+    pub fn metric(&self, line: &str) -> f64 {
+        let text = self.get("/metrics");
+        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or(0.0)
+    }
+
+    /// Waits until a metric is at least `least`.
+    pub fn wait_for(&self, line: &str, least: f64) {
+        let end = Instant::now() + PATIENCE;
+        while self.metric(line) < least {
+            assert!(Instant::now() < end, "{line} stays at {}\n{}", self.metric(line), self.get("/metrics"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// SIGTERM; gives back the exit code.
+    pub fn terminate(mut self) -> (Option<i32>, tempfile::TempDir) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+                return (status.code(), folder);
+            }
+            assert!(Instant::now() < end, "the gateway does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A broker that stands for the cloud and keeps what it gets.
+pub struct Cloud {
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    _door: FrontDoor,
+}
+
+impl Cloud {
+    pub async fn start() -> Self {
+        let received: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+        let kept = received.clone();
+        let intake = AcceptAll::watching(move |batch| {
+            let mut kept = kept.lock().unwrap();
+            kept.extend(batch.iter().map(|publish| (publish.topic.as_str().to_owned(), publish.payload.to_vec())));
+        });
+        let config = BrokerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..BrokerConfig::default() };
+        let door = FrontDoor::bind(config, Arc::new(intake), Arc::new(SystemClock), &Telemetry::new()).await.unwrap();
+        Self { address: door.local_addr(), received, _door: door }
+    }
+
+    /// Topics and events so far.
+    pub fn events(&self) -> Vec<(String, serde_json::Value)> {
+        let received = self.received.lock().unwrap();
+        received.iter().map(|(topic, bytes)| (topic.clone(), serde_json::from_slice(bytes).unwrap())).collect()
+    }
+
+    /// Waits until an event satisfies the condition.
+    pub async fn wait_for(&self, what: impl Fn(&str, &serde_json::Value) -> bool) -> serde_json::Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some((_, event)) = self.events().into_iter().find(|(topic, event)| what(topic, event)) {
+                return event;
+            }
+            assert!(Instant::now() < end, "the event does not come; there are: {:?}", self.events());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+}
+
+/// An MQTT 3.1.1 client.
+pub fn client(id: &str, broker: SocketAddr) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(id, broker.ip().to_string(), broker.port());
+    options.set_keep_alive(Duration::from_secs(20)).set_max_packet_size(16 << 20, 16 << 20);
+    AsyncClient::new(options, 1_000)
+}
+
+/// Publishes with QoS 1 and returns once all are acknowledged.
+pub async fn publish_all(id: &str, broker: SocketAddr, messages: Vec<(String, Vec<u8>)>) {
+    let (client, mut events) = client(id, broker);
+    let count = messages.len();
+    let sending = tokio::spawn(async move {
+        for (topic, payload) in messages {
+            client.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
+        }
+        client
+    });
+    let mut acknowledged = 0;
+    tokio::time::timeout(PATIENCE, async {
+        while acknowledged < count {
+            if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.expect("the connection holds") {
+                acknowledged += 1;
+            }
+        }
+    })
+    .await
+    .expect("every message is acknowledged in time");
+    sending.await.unwrap();
+}
