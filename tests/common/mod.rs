@@ -125,16 +125,19 @@ impl Drop for Gateway {
     }
 }
 
+/// Topics and payloads in order of arrival.
+type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A broker that stands for the cloud and keeps what it gets.
 pub struct Cloud {
     pub address: SocketAddr,
-    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    received: Received,
     _door: FrontDoor,
 }
 
 impl Cloud {
     pub async fn start() -> Self {
-        let received: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+        let received = Received::default();
         let kept = received.clone();
         let intake = AcceptAll::watching(move |batch| {
             let mut kept = kept.lock().unwrap();
