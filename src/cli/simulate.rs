@@ -105,8 +105,18 @@ async fn interrupt() {
 
 async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> Result<(), StartError> {
     let speed = positive(&args.rate)?;
-    let mut fleet = FleetConfig::new(profile, args.streams, args.seed, SystemClock.now());
-    fleet.duration = args.seconds.map(|seconds| Duration::from_secs_f64(seconds as f64 * speed));
+    let duration = args.seconds.map(|seconds| Duration::from_secs_f64(seconds as f64 * speed));
+    let start = match duration {
+        // Faster than real time: it starts in the past and ends now, for a gateway sets the future aside.
+        Some(duration) if speed > 1.0 => SystemClock.now().minus(duration),
+        None if speed > 1.0 => {
+            let why = "a fleet that runs faster than real time needs --seconds, so that it can start in the past";
+            return Err(StartError::Usage(why.to_owned()));
+        }
+        _ => SystemClock.now(),
+    };
+    let mut fleet = FleetConfig::new(profile, args.streams, args.seed, start);
+    fleet.duration = duration;
     let fleet = Fleet::new(fleet);
     for incident in fleet.incidents() {
         eprintln!("{}  {}", incident.from, incident.name);
