@@ -207,3 +207,122 @@ fn holds(rule: &CompiledRule, context: &Context<'_, '_>) -> Result<bool, String>
         Err(error) => Err(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PublishConfig;
+    use nearside_schemas::codec::{CodecSpec, Format};
+    use nearside_schemas::{
+        Contribution, FieldName, FieldPolicy, HumanDuration, KeyPartSpec, ModelName, ModelRef, Personal, QoS, Severity,
+        StreamName, StreamSpec, TopicTemplate, WindowDefinition,
+    };
+
+    fn rule(when: &str) -> RuleConfig {
+        RuleConfig {
+            name: RuleName::new("alarm").unwrap(),
+            on: RuleSubject::Finding,
+            streams: Vec::new(),
+            when: when.to_owned(),
+            publish: PublishConfig {
+                topic: "ward/{patient}/alarm".to_owned(),
+                payload: r#"{"who":"${key.patient}","spo2":${finding.seen.spo2}}"#.to_owned(),
+                qos: QoS::AtLeastOnce,
+                retain: false,
+            },
+            cooldown: HumanDuration::secs(60),
+            time_to_live: HumanDuration::secs(30),
+        }
+    }
+
+    fn origin() -> Origin {
+        let spec = StreamSpec {
+            name: StreamName::new("vitals").unwrap(),
+            topic: TopicTemplate::parse("ward/{patient}/vitals").unwrap(),
+            codec: CodecSpec {
+                format: Format::Json,
+                paths: Vec::new(),
+                rows: None,
+                rate_hz: None,
+                rate_path: None,
+                max_payload_bytes: 1,
+                max_readings: 1,
+            },
+            timestamp: None,
+            sequence: None,
+            fields: Vec::new(),
+            key: vec![KeyPartSpec {
+                name: FieldName::new("patient").unwrap(),
+                path: None,
+                policy: FieldPolicy::Encrypt,
+            }],
+            group: "g".to_owned(),
+        };
+        Origin { spec: Arc::new(spec), key: [Personal::new(Arc::from("床7"))].into_iter().collect() }
+    }
+
+    fn finding(window: i64, spo2: f64) -> Finding {
+        Finding {
+            window: WindowId {
+                stream: StreamId::from_bytes([1; 16]),
+                definition: WindowDefinition::new("1m").unwrap(),
+                start: Timestamp::from_secs(window),
+            },
+            model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
+            label: "news2_high".to_owned(),
+            severity: Severity::Critical,
+            since: Timestamp::from_secs(window),
+            at: Timestamp::from_secs(window),
+            rows: 1,
+            score: 0.5,
+            threshold: 0.25,
+            contributions: vec![Contribution {
+                field: FieldName::new("spo2").unwrap(),
+                seen: spo2,
+                expected: None,
+                band: None,
+                share: 3.0,
+                note: None,
+            }],
+            text: "suggests an emergency response".to_owned(),
+        }
+    }
+
+    fn fired(rules: &mut Rules, finding: &Finding, now: i64) -> Vec<Command> {
+        let answers = rules.on_finding(finding, 0, &origin(), Timestamp::from_secs(now));
+        answers.into_iter().map(|answer| answer.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_command_goes_to_the_streams_own_device() {
+        let mut rules = Rules::new(&[rule("finding.seen.spo2 < 90 && finding.severity == 'critical'")]).unwrap();
+        assert!(fired(&mut rules, &finding(0, 95.0), 0).is_empty());
+        let commands = fired(&mut rules, &finding(0, 85.5), 0);
+        assert_eq!(commands[0].topic.as_str(), "ward/床7/alarm");
+        assert_eq!(&commands[0].payload[..], r#"{"who":"床7","spo2":85.5}"#.as_bytes());
+        assert_eq!(commands[0].expires, Timestamp::from_secs(30));
+    }
+
+    /// I8: one id is issued once; the cooldown counts from what was sent and not from what expired.
+    #[test]
+    fn an_id_is_issued_once_and_cooldown_counts_what_was_sent() {
+        let mut rules = Rules::new(&[rule("true")]).unwrap();
+        let first = fired(&mut rules, &finding(0, 1.0), 0);
+        assert_eq!(first.len(), 1);
+        rules.settle(&first[0].id, Outcome::Sent(Timestamp::from_secs(10)));
+        assert!(fired(&mut rules, &finding(60, 1.0), 69).is_empty(), "quiet for 60 s after 10");
+        let second = fired(&mut rules, &finding(60, 1.0), 70);
+        assert_eq!(second.len(), 1);
+        rules.settle(&second[0].id, Outcome::NotSent);
+        assert!(fired(&mut rules, &finding(60, 1.0), 71).is_empty(), "the same id never again");
+        assert_eq!(fired(&mut rules, &finding(120, 1.0), 71).len(), 1, "what was not sent makes nobody quiet");
+    }
+
+    #[test]
+    fn what_the_subject_does_not_have_does_not_hold_and_faults_are_told() {
+        let mut rules = Rules::new(&[rule("finding.seen.nothing > 1.0"), rule("finding.label > 1")]).unwrap();
+        let answers = rules.on_finding(&finding(0, 1.0), 0, &origin(), Timestamp::from_secs(0));
+        assert_eq!(answers.len(), 1);
+        assert!(answers[0].is_err());
+    }
+}

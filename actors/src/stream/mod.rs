@@ -2,6 +2,8 @@
 
 mod actor;
 mod component;
+#[cfg(test)]
+mod component_tests;
 mod findings;
 mod plan;
 mod shard;
