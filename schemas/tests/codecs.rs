@@ -162,7 +162,7 @@ fn hostile_payloads_are_set_aside() {
     let cbor = spec(Format::Cbor, &[("a", "$.a")], None);
     let mut small = spec(Format::Json, &[("a", "$.a")], None);
     small.codec.max_readings = 3;
-    let many = format!("[{}]", vec![r#"{"a":1}"#; 10].join(","));
+    let many = format!("[{}]", [r#"{"a":1}"#; 10].join(","));
     let over = decode(&small, many.as_bytes());
     assert_eq!((over.rows.len(), reasons(&over)), (3, vec![SetAsideReason::TooLarge]));
     let deep = "[".repeat(100_000);
