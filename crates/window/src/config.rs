@@ -75,7 +75,8 @@ pub struct GuardConfig {
     pub past: HumanDuration,
     /// A row whose time is further ahead of its receipt is set aside as `future`.
     pub future: HumanDuration,
-    /// A stream whose windows took no row for this long (by the time of receipt) closes them. Rows that were set aside do not
+    /// A stream whose windows took no row for this long (by the time of receipt) closes them; a window is never closed so before
+    /// its own span and lateness (session: gap) have passed without a row. Rows that were set aside do not
     /// count: a device with a wrong clock cannot keep windows open.
     pub idle: HumanDuration,
     /// Most rows of one window; further ones are set aside as `overflow`.

@@ -27,6 +27,9 @@ pub(crate) struct Planned {
     pub(crate) lateness: Duration,
     /// How long closed windows are kept; `None` where late rows are set aside.
     pub(crate) revise_for: Option<Duration>,
+    /// Without rows for this long it closes: the stream's `idle`, but no less than a window's own span, or a sensor slower than
+    /// `idle` would have each window closed under it and all but the first row late.
+    pub(crate) idle: Duration,
 }
 
 /// All window definitions of a stream definition.
@@ -52,7 +55,7 @@ impl WindowPlan {
         guard.validate()?;
         let mut planned: Vec<Planned> = Vec::new();
         for config in windows {
-            let window = Planned::new(config)?;
+            let window = Planned::new(config, guard.idle.get())?;
             window.check_bounds(&guard)?;
             if planned.iter().any(|other| other.name == window.name) {
                 return Err(WindowError::SameName(window.name.to_string()));
@@ -91,7 +94,7 @@ impl WindowPlan {
 }
 
 impl Planned {
-    fn new(config: &WindowConfig) -> Result<Self, WindowError> {
+    fn new(config: &WindowConfig, idle: Duration) -> Result<Self, WindowError> {
         config.validate()?;
         let get = |duration: Option<HumanDuration>| duration.unwrap_or_default();
         let (size, step, gap) = (get(config.size), get(config.step), get(config.gap));
@@ -118,6 +121,7 @@ impl Planned {
             rows,
             lateness: config.lateness.get(),
             revise_for: (config.late == LatePolicy::Revise).then(|| config.revise_for.get()),
+            idle: idle.max(size.get() + config.lateness.get()).max(gap.get()),
         })
     }
 

@@ -81,9 +81,8 @@ impl StreamWindows {
     /// Lets time pass: a definition that took no row for long enough closes its windows, and later forgets those kept for
     /// revision.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<ClosedWindow>) {
-        let idle = self.plan.guard.idle.get();
         for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
-            let idle_at = definition.active.plus(idle);
+            let idle_at = definition.active.plus(planned.idle);
             if now < idle_at {
                 continue;
             }
@@ -98,7 +97,7 @@ impl StreamWindows {
     /// When [`StreamWindows::tick`] next has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let wanted = self.definitions.iter().zip(&self.plan.windows).filter_map(|(definition, planned)| {
-            let idle_at = definition.active.plus(self.plan.guard.idle.get());
+            let idle_at = definition.active.plus(planned.idle);
             if !definition.open.is_empty() {
                 return Some(idle_at);
             }

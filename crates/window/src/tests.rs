@@ -262,6 +262,18 @@ fn the_guards_bounds_themselves_are_allowed() {
 }
 
 #[test]
+fn a_sensor_slower_than_idle_keeps_its_window_open() {
+    let mut bench = Bench::new(&[tumbling(3_600)]);
+    for time in (0..3_600).step_by(300) {
+        assert_eq!(bench.push(row(36_000 + time, time as f64)), [], "no row of the hour is late");
+        bench.tick(36_000 + time + 299);
+    }
+    assert_eq!(bench.closed(), []);
+    bench.tick(36_000 + 3_300 + 3_600);
+    assert_eq!(bench.closed().len(), 1);
+}
+
+#[test]
 fn an_idle_stream_closes_its_windows_and_a_later_row_revises_them() {
     let mut bench = Bench::new(&[revising(tumbling(10), 30), tumbling(20)]);
     bench.push_all(&[(101, 1.0)]);
@@ -336,9 +348,11 @@ fn a_session_closed_as_idle_leaves_later_rows_to_the_next() {
     let mut bench = Bench::new(&[session(300)]);
     bench.push_all(&[(100, 1.0)]);
     bench.tick(160);
-    bench.push_all(&[(220, 2.0)]);
-    assert_eq!(bench.push(received(row(100, 3.0), 221)), [Late]);
-    assert_eq!(bench.drain(), [(100, 0, Idle, vec![1.0]), (220, 0, Drain, vec![2.0])]);
+    assert_eq!(bench.closed(), [], "a session with a longer gap than `idle` waits for its gap");
+    bench.tick(400);
+    bench.push_all(&[(460, 2.0)]);
+    assert_eq!(bench.push(received(row(100, 3.0), 461)), [Late]);
+    assert_eq!(bench.drain(), [(100, 0, Idle, vec![1.0]), (460, 0, Drain, vec![2.0])]);
 }
 
 #[test]

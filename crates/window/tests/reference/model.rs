@@ -93,7 +93,7 @@ impl Model {
             count: config.rows.unwrap_or(0),
             lateness: whole(Some(config.lateness)),
             keep: (config.late == LatePolicy::Revise).then(|| whole(Some(config.revise_for))),
-            idle: whole(Some(guard.idle)),
+            idle: whole(Some(guard.idle)).max(whole(config.size) + whole(Some(config.lateness))).max(whole(config.gap)),
             max_rows: guard.max_rows,
             max_kept: guard.max_kept,
             watermark: NEVER,
