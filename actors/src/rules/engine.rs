@@ -7,7 +7,7 @@ use cel::{Context, ExecutionError, Value};
 use nearside_schemas::{Command, CommandId, Finding, RuleName, StreamId, Summary, Timestamp, WindowId};
 
 use super::subject::{Origin, finding_context, summary_context};
-use super::{CompiledRule, RuleError, compile};
+use super::{CompiledRule, RuleError, compile, explain};
 use crate::config::{RuleConfig, RuleSubject};
 
 /// Most command ids that are remembered, and most streams whose cooldown is; the oldest are forgotten first.
@@ -204,7 +204,7 @@ fn holds(rule: &CompiledRule, context: &Context<'_, '_>) -> Result<bool, String>
         Ok(Value::Bool(answer)) => Ok(answer),
         Ok(_) => Err("the condition is no truth value".to_owned()),
         Err(ExecutionError::NoSuchKey(_)) => Ok(false),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(explain(&error)),
     }
 }
 

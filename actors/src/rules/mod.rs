@@ -90,6 +90,20 @@ fn compile_expression(source: &str, on: RuleSubject) -> Result<cel::Program, Str
     Ok(program)
 }
 
+/// An evaluation's error in words. CEL's own texts may quote a value, and a value may be a key (promise I2).
+fn explain(error: &cel::ExecutionError) -> String {
+    use cel::ExecutionError as E;
+    match error {
+        E::NoSuchOverload(_)
+        | E::UnexpectedType { .. }
+        | E::UndeclaredReference(_)
+        | E::InvalidArgumentCount { .. } => error.to_string(),
+        E::DivisionByZero(_) | E::RemainderByZero(_) => "a division by zero".to_owned(),
+        E::NoSuchKey(_) => "a field that the subject does not have; ask has(…) first".to_owned(),
+        _ => "an operation that these values do not have".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use cel::{Context, Program};
 
-use super::compile_expression;
+use super::{compile_expression, explain};
 use crate::config::RuleSubject;
 
 enum Part {
@@ -42,7 +42,7 @@ impl PayloadTemplate {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Value { program, in_string } => {
-                    let value = program.execute(context).map_err(|error| error.to_string())?;
+                    let value = program.execute(context).map_err(|error| explain(&error))?;
                     let json = value.json().map_err(|_| "the value cannot be written as JSON".to_owned())?;
                     push_value(&mut out, &json, *in_string);
                 }
