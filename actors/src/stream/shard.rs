@@ -172,12 +172,17 @@ impl ShardState {
     }
 
     fn deliver(self: &Rc<Self>, work: Work) {
-        let stream = work.stream.clone();
-        stream.pending.fetch_add(1, Ordering::AcqRel);
-        let mut unsent = match self.address(&stream).try_send(work) {
-            Ok(()) => return,
-            Err(unsent) => unsent,
+        work.stream.pending.fetch_add(1, Ordering::AcqRel);
+        // The usual case, without a copy of the address: sending does not come back here, so the borrow holds.
+        let mut unsent = match self.streams.borrow().get(&work.stream.id) {
+            Some(address) => match address.try_send(work) {
+                Ok(()) => return,
+                Err(unsent) => unsent,
+            },
+            None => SendError::Closed(work),
         };
+        let (SendError::Full(work) | SendError::Closed(work)) = &unsent;
+        let stream = work.stream.clone();
         if let SendError::Closed(work) = unsent {
             self.streams.borrow_mut().remove(&stream.id);
             unsent = match self.address(&stream).try_send(work) {
