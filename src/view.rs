@@ -151,6 +151,9 @@ impl View for GatewayView {
         if self.telemetry.total(Metric::JournalErrors) > 0 {
             return Health::Failing("the journal cannot write; nothing is acknowledged until a restart".to_owned());
         }
+        if !self.ingest.shards_live() {
+            return Health::Failing("a thread of stream actors has ended; its readings stay in the journal".to_owned());
+        }
         Health::Healthy
     }
 

@@ -134,6 +134,11 @@ impl Ingest {
         self.shards.iter().map(|shard| shard.credit.used()).sum()
     }
 
+    /// Whether every shard's thread is there.
+    pub fn shards_live(&self) -> bool {
+        self.shards.iter().all(|shard| shard.address.connected())
+    }
+
     /// Readings decoded so far, by definition.
     pub fn readings(&self) -> Vec<u64> {
         self.definitions.iter().map(|definition| definition.readings.get()).collect()
@@ -156,6 +161,8 @@ impl Ingest {
         let mut admitted = Vec::with_capacity(batch.len());
         for publish in batch {
             let drafts = self.decode(&publish);
+            // Before its readings: no reading is handed on in a commit that does not hold its record.
+            records.push(Record::Publish(publish));
             for draft in drafts {
                 let admission = match self.try_admit(&draft) {
                     Some(admission) => admission,
@@ -170,7 +177,6 @@ impl Ingest {
                 };
                 admitted.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
             }
-            records.push(Record::Publish(publish));
         }
         self.commit(records, admitted, Some(answer)).await;
     }

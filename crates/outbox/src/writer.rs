@@ -1,7 +1,7 @@
 //! The writer thread: everything queued becomes one durable transaction.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flume::Receiver;
 use nearside_privacy::{Class, KeyRing, SealedItem};
@@ -19,6 +19,9 @@ pub(crate) enum Request {
     Flush(oneshot::Sender<bool>),
 }
 
+/// How often a failed commit is tried, and the pause between.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 /// Most requests of one transaction.
 const GROUP: usize = 1_024;
 
@@ -83,12 +86,25 @@ impl Writer {
                 requests += 1;
                 next = if requests < GROUP { queue.try_recv().ok() } else { None };
             }
-            let committed = self.commit(&puts, &remove);
+            let committed = self.commit_with_patience(&puts, &remove);
             for done in waiting {
                 // Whoever put it may not wait any more.
                 let _ = done.send(committed);
             }
         }
+    }
+
+    /// A commit that fails is tried again for a while: meanwhile sealing waits, and with it acknowledgements. A disk that stays
+    /// full costs the items of this commit, said and counted.
+    fn commit_with_patience(&self, puts: &[(SealedItem, Vec<u8>, i64)], remove: &[Sequence]) -> bool {
+        for _ in 0..TRIES {
+            if self.commit(puts, remove) {
+                return true;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        tracing::error!(items = puts.len(), "the outbox gives up on a commit; its items are lost to the cloud");
+        false
     }
 
     fn commit(&self, puts: &[(SealedItem, Vec<u8>, i64)], remove: &[Sequence]) -> bool {
@@ -106,7 +122,7 @@ impl Writer {
             }
             Err(error) => {
                 self.errors.inc();
-                tracing::error!(%error, items = puts.len(), "a commit of the outbox failed; its items are lost to the cloud");
+                tracing::error!(%error, items = puts.len(), "a commit of the outbox failed and is tried again");
                 false
             }
         };

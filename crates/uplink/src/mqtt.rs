@@ -107,11 +107,15 @@ impl Uplink {
         let mut flight = InFlight::default();
         let mut online = false;
         let mut stop_at = None;
+        let mut progress = tokio::time::Instant::now();
         loop {
             if online && stop_at.is_none() {
                 self.fill(&client, &mut flight)?;
             }
             let idle = flight.held.is_empty();
+            if idle {
+                progress = tokio::time::Instant::now();
+            }
             if stop_at.is_some() && idle {
                 // The broker sees a clean end; if it is gone already, that is one too.
                 let _ = client.try_disconnect();
@@ -125,12 +129,18 @@ impl Uplink {
                         self.connected.set(1.0);
                         tracing::info!("the cloud is connected");
                     }
-                    Some(Ok(event)) => self.on_event(event, &mut flight).await,
+                    Some(Ok(event)) => {
+                        // Answers to pings are no progress.
+                        if matches!(event, Event::Incoming(Packet::PubAck(_))) {
+                            progress = tokio::time::Instant::now();
+                        }
+                        self.on_event(event, &mut flight).await;
+                    }
                     Some(Err(error)) => return Err(classify(error)),
                     None => return Err(UplinkError::Away("the client ended".to_owned())),
                 },
                 () = self.outbox.arrival(), if online && stop_at.is_none() => {}
-                () = tokio::time::sleep(STALLED), if online && !idle && stop_at.is_none() => {
+                () = tokio::time::sleep_until(progress + STALLED), if online && !idle && stop_at.is_none() => {
                     return Err(UplinkError::Away(format!("no acknowledgement for {STALLED:?}")));
                 }
                 () = sleep_until(stop_at), if stop_at.is_some() => return Ok(()),
