@@ -12,7 +12,7 @@ use nearside_telemetry::{Gauge, Metric, Telemetry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{JournalConfig, JournalError};
-use crate::reader::{Damage, DamageKind, Item, read};
+use crate::reader::{Damage, DamageKind, Item, read_one};
 use crate::record::{Lsn, Record};
 use crate::storage::{DirectoryStorage, Storage};
 use crate::writer::Writer;
@@ -38,11 +38,11 @@ pub type Committed = Box<dyn FnOnce(CommitOutcome, Vec<Record>) + Send + 'static
 /// What was found when the journal was opened.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OpenReport {
-    /// Records that were there.
+    /// Records in the last segment.
     pub records: u64,
     /// The number that the next record gets.
     pub next: Lsn,
-    /// Damaged places.
+    /// Damaged places in the last segment.
     pub damage: Vec<Damage>,
 }
 
@@ -70,7 +70,7 @@ pub struct JournalHandle {
 }
 
 impl Journal {
-    /// Opens the journal in `folder`: reads what is there, then begins a new segment.
+    /// Opens the journal in `folder`: reads its last segment, then begins a new one.
     ///
     /// # Errors
     /// Where the configuration makes no sense or the folder cannot be used.
@@ -130,7 +130,12 @@ impl Journal {
     }
 }
 
-/// Reads through what is there: the next number is after the last readable record, and after the start of the last segment.
+/// The fewest bytes that a record takes in a segment: its type, the length of its body and a time.
+const LEAST_RECORD: u64 = 13;
+
+/// Reads the last segment: the next number is after its last record. Where its end is damaged, records may have been there that
+/// cannot be read; the next number is after as many as there was room for. Earlier segments are left to `check`: a start must
+/// not take as long as the journal is large.
 fn survey(
     storage: Arc<dyn Storage>,
     keys: Arc<dyn KeySource>,
@@ -138,7 +143,8 @@ fn survey(
 ) -> Result<OpenReport, JournalError> {
     let mut report = OpenReport::default();
     let names = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
-    for item in read(storage, keys)? {
+    let Some(last) = names.last() else { return Ok(report) };
+    for item in read_one(storage.clone(), keys, last) {
         match item {
             Item::Record(lsn, _) => {
                 report.records += 1;
@@ -153,10 +159,11 @@ fn survey(
             }
         }
     }
-    let last_start = names.last().and_then(|name| name.split('.').next()?.parse::<u64>().ok());
-    if let Some(start) = last_start {
+    if let Some(start) = last.split('.').next().and_then(|digits| digits.parse::<u64>().ok()) {
+        let size = storage.size(last).unwrap_or(0);
+        let room = if report.damage.is_empty() { 0 } else { size / LEAST_RECORD };
         // An empty last segment has its name already.
-        report.next = report.next.max(Lsn(start + 1));
+        report.next = report.next.max(Lsn(start + 1 + room));
     }
     Ok(report)
 }

@@ -80,6 +80,12 @@ pub fn read(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>) -> Result<Reade
     Ok(Reader { storage, keys, segments: segments.into(), queue: VecDeque::new(), next: None })
 }
 
+/// Reads one segment.
+pub(crate) fn read_one(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>, segment: &str) -> Reader {
+    let segments = VecDeque::from([segment.to_owned()]);
+    Reader { storage, keys, segments, queue: VecDeque::new(), next: None }
+}
+
 impl Iterator for Reader {
     type Item = Item;
 
