@@ -152,6 +152,20 @@ pub fn read_folder(name: &str, folder: &Path) -> Result<(Card, Vec<u8>), ModelEr
     Ok((card, weights))
 }
 
+/// Writes a model's folder; the card is written last, so a folder with a card is complete.
+pub fn write_folder(folder: &Path, card: &Card, weights: &[u8]) -> Result<(), ModelError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ModelError::File { path, source }
+    };
+    let text = toml::to_string(card)
+        .map_err(|error| ModelError::Damaged { model: card.name.to_string(), why: format!("{CARD_FILE}: {error}") })?;
+    std::fs::create_dir_all(folder).map_err(file(folder))?;
+    let (weights_path, card_path) = (folder.join(WEIGHTS_FILE), folder.join(CARD_FILE));
+    std::fs::write(&weights_path, weights).map_err(file(&weights_path))?;
+    std::fs::write(&card_path, text).map_err(file(&card_path))
+}
+
 fn read_bounded(name: &str, path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
     let file = |source| ModelError::File { path: path.to_owned(), source };
     let size = std::fs::metadata(path).map_err(file)?.len();

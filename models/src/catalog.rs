@@ -2,10 +2,12 @@
 //!
 //! The default weights are part of the binary; a folder with `card.toml` and `model.safetensors` replaces them.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::ModelError;
+use crate::anomaly::forecaster::Forecaster;
 use crate::anomaly::robust_z::RobustZ;
 use crate::card::{self, Card};
 use crate::diagnosis::news2::News2;
@@ -29,6 +31,12 @@ const TABLE: &[Entry] = &[
         build: |card, _| Ok(Arc::new(RobustZ::new(&card))),
     },
     Entry {
+        name: "forecaster",
+        card: include_str!("../weights/forecaster/card.toml"),
+        weights: include_bytes!("../weights/forecaster/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(Forecaster::new(&card, weights)?)),
+    },
+    Entry {
         name: "news2",
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
@@ -44,18 +52,26 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Loads a model: from `folder`, or the one that ships with the binary. Weights whose SHA-256 is not the one on the card
 /// are refused.
 pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<dyn RowModel>, ModelError> {
+    let (card, weights) = parts(name, folder)?;
+    build(card, &weights)
+}
+
+/// A model's card and its checked weights: from `folder`, or those that ship with the binary.
+pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u8]>), ModelError> {
     let entry = entry(name)?;
     match folder {
-        Some(folder) => {
-            let (card, weights) = card::read_folder(name, folder)?;
-            (entry.build)(card, &weights)
-        }
+        Some(folder) => card::read_folder(name, folder).map(|(card, weights)| (card, Cow::Owned(weights))),
         None => {
             let card = Card::parse(name, entry.card)?;
             card.check_weights(entry.weights)?;
-            (entry.build)(card, entry.weights)
+            Ok((card, Cow::Borrowed(entry.weights)))
         }
     }
+}
+
+/// Makes a model of a card and weights that were not loaded from a folder: freshly trained, or with another threshold.
+pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError> {
+    (entry(card.name.as_str())?.build)(card, weights)
 }
 
 /// The card of a model: from `folder`, or of the one that ships with the binary.

@@ -14,5 +14,6 @@ mod error;
 pub mod eval;
 pub mod row_model;
 mod snapshot;
+pub mod train;
 
 pub use error::ModelError;

@@ -29,6 +29,11 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    /// Appends a number of 32 bits.
+    pub(crate) fn f32(&mut self, value: f32) {
+        self.u32(value.to_bits());
+    }
+
     /// Appends a number of 64 bits.
     pub(crate) fn f64(&mut self, value: f64) {
         self.0.extend_from_slice(&value.to_bits().to_le_bytes());
@@ -86,6 +91,12 @@ impl<'a> Reader<'a> {
     /// 64 bits.
     pub(crate) fn i64(&mut self) -> Result<i64, ModelError> {
         Ok(i64::from_le_bytes(self.bytes()?))
+    }
+
+    /// A finite number of 32 bits.
+    pub(crate) fn f32(&mut self) -> Result<f32, ModelError> {
+        let value = f32::from_bits(self.u32()?);
+        if value.is_finite() { Ok(value) } else { Err(self.damaged("a number is not finite")) }
     }
 
     /// A finite number of 64 bits.

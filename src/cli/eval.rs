@@ -1,14 +1,16 @@
 //! `nearside eval`: a model against a benchmark.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use nearside_models::eval::nab::{Outcome, STANDARD, Scored, best_threshold, score};
-use nearside_models::eval::nab_data::{Series, categories, read_folder};
-use nearside_models::row_model::{Row, RowModel};
-use nearside_schemas::{FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue};
+use nearside_models::anomaly::forecaster;
+use nearside_models::catalog;
+use nearside_models::eval::anomaly::{LeaveOut, WithThreshold, leave_one_category_out};
+use nearside_models::eval::nab_data::{Series, read_folder};
+use nearside_models::train::train_network;
 use serde_json::json;
 
+use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
 use crate::error::StartError;
 
 /// Evaluates a model.
@@ -20,94 +22,96 @@ pub struct EvalArgs {
 
 #[derive(Subcommand, Debug)]
 enum Task {
-    /// An anomaly detector on a folder of the Numenta Anomaly Benchmark, standard profile.
-    Anomaly {
-        /// The folder, with its combined_windows.json.
-        #[arg(long)]
-        data: PathBuf,
-        /// The model.
-        #[arg(long, default_value = "robust-z")]
-        model: String,
-    },
+    /// An anomaly detector on a folder of the Numenta Anomaly Benchmark, standard profile, one category left out at a time.
+    Anomaly(Anomaly),
+}
+
+#[derive(Args, Debug)]
+struct Anomaly {
+    /// The folder, with its combined_windows.json.
+    #[arg(long)]
+    data: PathBuf,
+    /// The model.
+    #[arg(long, default_value = forecaster::NAME)]
+    model: String,
+    /// A folder with the model's card and weights instead of those that ship.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Train the forecaster anew without each category before it is scored. Without this, the shipped weights have seen
+    /// (unlabelled) what they are scored on.
+    #[arg(long)]
+    retrain: bool,
+    /// Seed of the training.
+    #[arg(long, default_value_t = DEFAULT_SEED)]
+    seed: u64,
+    /// Most passes of the training.
+    #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+    epochs: usize,
 }
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<(), StartError> {
     match &args.task {
-        Task::Anomaly { data, model } => anomaly(data, model),
+        Task::Anomaly(args) => anomaly(args),
     }
 }
 
-/// Scores of one series, row by row, as the gateway would give them.
-fn scores(model: &dyn RowModel, series: &Series) -> Result<(Vec<f64>, f64), StartError> {
-    let field = FieldName::new("value").map_err(|error| StartError::Usage(error.to_string()))?;
-    let fields = [FieldSpec { name: field, kind: FieldKind::Number, unit: None, policy: FieldPolicy::Clear }];
-    model.accepts(&fields)?;
-    let mut state = model.new_state(&fields);
-    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    let mut scores = Vec::with_capacity(series.values.len());
-    let mut threshold = 0.5;
-    for (time, value) in series.times.iter().zip(&series.values) {
-        inputs.clear();
-        let taken = state.take(&Row { time: *time, values: &[FieldValue::Number(*value)] }, &mut inputs);
-        outputs.clear();
-        if taken > 0 {
-            model.forward(&inputs, taken, &mut outputs)?;
-        }
-        let verdict = state.judge(&outputs);
-        threshold = verdict.threshold;
-        scores.push(verdict.score);
+fn anomaly(args: &Anomaly) -> Result<(), StartError> {
+    if args.retrain && args.model != forecaster::NAME {
+        return Err(StartError::Usage(format!("`{}` is not trained; leave --retrain out", args.model)));
     }
-    Ok((scores, threshold))
-}
-
-fn anomaly(data: &std::path::Path, name: &str) -> Result<(), StartError> {
-    let model = nearside_models::catalog::load(name, None)?;
-    let corpus = read_folder(data)?;
-    let bar = indicatif::ProgressBar::new(corpus.len() as u64);
-    let mut scored = Vec::new();
-    let mut threshold = 0.5;
-    for series in &corpus {
-        let (scores, fixed) = scores(model.as_ref(), series)?;
-        threshold = fixed;
-        scored.push(scores);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let profile = STANDARD;
-    let all: Vec<Scored<'_>> = corpus.iter().zip(&scored).map(|(series, scores)| pair(series, scores)).collect();
-    let card = score(&all, threshold, &profile);
-    println!("{:<26}{:>10}{:>12}{:>10}", "category", "score", "threshold", "at card");
-    // Leave one category out: the threshold is chosen on the others.
-    let mut held_out = Vec::new();
-    for category in categories(&corpus) {
-        let of = |inside: bool| -> Vec<Scored<'_>> {
-            let chosen = corpus.iter().zip(&scored).filter(|(series, _)| (series.category == category) == inside);
-            chosen.map(|(series, scores)| pair(series, scores)).collect()
+    let corpus = read_folder(&args.data)?;
+    let (card, weights) = catalog::parts(&args.model, args.folder.as_deref())?;
+    let bar = epoch_bar(args.epochs);
+    let model_without = |category: &str| -> Result<Box<WithThreshold<'_>>, nearside_models::ModelError> {
+        let weights = if args.retrain {
+            let kept: Vec<&Series> = corpus.iter().filter(|series| series.category != category).collect();
+            train_network(&kept, args.seed, args.epochs, &mut |epoch| show(&bar, epoch))?.0
+        } else {
+            weights.to_vec()
         };
-        let (chosen, _) = best_threshold(&of(false), &profile);
-        let (inside, at_card) = (score(&of(true), chosen, &profile), score(&of(true), threshold, &profile));
-        println!("{category:<26}{:>10.1}{chosen:>12.4}{:>10.1}", inside.score, at_card.score);
-        held_out.push(inside);
-    }
-    let (raw, windows) = held_out.iter().fold((0.0, 0.0), |(raw, windows): (f64, f64), outcome: &Outcome| {
-        (raw + outcome.raw, windows + outcome.windows as f64)
-    });
-    let (null, perfect) = (-profile.false_negative * windows, profile.true_positive * windows);
-    let leave_out = 100.0 * (raw - null) / (perfect - null).max(f64::MIN_POSITIVE);
-    println!(
-        "{}",
-        json!({
-            "model": model.reference().to_string(),
-            "series": corpus.len(),
-            "threshold": threshold,
-            "score_at_card_threshold": card.score,
-            "score_leave_one_category_out": leave_out,
-        })
-    );
+        let mut card = card.clone();
+        card.sha256 = None;
+        Ok(Box::new(move |threshold| {
+            catalog::build(nearside_models::card::Card { threshold, ..card.clone() }, &weights)
+        }))
+    };
+    let progress = |category: &str| bar.set_message(format!("without {category}"));
+    let report = leave_one_category_out(&corpus, card.threshold, model_without, progress)?;
+    bar.finish_and_clear();
+    show_report(&report);
+    println!("{}", summary(args, &args.data, &report, corpus.len(), card.threshold));
     Ok(())
 }
 
-fn pair<'a>(series: &'a Series, scores: &'a [f64]) -> Scored<'a> {
-    Scored { scores, windows: &series.windows }
+fn show_report(report: &LeaveOut) {
+    println!(
+        "{:<24}{:>8}{:>10}{:>10}{:>8}{:>11}{:>9}",
+        "category", "windows", "detected", "false", "score", "threshold", "at card"
+    );
+    for one in &report.categories {
+        let outcome = &one.outcome;
+        println!(
+            "{:<24}{:>8}{:>10}{:>10}{:>8.1}{:>11.3}{:>9.1}",
+            one.name,
+            outcome.windows,
+            outcome.detected,
+            outcome.false_alarms,
+            outcome.score,
+            one.threshold,
+            one.at_card.score
+        );
+    }
+}
+
+fn summary(args: &Anomaly, data: &Path, report: &LeaveOut, series: usize, threshold: f64) -> serde_json::Value {
+    json!({
+        "model": args.model,
+        "data": data.display().to_string(),
+        "series": series,
+        "retrained_without_each_category": args.retrain,
+        "threshold": threshold,
+        "score_at_card_threshold": report.at_card,
+        "score_leave_one_category_out": report.score,
+    })
 }

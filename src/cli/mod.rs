@@ -11,6 +11,7 @@ mod open;
 mod replay;
 mod run;
 mod simulate;
+mod train;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Sends recorded data through one stream of a site, the same in every run.
     Replay(replay::ReplayArgs),
+    /// Trains a model from data on this machine.
+    Train(train::TrainArgs),
     /// Evaluates a model.
     Eval(eval::EvalArgs),
     /// Decrypts events for the holder of the site's key.
@@ -91,6 +94,7 @@ impl Command {
             Self::Check(args) => check::run(args),
             Self::Simulate(args) => simulate::run(args),
             Self::Replay(args) => replay::run(args),
+            Self::Train(args) => train::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),

@@ -1,3 +1,5 @@
 //! Detectors of what is out of the ordinary in a stream of numbers. Each is causal and bounded in memory.
 
+pub mod forecaster;
+mod repeats;
 pub mod robust_z;

@@ -6,8 +6,8 @@
 //! two-state sensor does now and then is ordinary. `s` is never below 1 % of `|m|`. Median and scale are taken
 //! anew every [`REFRESH`] rows; the value itself never counts towards its own baseline.
 //!
-//! Score: `|z| / (|z| + z0)`, 0 to 1 and monotone in `|z|`; `z0` is such that the card's threshold is reached at
-//! [`FLAG_AT`]. Nothing is flagged in the first [`WARM_UP`] rows.
+//! Score: `|z| / (|z| + `[`HALF_AT`]`)`, 0 to 1 and monotone in `|z|`; a card's threshold of 0.5 flags from `|z|` = 6 on. Nothing is
+//! flagged in the first [`WARM_UP`] rows.
 //! Labels: `spike`, `drop` by the sign of `z`; `level_shift` for the [`SHIFT_AFTER`]th in a row on the same side, after which the
 //! baseline is learnt anew from the new level; `flat_line` once, when a sensor that used to change repeats one value far
 //! longer than it ever did (its score is the threshold).
@@ -27,8 +27,8 @@ pub const HISTORY: usize = 64;
 pub const REFRESH: u32 = 8;
 /// Rows of a field before anything is flagged.
 pub const WARM_UP: u32 = 16;
-/// The `|z|` from which on a value is flagged.
-pub const FLAG_AT: f64 = 6.0;
+/// The `|z|` whose score is 0.5.
+pub const HALF_AT: f64 = 6.0;
 /// Rows in a row on the same side that make a new level.
 pub const SHIFT_AFTER: i8 = 5;
 /// A value must be repeated this often, and four times as often as ever before, to be a flat line.
@@ -107,13 +107,13 @@ impl RowState for RobustZState {
     }
 
     fn judge(&mut self, _outputs: &[f32]) -> RowVerdict {
-        let threshold = self.threshold;
+        let (threshold, flag_at) = (self.threshold, flag_at(self.threshold));
         let mut verdict = RowVerdict { threshold, ..RowVerdict::default() };
         let mut seen: Vec<(usize, Judged)> = Vec::new();
         for (index, (_, _, baseline)) in self.fields.iter_mut().enumerate() {
             let Some(Some(value)) = self.pending.pop_front() else { continue };
-            let judged = baseline.judge(value);
-            let score = if judged.label == Some(FLAT_LINE) { threshold } else { score(judged.z, threshold) };
+            let judged = baseline.judge(value, flag_at);
+            let score = if judged.label == Some(FLAT_LINE) { threshold } else { score(judged.z) };
             verdict.score = verdict.score.max(score);
             if judged.label.is_some() {
                 seen.push((index, judged));
@@ -141,13 +141,14 @@ impl RowState for RobustZState {
 impl RobustZState {
     fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
         seen.sort_by(|(_, a), (_, b)| b.z.abs().total_cmp(&a.z.abs()));
+        let flag_at = flag_at(self.threshold);
         let sum: f64 = seen.iter().map(|(_, judged)| judged.z.abs()).sum();
         let count = seen.len() as f64;
         let contributions = seen.iter().map(|(index, judged)| Contribution {
             field: self.fields[*index].1.clone(),
             seen: judged.value,
             expected: Some(judged.median),
-            band: Some((judged.median - FLAG_AT * judged.scale, judged.median + FLAG_AT * judged.scale)),
+            band: Some((judged.median - flag_at * judged.scale, judged.median + flag_at * judged.scale)),
             share: if sum > 0.0 { judged.z.abs() / sum } else { 1.0 / count },
             note: judged.label.filter(|label| *label != judged.side()).map(String::from),
         });
@@ -170,10 +171,14 @@ const DROP: &str = "drop";
 const LEVEL_SHIFT: &str = "level_shift";
 const FLAT_LINE: &str = "flat_line";
 
-/// 0 to 1, monotone in `|z|`, `threshold` at [`FLAG_AT`].
-fn score(z: f64, threshold: f64) -> f64 {
-    let z = z.abs();
-    z / (z + FLAG_AT * (1.0 - threshold) / threshold.max(f64::MIN_POSITIVE))
+/// 0 to 1, monotone in `|z|`.
+fn score(z: f64) -> f64 {
+    z.abs() / (z.abs() + HALF_AT)
+}
+
+/// The `|z|` whose score is `threshold`.
+fn flag_at(threshold: f64) -> f64 {
+    HALF_AT * threshold / (1.0 - threshold).max(f64::MIN_POSITIVE)
 }
 
 /// One value and what it was held against.
@@ -230,13 +235,13 @@ impl Default for Baseline {
 }
 
 impl Baseline {
-    fn judge(&mut self, value: f64) -> Judged {
+    fn judge(&mut self, value: f64, flag_at: f64) -> Judged {
         let flat = self.count_run(value);
         let mut judged =
             Judged { value, z: 0.0, median: self.median, scale: self.scale, label: flat.then_some(FLAT_LINE) };
         if self.filled >= WARM_UP {
             judged.z = self.z(value);
-            self.count_beyond(judged.z);
+            self.count_beyond(judged.z, flag_at);
             if self.beyond != 0 {
                 judged.label = Some(judged.side());
             }
@@ -257,9 +262,9 @@ impl Baseline {
         (deviation / self.scale.max(f64::MIN_POSITIVE)).clamp(-MOST_Z, MOST_Z)
     }
 
-    fn count_beyond(&mut self, z: f64) {
+    fn count_beyond(&mut self, z: f64, flag_at: f64) {
         self.beyond = match self.beyond {
-            _ if z.abs() < FLAG_AT => 0,
+            _ if z.abs() < flag_at => 0,
             before if z > 0.0 => before.max(0) + 1,
             before => before.min(0) - 1,
         };

@@ -133,8 +133,8 @@ proptest! {
 
     #[test]
     fn the_score_is_monotone(a in 0.0..1e6_f64, b in 0.0..1e6_f64) {
-        prop_assert!(score(a.min(b), 0.5) <= score(-a.max(b), 0.5));
-        prop_assert_eq!(a >= FLAG_AT, score(a, 0.5) >= 0.5);
+        prop_assert!(score(a.min(b)) <= score(-a.max(b)));
+        prop_assert_eq!(a >= flag_at(0.5), score(a) >= 0.5);
     }
 
     /// The baseline against a plain computation over all values so far.

@@ -1,0 +1,352 @@
+//! From forecast errors to an anomaly likelihood, by what is usual for the stream.
+//!
+//! Four measures of the last errors `e` (value − forecast): `|e|`, the absolute mean of the last 4 and of the last 16, and the
+//! mean of the last 8 `|e|`. Each has a [`Sketch`] of its own past that says how rare it is now: its evidence
+//! `−log10 P(at least as large)`, at most [`MOST_EVIDENCE`]. The evidence of a row is their mean: 2 means as rare as one in a hundred by all
+//! four at once. The idea of judging errors by their own recent distribution is that of Ahmad, Lavin, Purdy & Agha, "Unsupervised
+//! real-time anomaly detection for streaming data", Neurocomputing 262 (2017).
+//!
+//! An alarm is raised once: the [`Hold`] keeps quiet until [`HOLD`] rows have passed without evidence, unless it gets ten
+//! times rarer.
+
+use crate::ModelError;
+use crate::snapshot::{Reader, Writer};
+
+/// Rows of a field before its errors are judged.
+pub const WARM_UP: u32 = 40;
+/// A measure's evidence is no larger.
+pub const MOST_EVIDENCE: f64 = 6.0;
+/// Rows without evidence after which an alarm is over.
+pub const HOLD: u32 = 100;
+/// By how much the evidence must grow for a second alarm within the hold: ten times rarer.
+pub const ESCALATION: f64 = 1.0;
+
+/// Evidence from a past of this many rows counts half.
+const YOUNG: u32 = 20;
+
+/// Errors that are kept.
+const ERRORS: usize = 16;
+/// Buckets of a sketch, four to a doubling.
+const BUCKETS: usize = 80;
+const PER_DOUBLING: f64 = 4.0;
+/// What each row weighs more than the one before: the past fades over 2,000 rows.
+const GROWTH: f32 = 1.0 / 0.9995;
+/// Weights are scaled down when the newest weighs this much.
+const HEAVY: f32 = 1e6;
+/// Beyond this share of the past, tails are extrapolated.
+const TAIL: f64 = 0.003;
+/// The tail's slope is taken from here to the tail.
+const SHOULDER: f64 = 0.2;
+
+/// How rare a value is among those seen before: a histogram of `log2` in fixed memory that forgets slowly.
+///
+/// Beyond the rarest values seen it goes on as a power law (a straight line of log probability over log value). The scale
+/// follows the data an octave at a time, so one absurd value moves it by no more than that.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    weights: [f32; BUCKETS],
+    /// `log2 · 4` of the first bucket's lower edge; `None` before the first value above 0.
+    base: Option<i32>,
+    newest: f32,
+    rows: u32,
+}
+
+impl Default for Sketch {
+    fn default() -> Self {
+        Self { weights: [0.0; BUCKETS], base: None, newest: 1.0, rows: 0 }
+    }
+}
+
+impl Sketch {
+    /// `−log10` of the probability of a value at least this large; 0 where nothing is known.
+    pub fn evidence(&self, value: f64) -> f64 {
+        let total: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
+        let (Some(base), true) = (self.base, total > 0.0 && value > 0.0) else { return 0.0 };
+        let at = PER_DOUBLING * value.log2() - f64::from(base);
+        let tail = TAIL.max(f64::from(self.newest) / total);
+        let rare = self.quantile(tail * total);
+        if at <= rare {
+            return (total / self.above(at)).clamp(1.0, 1.0 / tail).log10();
+        }
+        let shoulder = self.quantile(SHOULDER.max(2.0 * tail) * total);
+        // At least a quarter of a doubling for each tenfold: a constant sensor's rounding is not rare.
+        let per_tenfold = ((rare - shoulder) / (SHOULDER.max(2.0 * tail) / tail).log10()).max(1.0);
+        -tail.log10() + (at - rare) / per_tenfold
+    }
+
+    /// The place on the bucket scale above which this much weight lies.
+    fn quantile(&self, weight: f64) -> f64 {
+        let mut above = 0.0;
+        for (bucket, held) in self.weights.iter().enumerate().rev() {
+            let held = f64::from(*held);
+            if held > 0.0 && above + held >= weight {
+                return bucket as f64 + 1.0 - (weight - above) / held;
+            }
+            above += held;
+        }
+        0.0
+    }
+
+    /// The weight above a place on the bucket scale.
+    fn above(&self, at: f64) -> f64 {
+        let at = at.clamp(0.0, BUCKETS as f64);
+        let bucket = (at as usize).min(BUCKETS - 1);
+        let whole: f64 = self.weights[bucket + 1..].iter().map(|weight| f64::from(*weight)).sum();
+        whole + f64::from(self.weights[bucket]) * (bucket as f64 + 1.0 - at)
+    }
+
+    /// Takes a value in.
+    pub fn learn(&mut self, value: f64) {
+        self.rows = self.rows.saturating_add(1);
+        let bucket = if value > 0.0 { self.bucket(value) } else { 0 };
+        self.weights[bucket] += self.newest;
+        self.newest *= GROWTH;
+        if self.newest > HEAVY {
+            self.weights.iter_mut().for_each(|weight| *weight /= HEAVY);
+            self.newest /= HEAVY;
+        }
+    }
+
+    /// The bucket of a value above 0, after moving the scale towards it where it is off the scale.
+    fn bucket(&mut self, value: f64) -> usize {
+        let at = (PER_DOUBLING * value.log2()).floor() as i32;
+        // The first value lies a fifth below the top: larger ones are likely, much smaller ones do not matter.
+        let base = self.base.unwrap_or(at - (BUCKETS as i32) * 4 / 5);
+        let octave = PER_DOUBLING as usize;
+        let base = if at >= base + BUCKETS as i32 {
+            let lost: f32 = self.weights[..octave].iter().sum();
+            self.weights.copy_within(octave.., 0);
+            self.weights[BUCKETS - octave..].fill(0.0);
+            self.weights[0] += lost;
+            base + octave as i32
+        } else if at < base && self.is_top_unused() {
+            self.weights.copy_within(..BUCKETS - octave, octave);
+            self.weights[..octave].fill(0.0);
+            base - octave as i32
+        } else {
+            base
+        };
+        self.base = Some(base);
+        (at - base).clamp(0, BUCKETS as i32 - 1) as usize
+    }
+
+    /// Whether hardly anything lies in the uppermost octaves: then the scale may move down.
+    fn is_top_unused(&self) -> bool {
+        let top: f32 = self.weights[BUCKETS - 4 * PER_DOUBLING as usize..].iter().sum();
+        let all: f32 = self.weights.iter().sum();
+        top <= 0.02 * all
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.weights.iter().for_each(|weight| writer.f32(*weight));
+        writer.u8(u8::from(self.base.is_some()));
+        writer.i64(i64::from(self.base.unwrap_or(0)));
+        writer.f32(self.newest);
+        writer.u32(self.rows);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let mut sketch = Self::default();
+        for weight in &mut sketch.weights {
+            *weight = reader.f32()?;
+        }
+        let is_known = reader.u8()? == 1;
+        let base = i32::try_from(reader.i64()?).map_err(|_| reader.damaged("a number is out of range"))?;
+        sketch.base = is_known.then_some(base);
+        sketch.newest = reader.f32()?;
+        sketch.rows = reader.u32()?;
+        let is_fit = sketch.newest > 0.0 && sketch.weights.iter().all(|weight| *weight >= 0.0) && base.abs() < 10_000;
+        if is_fit { Ok(sketch) } else { Err(reader.damaged("a number is out of range")) }
+    }
+}
+
+/// What of a row's errors is unusual.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Mean of the four.
+    pub mean: f64,
+    /// Of the row itself.
+    pub now: f64,
+    /// Of the last 4.
+    pub short: f64,
+    /// Of the last 16.
+    pub long: f64,
+    /// Of the unsteadiness of the last 8.
+    pub unsteady: f64,
+}
+
+/// The last errors of one field and the sketches of their measures.
+#[derive(Clone, Debug, Default)]
+pub struct Errors {
+    last: [f32; ERRORS],
+    rows: u32,
+    now: Sketch,
+    short: Sketch,
+    long: Sketch,
+    unsteady: Sketch,
+}
+
+impl Errors {
+    /// Judges an error by the past and takes it in.
+    pub fn judge(&mut self, error: f64) -> Evidence {
+        let error = error.clamp(-1e30, 1e30);
+        self.last.copy_within(1.., 0);
+        self.last[ERRORS - 1] = error as f32;
+        self.rows = self.rows.saturating_add(1);
+        let measures = [error.abs(), self.mean(4, |e| e).abs(), self.mean(16, |e| e).abs(), self.mean(8, f64::abs)];
+        let is_warm = self.rows > WARM_UP;
+        let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
+        let mut each = [0.0; 4];
+        for ((sketch, measure), evidence) in sketches.into_iter().zip(measures).zip(&mut each) {
+            if is_warm {
+                *evidence = sketch.evidence(measure).clamp(0.0, MOST_EVIDENCE);
+            }
+            sketch.learn(measure);
+        }
+        // A short past knows little of its tails.
+        let trust = f64::from(self.rows) / f64::from(self.rows + YOUNG);
+        let [now, short, long, unsteady] = each.map(|evidence| trust * evidence);
+        Evidence { mean: (now + short + long + unsteady) / 4.0, now, short, long, unsteady }
+    }
+
+    /// Mean of the last `count` errors there are.
+    fn mean(&self, count: usize, of: impl Fn(f64) -> f64) -> f64 {
+        let count = count.min(self.rows as usize).max(1);
+        self.last[ERRORS - count..].iter().map(|error| of(f64::from(*error))).sum::<f64>() / count as f64
+    }
+
+    /// Whether the last 16 errors are above 0 on the whole.
+    pub fn is_above(&self, count: usize) -> bool {
+        self.mean(count, |error| error) >= 0.0
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        self.last.iter().for_each(|error| writer.f32(*error));
+        writer.u32(self.rows);
+        [&self.now, &self.short, &self.long, &self.unsteady].into_iter().for_each(|sketch| sketch.write(writer));
+    }
+
+    /// Reads itself back.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let mut errors = Self::default();
+        for error in &mut errors.last {
+            *error = reader.f32()?;
+        }
+        errors.rows = reader.u32()?;
+        errors.now = Sketch::read(reader)?;
+        errors.short = Sketch::read(reader)?;
+        errors.long = Sketch::read(reader)?;
+        errors.unsteady = Sketch::read(reader)?;
+        Ok(errors)
+    }
+}
+
+/// Raises one alarm for what is one incident.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hold {
+    /// Rows that it stays quiet for.
+    rows: u32,
+    /// The most evidence since the alarm.
+    peak: f64,
+}
+
+impl Hold {
+    /// Whether a row with this evidence raises an alarm; `least` is what it takes.
+    pub fn raises(&mut self, evidence: f64, least: f64) -> bool {
+        let is_quiet = self.rows > 0;
+        self.rows = self.rows.saturating_sub(1);
+        if evidence < least {
+            return false;
+        }
+        self.rows = HOLD;
+        let raises = !is_quiet || evidence > self.peak + ESCALATION;
+        self.peak = if is_quiet { self.peak.max(evidence) } else { evidence };
+        raises
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.u32(self.rows);
+        writer.f64(self.peak);
+    }
+
+    /// Reads itself back.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        Ok(Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_sketch_knows_how_rare_a_value_is() {
+        let mut sketch = Sketch::default();
+        for value in 1..=1_000 {
+            sketch.learn(f64::from(value % 100) + 1.0);
+        }
+        assert!((sketch.evidence(90.0) - 1.0).abs() < 0.15, "one in ten: {}", sketch.evidence(90.0));
+        assert!(sketch.evidence(1.0) < 0.05);
+        assert!(sketch.evidence(1e4) > 4.0);
+        assert_eq!(sketch.evidence(0.0), 0.0);
+    }
+
+    #[test]
+    fn one_absurd_value_does_not_spoil_a_sketch() {
+        let mut sketch = Sketch::default();
+        (0..500).for_each(|value| sketch.learn(f64::from(value % 10) + 1.0));
+        let before = sketch.evidence(10.0);
+        sketch.learn(1e30);
+        (0..20).for_each(|value| sketch.learn(f64::from(value % 10) + 1.0));
+        assert!((sketch.evidence(10.0) - before).abs() < 0.2);
+    }
+
+    #[test]
+    fn a_sketch_follows_its_sensor_over_many_orders() {
+        for scale in [1e-4, 1e12] {
+            let mut sketch = Sketch::default();
+            (0..500).for_each(|value| sketch.learn(f64::from(value % 10) + 1.0));
+            (0..8_000).for_each(|value| sketch.learn(scale * (f64::from(value % 10) + 1.0)));
+            assert!((sketch.evidence(8.5 * scale) - 0.5).abs() < 0.3, "{}", sketch.evidence(8.5 * scale));
+        }
+    }
+
+    #[test]
+    fn an_alarm_is_raised_once_and_again_when_it_gets_worse_or_comes_back() {
+        let mut hold = Hold::default();
+        assert!(!hold.raises(1.9, 2.0));
+        assert!(hold.raises(2.0, 2.0));
+        assert!((0..50).all(|_| !hold.raises(2.9, 2.0)), "the same incident");
+        assert!(hold.raises(4.0, 2.0), "ten times rarer");
+        assert!((0..HOLD).all(|_| !hold.raises(0.0, 2.0)), "it is over");
+        assert!(hold.raises(2.0, 2.0));
+        (0..HOLD - 1).for_each(|_| assert!(!hold.raises(0.0, 2.0)));
+        assert!(!hold.raises(2.0, 2.0), "within the hold");
+    }
+
+    proptest! {
+        #[test]
+        fn evidence_is_monotone_and_finite(
+            past in prop::collection::vec(0.0..1e6_f64, 1..300), a in 0.0..1e9_f64, b in 0.0..1e9_f64,
+        ) {
+            let mut sketch = Sketch::default();
+            past.iter().for_each(|value| sketch.learn(*value));
+            let (low, high) = (sketch.evidence(a.min(b)), sketch.evidence(a.max(b)));
+            prop_assert!(low.is_finite() && high.is_finite() && low >= 0.0);
+            prop_assert!(low <= high + 1e-9, "{} {}", low, high);
+        }
+
+        #[test]
+        fn any_errors_are_borne(errors in prop::collection::vec(prop::num::f64::NORMAL | prop::num::f64::ZERO, 1..300)) {
+            let mut state = Errors::default();
+            for error in errors {
+                let evidence = state.judge(error);
+                prop_assert!((0.0..=MOST_EVIDENCE).contains(&evidence.mean));
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The forecaster: one small quantile network, shared by all streams, says what a value should be; each stream's own sketches
+//! say how unusual it is that it is not.
+//!
+//! 1. [`history`] turns a field's past, up to 24 rows ago, into scale-free inputs.
+//! 2. [`network`] (Candle) gives five quantiles of the value; the middle one is the forecast, the others the band that is shown.
+//! 3. [`likelihood`] judges the errors by the stream's own and raises one alarm an incident.
+//!
+//! Score: `1 − 2^(−evidence/2)`, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
+//! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
+//! last 16 are off to one side), `unsteady` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
+
+pub mod history;
+pub mod likelihood;
+pub mod network;
+
+use std::collections::VecDeque;
+
+use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
+
+use self::history::{History, INPUTS, Norm};
+use self::likelihood::{Errors, Evidence, Hold};
+use self::network::{Network, OUTPUTS};
+use super::repeats::{FLAT_AFTER, Repeats};
+use crate::ModelError;
+use crate::card::Card;
+use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
+use crate::snapshot::{Reader, Writer};
+
+/// The name in the catalogue.
+pub const NAME: &str = "forecaster";
+/// What the score is held at, times the threshold, while an alarm goes on.
+const HELD: f64 = 0.98;
+const VERSION: u8 = 1;
+
+/// The forecaster as a row model.
+pub struct Forecaster {
+    reference: ModelRef,
+    threshold: f64,
+    network: Network,
+}
+
+impl Forecaster {
+    /// With the version and threshold of the card; fails where the weights are not the network's.
+    pub fn new(card: &Card, weights: &[u8]) -> Result<Self, ModelError> {
+        Ok(Self { reference: card.reference(), threshold: card.threshold, network: Network::load(weights)? })
+    }
+
+    fn state(&self, fields: &[FieldSpec]) -> ForecasterState {
+        let numeric = fields.iter().enumerate().filter(|(_, field)| field.kind == FieldKind::Number);
+        ForecasterState {
+            fields: numeric.map(|(column, field)| Field::new(column, field.name.clone())).collect(),
+            threshold: self.threshold,
+            taken: VecDeque::new(),
+        }
+    }
+}
+
+impl RowModel for Forecaster {
+    fn reference(&self) -> &ModelRef {
+        &self.reference
+    }
+
+    fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
+        if fields.iter().any(|field| field.kind == FieldKind::Number) {
+            return Ok(());
+        }
+        let why = String::from("it judges numbers and the stream has no numeric field");
+        Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
+    }
+
+    fn input_width(&self) -> usize {
+        INPUTS
+    }
+
+    fn output_width(&self) -> usize {
+        OUTPUTS
+    }
+
+    fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {
+        Box::new(self.state(fields))
+    }
+
+    fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
+        let mut state = self.state(fields);
+        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        if reader.count(u32::MAX as usize)? != state.fields.len() {
+            return Err(reader.damaged("the stream has other fields now"));
+        }
+        for field in &mut state.fields {
+            field.history = History::read(&mut reader)?;
+            field.errors = Errors::read(&mut reader)?;
+            field.hold = Hold::read(&mut reader)?;
+            field.repeats = Repeats::read(&mut reader)?;
+        }
+        reader.finish()?;
+        Ok(Box::new(state))
+    }
+
+    fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
+        self.network.forward(inputs, rows, outputs)
+    }
+}
+
+/// A numeric field: what is known of its past and of the forecasts' errors.
+struct Field {
+    column: usize,
+    name: FieldName,
+    history: History,
+    errors: Errors,
+    hold: Hold,
+    repeats: Repeats,
+}
+
+/// A value that waits for its forecast.
+struct Taken {
+    value: f64,
+    /// As a difference to the field's first value.
+    relative: f64,
+    norm: Norm,
+    is_flat: bool,
+}
+
+struct ForecasterState {
+    fields: Vec<Field>,
+    threshold: f64,
+    /// The fields of rows that were taken and not judged, in the order of `fields`; `None` where a row had no value.
+    taken: VecDeque<Option<Taken>>,
+}
+
+impl RowState for ForecasterState {
+    fn take(&mut self, row: &Row<'_>, inputs: &mut Vec<f32>) -> usize {
+        let mut count = 0;
+        for field in &mut self.fields {
+            let value = row.values.get(field.column).and_then(FieldValue::number);
+            self.taken.push_back(value.map(|value| {
+                let norm = field.history.norm();
+                field.history.write_inputs(row.time, norm, inputs);
+                count += 1;
+                let relative = field.history.relative(value);
+                let is_flat = field.repeats.count(value);
+                field.history.learn(row.time, value);
+                Taken { value, relative, norm, is_flat }
+            }));
+        }
+        count
+    }
+
+    fn judge(&mut self, outputs: &[f32]) -> RowVerdict {
+        let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
+        let least = evidence_at(self.threshold);
+        let mut outputs = outputs.chunks_exact(OUTPUTS);
+        let mut seen = Vec::new();
+        for (index, field) in self.fields.iter_mut().enumerate() {
+            let Some(Some(taken)) = self.taken.pop_front() else { continue };
+            let Some(quantiles) = outputs.next() else { continue };
+            let judged = field.judge(&taken, quantiles, least);
+            let held = HELD * self.threshold;
+            let score = match (judged.label, score(judged.evidence.mean)) {
+                (Some(_), score) => score.max(self.threshold),
+                (None, score) if score >= self.threshold => held,
+                (None, score) => score,
+            };
+            verdict.score = verdict.score.max(score);
+            if judged.label.is_some() {
+                seen.push((index, judged));
+            }
+        }
+        if !seen.is_empty() {
+            verdict.flagged = true;
+            verdict.sightings.push(self.sighting(seen, verdict.score));
+        }
+        verdict
+    }
+
+    fn skip(&mut self) {
+        self.taken.drain(..self.fields.len().min(self.taken.len()));
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        let mut writer = Writer::new(VERSION);
+        writer.u32(self.fields.len() as u32);
+        for field in &self.fields {
+            field.history.write(&mut writer);
+            field.errors.write(&mut writer);
+            field.hold.write(&mut writer);
+            field.repeats.write(&mut writer);
+        }
+        writer.finish()
+    }
+}
+
+const SPIKE: &str = "spike";
+const DROP: &str = "drop";
+const LEVEL_SHIFT: &str = "level_shift";
+const UNSTEADY: &str = "unsteady";
+const FLAT_LINE: &str = "flat_line";
+
+/// 0 to 1, monotone in the evidence.
+fn score(evidence: f64) -> f64 {
+    1.0 - (-evidence / 2.0).exp2()
+}
+
+/// The evidence at which the score is `threshold`.
+fn evidence_at(threshold: f64) -> f64 {
+    -2.0 * (1.0 - threshold).max(f64::MIN_POSITIVE).log2()
+}
+
+/// One value, what it was held against and what is unusual.
+struct Judged {
+    value: f64,
+    expected: f64,
+    band: (f64, f64),
+    evidence: Evidence,
+    label: Option<&'static str>,
+}
+
+impl Field {
+    fn new(column: usize, name: FieldName) -> Self {
+        let (history, errors) = (History::default(), Errors::default());
+        Self { column, name, history, errors, hold: Hold::default(), repeats: Repeats::default() }
+    }
+
+    fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
+        let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
+        let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
+        let error = taken.relative - middle;
+        let evidence = self.errors.judge(error);
+        let raises = self.hold.raises(evidence.mean, least);
+        let label = match raises {
+            true => Some(self.label(&evidence, error)),
+            false => taken.is_flat.then_some(FLAT_LINE),
+        };
+        let origin = self.history.origin();
+        Judged { value: taken.value, expected: origin + middle, band: (origin + low, origin + high), evidence, label }
+    }
+
+    fn label(&self, evidence: &Evidence, error: f64) -> &'static str {
+        let most = evidence.now.max(evidence.short).max(evidence.long).max(evidence.unsteady);
+        if evidence.now == most {
+            if error < 0.0 { DROP } else { SPIKE }
+        } else if evidence.long == most || evidence.short == most {
+            LEVEL_SHIFT
+        } else {
+            UNSTEADY
+        }
+    }
+}
+
+impl ForecasterState {
+    fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
+        seen.sort_by(|(_, a), (_, b)| b.evidence.mean.total_cmp(&a.evidence.mean));
+        let sum: f64 = seen.iter().map(|(_, judged)| judged.evidence.mean).sum();
+        let count = seen.len() as f64;
+        let contributions = seen.iter().map(|(index, judged)| Contribution {
+            field: self.fields[*index].name.clone(),
+            seen: judged.value,
+            expected: Some(judged.expected),
+            band: Some(judged.band),
+            share: if sum > 0.0 { judged.evidence.mean / sum } else { 1.0 / count },
+            note: judged.label.map(|label| note(label, &judged.evidence)),
+        });
+        let contributions = contributions.collect();
+        let (index, first) = &seen[0];
+        let name = &self.fields[*index].name;
+        let rarity = rarity(first.evidence.mean);
+        let text = match first.label {
+            Some(FLAT_LINE) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
+            Some(LEVEL_SHIFT) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
+            Some(UNSTEADY) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
+            _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
+        };
+        Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
+    }
+}
+
+fn note(label: &str, evidence: &Evidence) -> String {
+    let Evidence { now, short, long, unsteady, .. } = evidence;
+    format!(
+        "{label}; likelihood 10^-{now:.1} now, 10^-{short:.1} over 4, 10^-{long:.1} over 16, scatter 10^-{unsteady:.1}"
+    )
+}
+
+fn rarity(evidence: f64) -> u64 {
+    10_f64.powf(evidence).round() as u64
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! Tests of the forecaster as a row model.
+
+use nearside_schemas::{FieldPolicy, Timestamp};
+
+use super::*;
+
+fn fields(count: usize) -> Vec<FieldSpec> {
+    (0..count)
+        .map(|index| FieldSpec {
+            name: FieldName::new(&format!("f{index}")).unwrap(),
+            kind: FieldKind::Number,
+            unit: None,
+            policy: FieldPolicy::Clear,
+        })
+        .collect()
+}
+
+fn model() -> std::sync::Arc<dyn RowModel> {
+    crate::catalog::load(NAME, None).unwrap()
+}
+
+fn judge(model: &dyn RowModel, state: &mut dyn RowState, row: i64, values: &[FieldValue]) -> RowVerdict {
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let taken = state.take(&Row { time: Timestamp::from_secs(row * 60), values }, &mut inputs);
+    model.forward(&inputs, taken, &mut outputs).unwrap();
+    state.judge(&outputs)
+}
+
+/// A wave with some noise that never repeats.
+fn wave(row: i64) -> f64 {
+    let row = row as f64;
+    20.0 + 3.0 * (row / 40.0).sin() + 0.4 * (row * 1.7).sin() + 0.3 * (row * row * 0.37).sin()
+}
+
+fn run(values: impl IntoIterator<Item = f64>) -> Vec<RowVerdict> {
+    let model = model();
+    let mut state = model.new_state(&fields(1));
+    let rows = values.into_iter().enumerate();
+    rows.map(|(row, value)| judge(model.as_ref(), state.as_mut(), row as i64, &[FieldValue::Number(value)])).collect()
+}
+
+fn labels(verdicts: &[RowVerdict]) -> Vec<(usize, &'static str)> {
+    let flagged = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.flagged);
+    flagged.map(|(row, verdict)| (row, verdict.sightings[0].label)).collect()
+}
+
+#[test]
+fn an_ordinary_sensor_is_left_alone() {
+    let flagged = labels(&run((0..1_500).map(wave)));
+    assert!(flagged.len() <= 1, "{flagged:?}");
+}
+
+#[test]
+fn a_spike_is_flagged_once_and_explained() {
+    let verdicts = run((0..600).map(|row| wave(row) + if (400..405).contains(&row) { 25.0 } else { 0.0 }));
+    let found = labels(&verdicts);
+    let (row, label) = found.iter().find(|(row, _)| (400..405).contains(row)).copied().unwrap();
+    assert!((row == 400 || row == 401) && label == SPIKE, "{found:?}");
+    assert_eq!(found.iter().filter(|(row, _)| (390..500).contains(row)).count(), 1, "{found:?}");
+    let sighting = &verdicts[row].sightings[0];
+    let contribution = &sighting.contributions[0];
+    assert!((contribution.seen - wave(row as i64) - 25.0).abs() < 1e-9);
+    assert!((contribution.expected.unwrap() - wave(row as i64)).abs() < 4.0);
+    let (low, high) = contribution.band.unwrap();
+    assert!(low < high && contribution.seen > high);
+    assert!(sighting.text.contains("forecast") && !sighting.text.contains("44"), "{}", sighting.text);
+    assert!(verdicts[row].score >= verdicts[row].threshold);
+    assert!(verdicts[row + 1].score < verdicts[row + 1].threshold, "held");
+}
+
+#[test]
+fn a_drop_a_new_level_and_a_dead_sensor_are_told_apart() {
+    let drop = labels(&run((0..600).map(|row| wave(row) - if row == 500 { 25.0 } else { 0.0 })));
+    assert!(drop.iter().any(|(row, label)| (500..502).contains(row) && *label == DROP), "{drop:?}");
+    let dead = labels(&run((0..600).map(|row| if row < 500 { wave(row) } else { wave(500) })));
+    assert!(dead.iter().any(|(row, label)| (500..540).contains(row) && *label == FLAT_LINE), "{dead:?}");
+    let shift = labels(&run((0..700).map(|row| wave(row) + if row < 500 { 0.0 } else { 8.0 })));
+    assert!(shift.iter().any(|(row, _)| (500..520).contains(row)), "{shift:?}");
+    assert!(shift.iter().filter(|(row, _)| *row >= 500).count() <= 3, "{shift:?}");
+}
+
+#[test]
+fn a_row_without_values_takes_no_forecast() {
+    let model = model();
+    let mut state = model.new_state(&fields(2));
+    assert!(!judge(model.as_ref(), state.as_mut(), 0, &[FieldValue::Missing, FieldValue::Missing]).flagged);
+    let verdict = judge(model.as_ref(), state.as_mut(), 1, &[FieldValue::Missing, FieldValue::Number(1.0)]);
+    assert!(!verdict.flagged);
+    state.take(&Row { time: Timestamp::from_secs(2), values: &[] }, &mut Vec::new());
+    state.skip();
+    state.skip();
+    assert!(!state.judge(&[]).flagged, "nothing was taken");
+}
+
+#[test]
+fn rows_taken_ahead_are_judged_as_one_by_one() {
+    let model = model();
+    let (mut one, mut other) = (model.new_state(&fields(1)), model.new_state(&fields(1)));
+    let mut row = 0;
+    for batch in [1, 7, 64, 130, 40, 65] {
+        let values: Vec<FieldValue> = (row..row + batch).map(|row| FieldValue::Number(wave(row))).collect();
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        for (at, value) in (row..).zip(&values) {
+            other.take(&Row { time: Timestamp::from_secs(at * 60), values: std::slice::from_ref(value) }, &mut inputs);
+        }
+        model.forward(&inputs, values.len(), &mut outputs).unwrap();
+        for (at, (value, outputs)) in (row..).zip(values.iter().zip(outputs.chunks(OUTPUTS))) {
+            let single = judge(model.as_ref(), one.as_mut(), at, std::slice::from_ref(value));
+            assert_eq!(single, other.judge(outputs));
+        }
+        row += batch;
+    }
+}
+
+#[test]
+fn a_restored_state_goes_on_as_if_nothing_had_happened() {
+    let model = model();
+    let mut one = model.new_state(&fields(1));
+    for row in 0..333 {
+        judge(model.as_ref(), one.as_mut(), row, &[FieldValue::Number(wave(row))]);
+    }
+    let snapshot = one.snapshot();
+    assert!(snapshot.len() < 4_096, "{} bytes", snapshot.len());
+    let mut two = model.restore(&fields(1), &snapshot).unwrap();
+    for row in 333..600 {
+        let value = [FieldValue::Number(wave(row) + if row == 450 { 20.0 } else { 0.0 })];
+        assert_eq!(judge(model.as_ref(), one.as_mut(), row, &value), judge(model.as_ref(), two.as_mut(), row, &value));
+    }
+    assert!(model.restore(&fields(2), &snapshot).is_err());
+    assert!((0..snapshot.len()).step_by(97).all(|cut| model.restore(&fields(1), &snapshot[..cut]).is_err()));
+}
