@@ -9,7 +9,10 @@ use std::sync::Arc;
 use crate::ModelError;
 use crate::anomaly::forecaster::Forecaster;
 use crate::anomaly::robust_z::RobustZ;
+use crate::anomaly::sensor_check::SensorCheck;
 use crate::card::{self, Card};
+use crate::diagnosis::ecg::EcgRhythm;
+use crate::diagnosis::glucose_range::GlucoseRange;
 use crate::diagnosis::news2::News2;
 use crate::row_model::RowModel;
 
@@ -41,6 +44,24 @@ const TABLE: &[Entry] = &[
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
         build: |card, _| Ok(Arc::new(News2::new(&card))),
+    },
+    Entry {
+        name: "sensor-check",
+        card: include_str!("../weights/sensor-check/card.toml"),
+        weights: &[],
+        build: |card, _| Ok(Arc::new(SensorCheck::new(&card))),
+    },
+    Entry {
+        name: "glucose-range",
+        card: include_str!("../weights/glucose-range/card.toml"),
+        weights: &[],
+        build: |card, _| Ok(Arc::new(GlucoseRange::new(&card))),
+    },
+    Entry {
+        name: "ecg-rhythm",
+        card: include_str!("../weights/ecg-rhythm/card.toml"),
+        weights: &[],
+        build: |card, _| Ok(Arc::new(EcgRhythm::new(&card))),
     },
 ];
 

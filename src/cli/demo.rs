@@ -19,7 +19,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Simulated seconds in a real one.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 120.0)]
     speed: f64,
     /// Where the gateway keeps its data; a temporary folder, removed at the end, where none is named.
     #[arg(long)]

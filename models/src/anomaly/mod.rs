@@ -3,3 +3,4 @@
 pub mod forecaster;
 mod repeats;
 pub mod robust_z;
+pub mod sensor_check;

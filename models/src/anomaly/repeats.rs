@@ -3,10 +3,8 @@
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
-/// A value must be repeated this often, and four times as often as ever before, to be a flat line.
+/// A single value must be repeated this often, and four times as often as ever before, to be a flat line.
 pub(crate) const FLAT_AFTER: u32 = 30;
-/// A sensor must have changed this often before.
-const CHANGES: u32 = 40;
 
 /// Runs of one value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,8 +19,9 @@ pub(crate) struct Repeats {
 }
 
 impl Repeats {
-    /// Counts a value; true once in a run, where the run becomes a flat line.
-    pub(crate) fn count(&mut self, value: f64) -> bool {
+    /// Counts a value; true once in a run, where the run becomes a flat line: the value was repeated `least` times and
+    /// four times as often as ever before, after it had changed as many times as `least` and in most rows.
+    pub(crate) fn count(&mut self, value: f64, least: u32) -> bool {
         if self.rows > 0 && value == self.last {
             self.run = self.run.saturating_add(1);
         } else {
@@ -33,8 +32,8 @@ impl Repeats {
         self.last = value;
         self.rows = self.rows.saturating_add(1);
         let before = self.rows.saturating_sub(self.run);
-        let has_varied = self.changes >= CHANGES && 2 * u64::from(self.changes) > u64::from(before);
-        has_varied && self.run == FLAT_AFTER.max(self.longest.saturating_mul(4))
+        let has_varied = self.changes >= least && 2 * u64::from(self.changes) > u64::from(before);
+        has_varied && self.run == least.max(self.longest.saturating_mul(4))
     }
 
     /// Appends itself to a snapshot.
@@ -61,7 +60,12 @@ mod tests {
 
     fn flats(values: impl IntoIterator<Item = f64>) -> Vec<usize> {
         let mut repeats = Repeats::default();
-        values.into_iter().enumerate().filter(|(_, value)| repeats.count(*value)).map(|(row, _)| row).collect()
+        values
+            .into_iter()
+            .enumerate()
+            .filter(|(_, value)| repeats.count(*value, FLAT_AFTER))
+            .map(|(row, _)| row)
+            .collect()
     }
 
     #[test]

@@ -1,3 +1,5 @@
 //! Decision support for patients. What is here suggests; it never diagnoses.
 
+pub mod ecg;
+pub mod glucose_range;
 pub mod news2;

@@ -1,8 +1,8 @@
 //! What a stream's field looked like some rows ago: the network's inputs, bounded and scale-free.
 //!
 //! Kept of the past, as differences to the first value:
-//! - the last [`GAP`] rows, waiting: the forecast of a row is made from rows at least that much older, so an anomaly that lasts
-//!   cannot become its own excuse;
+//! - the last [`GAP`] rows, waiting (of a young stream the later half): the forecast of a row is made from older rows alone, so
+//!   an anomaly that lasts cannot become its own excuse;
 //! - level `L` and scale `S`: exponential means of the value and of its distance to `L` over [`MEMORY`] rows;
 //! - exponential means of the value over 1, 2, 4 … 256 rows;
 //! - a daily and a weekly profile: what the value was at this time on earlier days and weeks. A bin learns when its pass is over
@@ -15,7 +15,7 @@ use nearside_schemas::Timestamp;
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
-/// Rows between a forecast and the newest row it is made from.
+/// Rows between a forecast and the newest row it is made from; half of the rows there are until there are twice as many.
 pub const GAP: usize = 24;
 /// Rows over which level and scale are averaged.
 pub const MEMORY: f64 = 256.0;
@@ -97,7 +97,7 @@ impl History {
 
     /// Rows that the forecast is made from.
     fn learnt(&self) -> u32 {
-        self.rows.saturating_sub(GAP as u32)
+        self.rows - (self.rows / 2).min(GAP as u32)
     }
 
     /// Level and scale of the past. The scale is at least a thousandth of the level: finer is the sensor's last digit.
@@ -106,7 +106,7 @@ impl History {
         Norm { level: self.level, scale: self.spread.max(least) }
     }
 
-    /// Appends the [`INPUTS`] of the row at `time`, from rows at least [`GAP`] rows older.
+    /// Appends the [`INPUTS`] of the row at `time`, from the rows that have waited.
     pub fn write_inputs(&self, time: Timestamp, norm: Norm, inputs: &mut Vec<f32>) {
         let mut put = |z: f64| {
             let z = z.clamp(-MOST_Z, MOST_Z) as f32;
@@ -128,18 +128,21 @@ impl History {
         put((f64::from(self.learnt()) / 128.0).min(1.0));
     }
 
-    /// Takes a row in; it becomes part of the forecasts [`GAP`] rows later.
+    /// Takes a row in; it becomes part of the forecasts when it has waited.
     pub fn learn(&mut self, time: Timestamp, value: f64) {
         if self.rows == 0 {
             self.origin = value;
         }
         let value = self.relative(value);
-        let slot = self.rows as usize % GAP;
-        let (old_time, old) = self.waiting[slot];
-        self.waiting[slot] = (time.as_micros(), value as f32);
+        let before = self.learnt();
+        let oldest = self.waiting[before as usize % GAP];
+        let newest = (time.as_micros(), value as f32);
+        let is_first = self.rows == 0;
+        self.waiting[self.rows as usize % GAP] = newest;
         self.rows = if self.rows < u32::MAX - GAP as u32 { self.rows + 1 } else { self.rows + 1 - GAP as u32 };
-        if self.learnt() > 0 {
-            self.absorb(Timestamp::from_micros(old_time), f64::from(old));
+        if self.learnt() != before {
+            let (time, value) = if is_first { newest } else { oldest };
+            self.absorb(Timestamp::from_micros(time), f64::from(value));
         }
     }
 

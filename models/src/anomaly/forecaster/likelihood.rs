@@ -6,6 +6,9 @@
 //! four at once. The idea of judging errors by their own recent distribution is that of Ahmad, Lavin, Purdy & Agha, "Unsupervised
 //! real-time anomaly detection for streaming data", Neurocomputing 262 (2017).
 //!
+//! False alarms are felt by the day, not by the row: evidence of a stream with a row every 5 minutes counts in full, that of a
+//! faster one less (the [`Pace`]'s discount).
+//!
 //! An alarm is raised once: the [`Hold`] keeps quiet until [`HOLD`] rows have passed without evidence, unless it gets ten
 //! times rarer.
 
@@ -13,7 +16,9 @@ use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
 /// Rows of a field before its errors are judged.
-pub const WARM_UP: u32 = 40;
+pub const WARM_UP: u32 = 24;
+/// The first forecasts are made from next to nothing: their errors say nothing of the stream.
+const BLIND: u32 = 8;
 /// A measure's evidence is no larger.
 pub const MOST_EVIDENCE: f64 = 6.0;
 /// Rows without evidence after which an alarm is over.
@@ -23,6 +28,14 @@ pub const ESCALATION: f64 = 1.0;
 
 /// Evidence from a past of this many rows counts half.
 const YOUNG: u32 = 20;
+
+/// Seconds between rows from which on evidence counts in full.
+const SLOW: f64 = 300.0;
+/// What evidence loses for each tenfold that rows come faster, and at most.
+const PER_TENFOLD: f64 = 0.6;
+const MOST_DISCOUNT: f64 = 1.5;
+/// Rows that the pace is averaged over.
+const PACE_ROWS: f64 = 64.0;
 
 /// Errors that are kept.
 const ERRORS: usize = 16;
@@ -201,7 +214,9 @@ impl Errors {
             if is_warm {
                 *evidence = sketch.evidence(measure).clamp(0.0, MOST_EVIDENCE);
             }
-            sketch.learn(measure);
+            if self.rows > BLIND {
+                sketch.learn(measure);
+            }
         }
         // A short past knows little of its tails.
         let trust = f64::from(self.rows) / f64::from(self.rows + YOUNG);
@@ -239,6 +254,43 @@ impl Errors {
         errors.long = Sketch::read(reader)?;
         errors.unsteady = Sketch::read(reader)?;
         Ok(errors)
+    }
+}
+
+/// How fast rows come: a mean of their intervals in event time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    last: i64,
+    rows: u32,
+    interval: f64,
+}
+
+impl Pace {
+    /// Takes a row's time in microseconds and gives what evidence is discounted by: a share of the tenfolds by which the
+    /// stream is faster than a row every 5 minutes.
+    pub fn discount(&mut self, micros: i64) -> f64 {
+        let interval = micros.saturating_sub(self.last) as f64 / 1e6;
+        self.last = micros;
+        if self.rows > 0 && interval >= 0.0 {
+            let rate = (1.0 / f64::from(self.rows)).max(1.0 / PACE_ROWS);
+            // A pause is no pace.
+            let most = if self.rows > 1 { (10.0 * self.interval).max(1e-3) } else { SLOW };
+            self.interval += rate * (interval.min(most) - self.interval);
+        }
+        self.rows = self.rows.saturating_add(1);
+        (PER_TENFOLD * (SLOW / self.interval.max(1e-3)).log10()).clamp(0.0, MOST_DISCOUNT)
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.i64(self.last);
+        writer.u32(self.rows);
+        writer.f64(self.interval);
+    }
+
+    /// Reads itself back.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        Ok(Self { last: reader.i64()?, rows: reader.u32()?, interval: reader.f64()?.max(0.0) })
     }
 }
 
@@ -313,6 +365,22 @@ mod tests {
             (0..8_000).for_each(|value| sketch.learn(scale * (f64::from(value % 10) + 1.0)));
             assert!((sketch.evidence(8.5 * scale) - 0.5).abs() < 0.3, "{}", sketch.evidence(8.5 * scale));
         }
+    }
+
+    #[test]
+    fn a_faster_stream_needs_more_evidence() {
+        let after = |millis: i64| {
+            let mut pace = Pace::default();
+            (0..50).map(|row| pace.discount(row * millis * 1_000)).last().unwrap()
+        };
+        assert_eq!((after(3_600_000), after(300_000)), (0.0, 0.0));
+        assert!((after(30_000) - PER_TENFOLD).abs() < 1e-9);
+        assert_eq!(after(4), MOST_DISCOUNT);
+        let mut paused = Pace::default();
+        (0..200).for_each(|row| {
+            paused.discount(row * 30_000_000);
+        });
+        assert!(paused.discount(86_400_000_000) > 0.8 * PER_TENFOLD);
     }
 
     #[test]

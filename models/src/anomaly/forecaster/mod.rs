@@ -5,9 +5,9 @@
 //! 2. [`network`] (Candle) gives five quantiles of the value; the middle one is the forecast, the others the band that is shown.
 //! 3. [`likelihood`] judges the errors by the stream's own and raises one alarm an incident.
 //!
-//! Score: `1 − 2^(−evidence/2)`, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
+//! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
-//! last 16 are off to one side), `unsteady` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
+//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
 
 pub mod history;
 pub mod likelihood;
@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
 
 use self::history::{History, INPUTS, Norm};
-use self::likelihood::{Errors, Evidence, Hold};
+use self::likelihood::{Errors, Evidence, Hold, Pace};
 use self::network::{Network, OUTPUTS};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
@@ -91,6 +91,7 @@ impl RowModel for Forecaster {
             field.errors = Errors::read(&mut reader)?;
             field.hold = Hold::read(&mut reader)?;
             field.repeats = Repeats::read(&mut reader)?;
+            field.pace = Pace::read(&mut reader)?;
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -109,6 +110,7 @@ struct Field {
     errors: Errors,
     hold: Hold,
     repeats: Repeats,
+    pace: Pace,
 }
 
 /// A value that waits for its forecast.
@@ -118,6 +120,8 @@ struct Taken {
     relative: f64,
     norm: Norm,
     is_flat: bool,
+    /// What evidence loses because rows come fast.
+    discount: f64,
 }
 
 struct ForecasterState {
@@ -137,9 +141,10 @@ impl RowState for ForecasterState {
                 field.history.write_inputs(row.time, norm, inputs);
                 count += 1;
                 let relative = field.history.relative(value);
-                let is_flat = field.repeats.count(value);
+                let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
-                Taken { value, relative, norm, is_flat }
+                let discount = field.pace.discount(row.time.as_micros());
+                Taken { value, relative, norm, is_flat, discount }
             }));
         }
         count
@@ -155,7 +160,7 @@ impl RowState for ForecasterState {
             let Some(quantiles) = outputs.next() else { continue };
             let judged = field.judge(&taken, quantiles, least);
             let held = HELD * self.threshold;
-            let score = match (judged.label, score(judged.evidence.mean)) {
+            let score = match (judged.label, score(judged.strength)) {
                 (Some(_), score) => score.max(self.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -184,6 +189,7 @@ impl RowState for ForecasterState {
             field.errors.write(&mut writer);
             field.hold.write(&mut writer);
             field.repeats.write(&mut writer);
+            field.pace.write(&mut writer);
         }
         writer.finish()
     }
@@ -192,7 +198,7 @@ impl RowState for ForecasterState {
 const SPIKE: &str = "spike";
 const DROP: &str = "drop";
 const LEVEL_SHIFT: &str = "level_shift";
-const UNSTEADY: &str = "unsteady";
+const CHANGED_VARIANCE: &str = "changed_variance";
 const FLAT_LINE: &str = "flat_line";
 
 /// 0 to 1, monotone in the evidence.
@@ -211,13 +217,23 @@ struct Judged {
     expected: f64,
     band: (f64, f64),
     evidence: Evidence,
+    /// The mean evidence less the discount.
+    strength: f64,
     label: Option<&'static str>,
 }
 
 impl Field {
     fn new(column: usize, name: FieldName) -> Self {
         let (history, errors) = (History::default(), Errors::default());
-        Self { column, name, history, errors, hold: Hold::default(), repeats: Repeats::default() }
+        Self {
+            column,
+            name,
+            history,
+            errors,
+            hold: Hold::default(),
+            repeats: Repeats::default(),
+            pace: Pace::default(),
+        }
     }
 
     fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
@@ -225,13 +241,21 @@ impl Field {
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
         let evidence = self.errors.judge(error);
-        let raises = self.hold.raises(evidence.mean, least);
+        let strength = (evidence.mean - taken.discount).max(0.0);
+        let raises = self.hold.raises(strength, least);
         let label = match raises {
             true => Some(self.label(&evidence, error)),
             false => taken.is_flat.then_some(FLAT_LINE),
         };
         let origin = self.history.origin();
-        Judged { value: taken.value, expected: origin + middle, band: (origin + low, origin + high), evidence, label }
+        Judged {
+            value: taken.value,
+            expected: origin + middle,
+            band: (origin + low, origin + high),
+            evidence,
+            strength,
+            label,
+        }
     }
 
     fn label(&self, evidence: &Evidence, error: f64) -> &'static str {
@@ -241,7 +265,7 @@ impl Field {
         } else if evidence.long == most || evidence.short == most {
             LEVEL_SHIFT
         } else {
-            UNSTEADY
+            CHANGED_VARIANCE
         }
     }
 }
@@ -266,7 +290,7 @@ impl ForecasterState {
         let text = match first.label {
             Some(FLAT_LINE) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
             Some(LEVEL_SHIFT) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
-            Some(UNSTEADY) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
+            Some(CHANGED_VARIANCE) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
             _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
         };
         Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }

@@ -1,0 +1,207 @@
+//! Glucose outside the ranges of the international consensus (Battelino et al., Diabetes Care 42(8), 2019).
+//!
+//! Level 1 low: below 70 mg/dL; level 2 low: below 54; level 2 high: above 250. The field is found by its unit, `mg/dL` or
+//! `mmol/L`. Every value outside is flagged, so each window that has one has its finding. A value that no living patient
+//! has is a fault of the sensor and passed over.
+//!
+//! Score: 0.5 at 70 and at 250 mg/dL, 0.75 at 54, towards 0 within and towards 1 outside.
+
+use std::collections::VecDeque;
+
+use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
+
+use crate::ModelError;
+use crate::card::Card;
+use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
+use crate::snapshot::{Reader, Writer};
+
+/// Below is low, in mg/dL.
+pub const LOW: f64 = 70.0;
+/// Below is very low, in mg/dL.
+pub const VERY_LOW: f64 = 54.0;
+/// Above is very high, in mg/dL.
+pub const VERY_HIGH: f64 = 250.0;
+
+/// mg/dL in a mmol/L: glucose has 180.16 g/mol.
+const MG_DL_PER_MMOL_L: f64 = 18.016;
+/// What sensors can show and patients can have, in mg/dL.
+const PLAUSIBLE: std::ops::RangeInclusive<f64> = 10.0..=1_000.0;
+/// mg/dL above [`VERY_HIGH`] where the score is 0.75.
+const HIGH_STEP: f64 = 70.0;
+const VERSION: u8 = 1;
+
+/// The ranges as a row model.
+pub struct GlucoseRange {
+    reference: ModelRef,
+    threshold: f64,
+}
+
+impl GlucoseRange {
+    /// With the version and threshold of the card.
+    pub fn new(card: &Card) -> Self {
+        Self { reference: card.reference(), threshold: card.threshold }
+    }
+}
+
+/// The field that is glucose.
+#[derive(Clone)]
+struct Sensor {
+    column: usize,
+    name: FieldName,
+    unit: String,
+    /// mg/dL in one of its units.
+    mg_dl: f64,
+}
+
+impl Sensor {
+    fn of(fields: &[FieldSpec]) -> Option<Self> {
+        let mg_dl = |field: &FieldSpec| match (field.kind, field.unit.as_deref()?) {
+            (FieldKind::Number, "mg/dL") => Some(1.0),
+            (FieldKind::Number, "mmol/L") => Some(MG_DL_PER_MMOL_L),
+            _ => None,
+        };
+        fields.iter().enumerate().find_map(|(column, field)| {
+            let unit = field.unit.clone().unwrap_or_default();
+            Some(Self { column, name: field.name.clone(), unit, mg_dl: mg_dl(field)? })
+        })
+    }
+}
+
+impl RowModel for GlucoseRange {
+    fn reference(&self) -> &ModelRef {
+        &self.reference
+    }
+
+    fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
+        if Sensor::of(fields).is_some() {
+            return Ok(());
+        }
+        let why = String::from("it needs a numeric field with unit = \"mg/dL\" or \"mmol/L\"");
+        Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
+    }
+
+    fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {
+        let sensor = Sensor::of(fields);
+        Box::new(GlucoseState { sensor, threshold: self.threshold, pending: VecDeque::new() })
+    }
+
+    fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
+        Reader::new(self.reference.name.as_str(), VERSION, snapshot)?.finish()?;
+        Ok(self.new_state(fields))
+    }
+}
+
+/// Where a value lies outside, worst first.
+fn class(mg_dl: f64) -> Option<(&'static str, Severity, &'static str)> {
+    match mg_dl {
+        value if value < VERY_LOW => Some(("glucose_very_low", Severity::Critical, "below 54 mg/dL")),
+        value if value < LOW => Some(("glucose_low", Severity::Warning, "below 70 mg/dL")),
+        value if value > VERY_HIGH => Some(("glucose_very_high", Severity::Warning, "above 250 mg/dL")),
+        _ => None,
+    }
+}
+
+/// 0 to 1: the larger of two logistic curves, one for either side.
+fn score(mg_dl: f64) -> f64 {
+    let logistic = |beyond: f64, step: f64| 1.0 / (1.0 + (-beyond * 3.0_f64.ln() / step).exp());
+    logistic(LOW - mg_dl, LOW - VERY_LOW).max(logistic(mg_dl - VERY_HIGH, HIGH_STEP))
+}
+
+/// Values that wait for their turn; nothing is remembered.
+struct GlucoseState {
+    sensor: Option<Sensor>,
+    threshold: f64,
+    pending: VecDeque<Option<f64>>,
+}
+
+impl RowState for GlucoseState {
+    fn take(&mut self, row: &Row<'_>, _inputs: &mut Vec<f32>) -> usize {
+        let value = self.sensor.as_ref().and_then(|sensor| row.values.get(sensor.column)).and_then(FieldValue::number);
+        self.pending.push_back(value);
+        0
+    }
+
+    fn judge(&mut self, _outputs: &[f32]) -> RowVerdict {
+        let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
+        let (Some(Some(value)), Some(sensor)) = (self.pending.pop_front(), &self.sensor) else { return verdict };
+        let mg_dl = value * sensor.mg_dl;
+        if !PLAUSIBLE.contains(&mg_dl) {
+            return verdict;
+        }
+        verdict.score = score(mg_dl);
+        let Some((label, severity, limit)) = class(mg_dl).filter(|_| verdict.score >= self.threshold) else {
+            return verdict;
+        };
+        verdict.flagged = true;
+        verdict.sightings.push(Sighting {
+            label,
+            severity,
+            score: verdict.score,
+            contributions: vec![Contribution {
+                field: sensor.name.clone(),
+                seen: value,
+                expected: None,
+                band: Some((LOW / sensor.mg_dl, VERY_HIGH / sensor.mg_dl)),
+                share: 1.0,
+                note: None,
+            }],
+            text: format!("Glucose is {value:.1} {}, {limit}: suggests a look at the patient.", sensor.unit),
+        });
+        verdict
+    }
+
+    fn skip(&mut self) {
+        self.pending.pop_front();
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        Writer::new(VERSION).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearside_schemas::{FieldPolicy, Timestamp};
+
+    use super::*;
+    use crate::catalog;
+
+    fn field(unit: &str) -> Vec<FieldSpec> {
+        let name = FieldName::new("sugar").unwrap();
+        vec![FieldSpec { name, kind: FieldKind::Number, unit: Some(unit.to_owned()), policy: FieldPolicy::Clear }]
+    }
+
+    fn label(unit: &str, value: f64) -> Option<&'static str> {
+        let mut state = catalog::load("glucose-range", None).unwrap().new_state(&field(unit));
+        state.take(&Row { time: Timestamp::from_secs(0), values: &[FieldValue::Number(value)] }, &mut Vec::new());
+        let verdict = state.judge(&[]);
+        assert_eq!(verdict.flagged, verdict.score >= verdict.threshold, "{value}");
+        verdict.sightings.first().map(|sighting| sighting.label)
+    }
+
+    #[test]
+    fn the_limits_are_those_of_the_consensus() {
+        for (value, expected) in [
+            (53.9, Some("glucose_very_low")),
+            (54.0, Some("glucose_low")),
+            (69.9, Some("glucose_low")),
+            (70.1, None),
+            (120.0, None),
+            (249.9, None),
+            (250.1, Some("glucose_very_high")),
+            (0.0, None),
+            (5_000.0, None),
+        ] {
+            assert_eq!(label("mg/dL", value), expected, "{value}");
+        }
+        assert_eq!(label("mmol/L", 3.8), Some("glucose_low"));
+        assert_eq!(label("mmol/L", 4.0), None);
+    }
+
+    #[test]
+    fn a_field_of_another_unit_is_refused() {
+        let model = catalog::load("glucose-range", None).unwrap();
+        assert!(model.accepts(&field("mmol/L")).is_ok());
+        assert!(matches!(model.accepts(&field("km/h")), Err(ModelError::Unfit { .. })));
+    }
+}
