@@ -4,6 +4,7 @@
 //! wait before anything was acknowledged and no other stream waits for it for ever.
 //! Never: credit is lost; an [`Admission`] gives back what it took when it is dropped, whatever happened to the readings.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,6 +22,8 @@ pub struct ShardCredit {
     used: AtomicUsize,
     streams: Vec<AtomicUsize>,
     freed: Notify,
+    /// Who waits for `freed`: telling nobody costs a lock each time.
+    waiting: AtomicUsize,
     gauge: Gauge,
 }
 
@@ -40,6 +43,7 @@ impl ShardCredit {
             used: AtomicUsize::new(0),
             streams: (0..STREAM_BUCKETS).map(|_| AtomicUsize::new(0)).collect(),
             freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             gauge,
         })
     }
@@ -60,9 +64,11 @@ impl ShardCredit {
 
     /// Waits for credit.
     pub async fn admit(self: &Arc<Self>, stream: &StreamId, readings: usize) -> Admission {
+        let _waits = Waits::new(self);
         loop {
             // Registered before the try: what is freed between the two is not missed.
-            let freed = self.freed.notified();
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
             if let Some(admission) = self.try_admit(stream, readings) {
                 return admission;
             }
@@ -81,16 +87,35 @@ impl ShardCredit {
     }
 }
 
+/// Someone who waits for credit, until dropped.
+struct Waits<'a>(&'a ShardCredit);
+
+impl<'a> Waits<'a> {
+    fn new(credit: &'a ShardCredit) -> Self {
+        credit.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(credit)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.credit.used.fetch_sub(self.readings, Ordering::AcqRel);
-        self.credit.streams[self.bucket].fetch_sub(self.readings, Ordering::AcqRel);
-        self.credit.freed.notify_waiters();
+        // In one order with `Waits`: either this sees who waits, or they see what it freed.
+        self.credit.used.fetch_sub(self.readings, Ordering::SeqCst);
+        self.credit.streams[self.bucket].fetch_sub(self.readings, Ordering::SeqCst);
+        if self.credit.waiting.load(Ordering::SeqCst) > 0 {
+            self.credit.freed.notify_waiters();
+        }
     }
 }
 
 fn take(used: &AtomicUsize, want: usize, bound: usize) -> bool {
-    used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
         (now == 0 || now + want <= bound).then_some(now + want)
     })
     .is_ok()

@@ -15,7 +15,7 @@ use nearside_journal::{CommitOutcome, JournalHandle, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, BoxFuture, Durability, Intake, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey,
-    SetAsideReason, StreamId, Timestamp, Topic,
+    SetAsideReason, StreamId, StreamMap, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::RwLock;
@@ -68,7 +68,7 @@ pub struct Ingest {
     outlet: Arc<Outlet>,
     stream_secret: SecretKey,
     topics: RwLock<HashMap<Topic, Route>>,
-    streams: RwLock<HashMap<StreamId, Arc<StreamRef>>>,
+    streams: RwLock<StreamMap<Arc<StreamRef>>>,
     stream_count: AtomicUsize,
     max_streams: usize,
     draining: AtomicBool,

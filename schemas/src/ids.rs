@@ -104,8 +104,38 @@ name_type!(
 ///
 /// The key itself (a patient, a licence plate) never leaves the stream's actor; ids, metric labels, log
 /// lines and outbox keys hold this instead (promise I2). 128 bits, printed as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId([u8; 16]);
+
+/// An id is a keyed hash already; the half that [`StreamId::bucket`] does not use is enough for a table.
+impl std::hash::Hash for StreamId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.half(8));
+    }
+}
+
+/// Hashes a [`StreamId`] to its own bits: nobody outside can choose them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamIdHasher(u64);
+
+impl std::hash::Hasher for StreamIdHasher {
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map by stream.
+pub type StreamMap<T> = std::collections::HashMap<StreamId, T, std::hash::BuildHasherDefault<StreamIdHasher>>;
 
 impl StreamId {
     /// Derives the id of the stream of `definition` whose key parts are `key`, in the order the
@@ -137,9 +167,14 @@ impl StreamId {
     /// A number spread evenly over `0..buckets`, the same for the same id in every run.
     /// `buckets` of 0 counts as 1.
     pub fn bucket(&self, buckets: usize) -> usize {
-        let mut low = [0; 8];
-        low.copy_from_slice(&self.0[..8]);
-        (u64::from_le_bytes(low) % buckets.max(1) as u64) as usize
+        (self.half(0) % buckets.max(1) as u64) as usize
+    }
+
+    /// Eight of its bytes.
+    fn half(&self, from: usize) -> u64 {
+        let mut half = [0; 8];
+        half.copy_from_slice(&self.0[from..from + 8]);
+        u64::from_le_bytes(half)
     }
 }
 

@@ -27,7 +27,7 @@ mod window;
 pub use command::Command;
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
-    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamName,
+    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher, StreamMap, StreamName,
     WindowDefinition, WindowId,
 };
 pub use personal::Personal;

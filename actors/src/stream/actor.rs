@@ -79,7 +79,8 @@ impl StreamActor {
 
     /// Hands on what the component gave back, and asks for the next tick.
     fn flush(&mut self, admission: Option<Admission>, ctx: &Context<Self>) {
-        let admission = admission.map(Arc::new);
+        // Without a request the readings are judged: their credit is given back here.
+        let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in self.outputs.requests.drain(..) {
             let job = Job {
                 model: request.model,

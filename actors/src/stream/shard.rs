@@ -5,14 +5,14 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use nearside_schemas::{KeyValues, SetAsideReason, StreamId, Timestamp};
+use nearside_schemas::{KeyValues, SetAsideReason, StreamId, StreamMap, Timestamp};
 
 use super::actor::{DrainStream, StreamActor, Tick, Work};
 use super::component::{Outputs, StreamComponent};
@@ -94,8 +94,8 @@ pub struct ShardSetup {
 /// What the shard and its streams share; all on one thread.
 pub(super) struct ShardState {
     setup: ShardSetup,
-    streams: RefCell<HashMap<StreamId, Addr<StreamActor>>>,
-    resting: RefCell<HashMap<StreamId, Vec<Vec<u8>>>>,
+    streams: RefCell<StreamMap<Addr<StreamActor>>>,
+    resting: RefCell<StreamMap<Vec<Vec<u8>>>>,
     wake: RefCell<BinaryHeap<Reverse<Wake>>>,
 }
 

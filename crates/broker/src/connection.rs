@@ -1,8 +1,9 @@
 //! One connection: a task that reads and one that writes, around any byte stream.
 //!
-//! The reader takes as many packets as one read brought, hands their publishes to the intake as one batch and waits for credit. The
-//! answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch into one buffer,
-//! which the writer sends with one write.
+//! The reader takes as many packets as one read brought, hands their publishes to the intake as one batch and waits for the
+//! answer before it reads again: what arrives meanwhile is one read and one batch, so the busier a client, the less each of its
+//! messages costs. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
+//! into one buffer, which the writer sends with one write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nearside_schemas::{Answer, ClientId, Durability, PacketId, Publish, QoS, RefusalReason, Topic};
+use nearside_schemas::{Answer, ClientId, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -19,8 +20,8 @@ use crate::front_door::Shared;
 use crate::packet::{self, Accepted, AckKind, Connect, Incoming, Packet, Reason, Subscription, Version, Will};
 use crate::session::Session;
 
-/// Bytes asked of the socket at a time.
-const READ: usize = 64 << 10;
+/// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
+const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
 /// Bytes of one write.
 const WRITE: usize = 64 << 10;
 /// Topics that a connection remembers, so that each is checked and allocated once.
@@ -33,7 +34,21 @@ enum Write {
     Close,
 }
 
-/// Unanswered publishes of a connection.
+/// How many bytes the next read asks for.
+struct ReadSize(usize);
+
+impl ReadSize {
+    fn follow(&mut self, read: usize) {
+        self.0 = match read {
+            full if full >= self.0 => self.0 * 4,
+            few if few < self.0 / 8 => self.0 / 2,
+            _ => self.0,
+        }
+        .clamp(*READ.start(), *READ.end());
+    }
+}
+
+/// Unanswered publishes of a connection; a batch that needs no acknowledgement counts as one.
 #[derive(Default)]
 struct Unanswered {
     count: AtomicUsize,
@@ -57,10 +72,19 @@ impl Unanswered {
     }
 }
 
+/// Publishes that wait for their answer; however the answer ends, even dropped uncalled, they wait no longer.
+struct Settles(Arc<Unanswered>, usize);
+
+impl Drop for Settles {
+    fn drop(&mut self) {
+        self.0.settle(self.1);
+    }
+}
+
 /// Serves one connection to its end.
 pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Send + 'static, shared: Arc<Shared>) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut buffer = BytesMut::with_capacity(READ);
+    let mut buffer = BytesMut::with_capacity(*READ.start());
     let handshake = timeout(shared.config.handshake_timeout.get(), read_connect(&mut reader, &mut buffer, &shared));
     let connect = match handshake.await {
         Ok(Ok(connect)) => connect,
@@ -195,11 +219,13 @@ impl Connection {
             if secs == 0 { Duration::from_secs(86_400 * 365) } else { Duration::from_millis(u64::from(secs) * 1_500) };
         let mut stopping = self.shared.stopping.clone();
         let kicked = self.kicked.clone();
+        let mut size = ReadSize(*READ.start());
         loop {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
-            buffer.reserve(READ);
+            self.unanswered.below(1).await;
+            buffer.reserve(size.0);
             let read = tokio::select! {
                 read = timeout(patience, reader.read_buf(buffer)) => read,
                 () = kicked.notified() => return End::Kick(Reason::TakenOver),
@@ -208,6 +234,7 @@ impl Connection {
             match read {
                 Ok(Ok(0) | Err(_)) => return End::Gone,
                 Ok(Ok(n)) => {
+                    size.follow(n);
                     self.shared.metrics.bytes.inc_by(n as u64);
                 }
                 Err(_) => return End::Kick(Reason::KeepAlive),
@@ -221,6 +248,8 @@ impl Connection {
         let bound = usize::from(self.shared.config.receive_maximum);
         let mut batch = Vec::new();
         let mut acks = Vec::new();
+        // What one read brought was received at one time.
+        let received = self.shared.clock.now();
         loop {
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
@@ -228,7 +257,7 @@ impl Connection {
                 Err(reason) => Err(reason),
             };
             let taken = match packet {
-                Ok(Packet::Publish(publish)) => self.take_publish(publish, &mut batch, &mut acks),
+                Ok(Packet::Publish(publish)) => self.take_publish(publish, received, &mut batch, &mut acks),
                 Ok(other) => {
                     self.submit(&mut batch, &mut acks).await;
                     self.handle(other).await?;
@@ -252,6 +281,7 @@ impl Connection {
     fn take_publish(
         &mut self,
         incoming: Incoming,
+        received: Timestamp,
         batch: &mut Vec<Publish>,
         acks: &mut Vec<(AckKind, PacketId)>,
     ) -> Result<(), Reason> {
@@ -278,7 +308,7 @@ impl Connection {
             qos: incoming.qos,
             packet_id: incoming.packet_id,
             retain: incoming.retain,
-            received: self.shared.clock.now(),
+            received,
         });
         Ok(())
     }
@@ -309,13 +339,13 @@ impl Connection {
         let (batch, acks) = (std::mem::take(batch), std::mem::take(acks));
         let bound = usize::from(self.shared.config.receive_maximum);
         self.unanswered.below(bound).await;
-        self.unanswered.count.fetch_add(acks.len(), Ordering::AcqRel);
         // QoS 0 goes to subscribers at once; the rest when it is durable.
         let mut later = Vec::new();
+        let has_subscribers = !self.shared.index.read().is_empty();
         for publish in &batch {
             if publish.qos == QoS::AtMostOnce {
                 self.shared.route(&publish.topic, &publish.payload, publish.qos, publish.retain, self.session.number);
-            } else if publish.retain || !self.shared.index.read().is_empty() {
+            } else if publish.retain || has_subscribers {
                 later.push((publish.topic.clone(), publish.payload.clone(), publish.qos, publish.retain));
             }
         }
@@ -327,9 +357,13 @@ impl Connection {
     }
 
     fn answer(&self, acks: Vec<(AckKind, PacketId)>, later: Vec<(Topic, Bytes, QoS, bool)>) -> Answer {
-        let (writer, unanswered, shared) = (self.writer.clone(), self.unanswered.clone(), self.shared.clone());
+        let (writer, shared) = (self.writer.clone(), self.shared.clone());
         let (version, number) = (self.session.version, self.session.number);
+        let waits_for = acks.len().max(1);
+        self.unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
+        let settles = Settles(self.unanswered.clone(), waits_for);
         Box::new(move |durability| {
+            let _settles = settles;
             let mut out = Vec::with_capacity(acks.len() * 4);
             match durability {
                 Durability::Durable => {
@@ -354,7 +388,6 @@ impl Connection {
                     shared.route(&topic, &payload, qos, retain, number);
                 }
             }
-            unanswered.settle(acks.len());
         })
     }
 

@@ -110,9 +110,15 @@ impl Reader {
             let kind = if bytes.len() < SEGMENT_HEADER { DamageKind::TornTail } else { DamageKind::Segment };
             return self.damage(name, 0, kind);
         };
+        if self.next.is_some_and(|next| next < header.first) {
+            self.damage(name, 0, DamageKind::Gap);
+        }
+        self.next = Some(header.first);
         let cipher = SegmentCipher::new(self.keys.as_ref(), &header.id);
+        // Zeros ahead of what was written.
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let mut offset = SEGMENT_HEADER;
-        while offset < bytes.len() {
+        while offset < end {
             match open_frame(&cipher, &bytes, offset) {
                 Some((frame, plain, end)) => {
                     self.take_frame(name, offset, frame, Bytes::from(plain));
@@ -122,10 +128,17 @@ impl Reader {
                     let next = next_frame(&cipher, &bytes, offset + 1);
                     let kind = if next.is_some() { DamageKind::Frame } else { DamageKind::TornTail };
                     self.damage(name, offset, kind);
+                    if next.is_none() {
+                        // Numbers that may have been lost here are not given again; that they are missing is said.
+                        self.next = None;
+                        return;
+                    }
                     offset = next.unwrap_or(bytes.len());
                 }
             }
         }
+        // A segment takes the number it is named by, even if nothing was written to it.
+        self.next = self.next.max(Some(Lsn(header.first.0 + 1)));
     }
 
     fn take_frame(&mut self, name: &str, offset: usize, frame: FrameHeader, mut plain: Bytes) {

@@ -1,7 +1,11 @@
 //! The disk as a port, so that tests can make it fail.
+//!
+//! A segment is filled with zeros ahead of what is written: syncing bytes inside a file costs a small part of syncing a file that
+//! grows, whose size and blocks must reach the file system's own log each time. What is left over is cut when the segment is
+//! closed; after a crash the zeros stay and read as the end.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// A segment that is being written.
@@ -47,18 +51,47 @@ impl DirectoryStorage {
     }
 }
 
+/// Bytes that are filled with zeros at a time.
+const AHEAD: usize = 1 << 20;
+
 struct DirectoryFile {
     file: File,
     fsync: bool,
+    /// Bytes written; the file's cursor is there.
+    written: u64,
+    /// Bytes of the file, zeros ahead of `written` among them.
+    filled: u64,
+}
+
+impl DirectoryFile {
+    fn fill(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.filled))?;
+        self.file.write_all(&[0; AHEAD])?;
+        self.filled += AHEAD as u64;
+        self.file.seek(SeekFrom::Start(self.written)).map(drop)
+    }
 }
 
 impl SegmentFile for DirectoryFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        let end = self.written + bytes.len() as u64;
+        while self.fsync && self.filled < end {
+            self.fill()?;
+        }
+        self.file.write_all(bytes)?;
+        self.written = end;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         if self.fsync { self.file.sync_data() } else { Ok(()) }
+    }
+}
+
+impl Drop for DirectoryFile {
+    fn drop(&mut self) {
+        // Zeros that stay are only room; the next start reads them as the end.
+        let _ = self.file.set_len(self.written);
     }
 }
 
@@ -83,7 +116,7 @@ impl Storage for DirectoryStorage {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(self.folder.join(name))?;
         self.sync_folder()?;
-        Ok(Box::new(DirectoryFile { file, fsync: self.fsync }))
+        Ok(Box::new(DirectoryFile { file, fsync: self.fsync, written: 0, filled: 0 }))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {

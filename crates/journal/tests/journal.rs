@@ -276,3 +276,45 @@ proptest! {
         prop_assert!(report.damage.iter().any(|damage| damage.segment == name));
     }
 }
+
+#[test]
+fn a_journal_that_was_opened_and_left_alone_has_no_gaps() {
+    let memory = Memory::default();
+    for n in 0..3 {
+        open(&memory, small()).close();
+        let journal = open(&memory, small());
+        assert!(matches!(append(&journal, vec![publish(n)]), CommitOutcome::Durable { .. }));
+        journal.close();
+    }
+    let report = check(Arc::new(memory.clone()), Arc::new(FixedKeys)).unwrap();
+    assert_eq!((report.records, report.damage), (3, Vec::new()));
+    // A segment that is gone is a gap, even if the next one is empty.
+    let second = memory.files.lock().unwrap().keys().nth(3).cloned().unwrap();
+    memory.files.lock().unwrap().remove(&second);
+    let report = check(Arc::new(memory), Arc::new(FixedKeys)).unwrap();
+    assert_eq!((report.records, report.damage[0].kind, report.damage.len()), (2, DamageKind::Gap, 1));
+}
+
+#[test]
+fn zeros_after_a_crash_read_as_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || JournalConfig { segment: ByteSize::mib(4), ..JournalConfig::default() };
+    let open = || Journal::open(folder.path(), config(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let sizes = || -> Vec<u64> {
+        let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|path| std::fs::metadata(path).unwrap().len()).collect()
+    };
+    let (journal, _) = open();
+    assert!(matches!(append(&journal, vec![publish(1)]), CommitOutcome::Durable { .. }));
+    let crashed = sizes()[0];
+    assert!(crashed >= 1 << 20, "room was made ahead: {crashed}");
+    let first = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let as_crashed = std::fs::read(&first).unwrap();
+    journal.close();
+    assert!(sizes()[0] < 1_000, "what was left over is cut: {:?}", sizes());
+    std::fs::write(&first, as_crashed).unwrap();
+    let (journal, report) = open();
+    assert_eq!((report.records, report.damage, report.next), (1, Vec::new(), Lsn(1)));
+    journal.close();
+}
