@@ -115,10 +115,8 @@ impl Drop for Admission {
 }
 
 fn take(used: &AtomicUsize, want: usize, bound: usize) -> bool {
-    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
-        (now == 0 || now + want <= bound).then_some(now + want)
-    })
-    .is_ok()
+    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now == 0 || now + want <= bound).then_some(now + want))
+        .is_ok()
 }
 
 #[cfg(test)]

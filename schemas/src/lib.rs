@@ -27,8 +27,8 @@ mod window;
 pub use command::Command;
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
-    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher, StreamMap, StreamName,
-    WindowDefinition, WindowId,
+    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,
+    StreamMap, StreamName, WindowDefinition, WindowId,
 };
 pub use personal::Personal;
 pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, RefusalReason, SecretKey};

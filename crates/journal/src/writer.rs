@@ -1,10 +1,11 @@
 //! The writer: takes everything that is queued, writes it as one frame, syncs, answers. Under load the next commit starts an
-//! interval after the start of the last: on a fast disk, syncing as often as it can costs more than all the rest.
+//! interval after the start of the last: on a fast disk, syncing as often as it can costs more than all the rest. The interval
+//! grows with the rate of records, so that a client that waits for each answer gets it at once.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flume::Receiver;
 use nearside_schemas::KeySource;
@@ -19,6 +20,38 @@ use crate::storage::{SegmentFile, Storage, segment_name};
 
 /// A frame is closed at this size, so that a commit's memory is bounded.
 const FRAME_BYTES: usize = 4 << 20;
+
+/// Records a second from which on commits keep the whole interval.
+const FULL_RATE: f64 = 50_000.0;
+
+/// How long to wait between the starts of two commits.
+struct Pace {
+    interval: Duration,
+    /// Records a second, lately.
+    rate: f64,
+    last: Option<Instant>,
+}
+
+impl Pace {
+    fn new(interval: Duration) -> Self {
+        Self { interval, rate: 0.0, last: None }
+    }
+
+    /// What is left of the wait at `now`.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let interval = self.interval.mul_f64((self.rate / FULL_RATE).min(1.0).sqrt());
+        interval.checked_sub(now.saturating_duration_since(self.last?))
+    }
+
+    /// A commit of this many records started at `now`.
+    fn committed(&mut self, now: Instant, records: usize) {
+        if let Some(last) = self.last.replace(now) {
+            let seconds = now.saturating_duration_since(last).as_secs_f64().max(1e-5);
+            // Over about four commits: a burst is paced within milliseconds, a pause forgets it.
+            self.rate += 0.25 * (records as f64 / seconds - self.rate);
+        }
+    }
+}
 
 struct Segment {
     name: String,
@@ -103,13 +136,12 @@ impl Writer {
     }
 
     pub(crate) fn run(mut self, queue: &Receiver<Request>) {
-        let interval = self.config.commit_interval.get();
-        let mut last: Option<Instant> = None;
+        let mut pace = Pace::new(self.config.commit_interval.get());
         while let Ok(first) = queue.recv() {
-            if let Some(rest) = last.and_then(|last| interval.checked_sub(last.elapsed())) {
+            if let Some(rest) = pace.wait(Instant::now()) {
                 std::thread::sleep(rest);
             }
-            last = Some(Instant::now());
+            let started = Instant::now();
             let mut appends = Vec::new();
             let mut frame = 0;
             let mut next = Some(first);
@@ -123,6 +155,7 @@ impl Writer {
                 }
                 next = if frame < FRAME_BYTES { queue.try_recv().ok() } else { None };
             }
+            pace.committed(started, appends.iter().map(|append| append.records.len()).sum());
             self.commit(appends);
         }
     }
@@ -233,5 +266,28 @@ impl Writer {
     fn observe(&self) {
         self.metrics.size.set(self.size() as f64);
         self.metrics.segments.set(self.closed.len() as f64 + 1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_waits_for_each_answer_is_not_slowed_and_a_flood_is_gathered() {
+        let interval = Duration::from_millis(5);
+        let start = Instant::now();
+        let mut pace = Pace::new(interval);
+        assert_eq!(pace.wait(start), None);
+        for n in 0..100 {
+            pace.committed(start + Duration::from_millis(n), 1);
+        }
+        let now = start + Duration::from_millis(99);
+        assert!(pace.wait(now).is_some_and(|wait| wait < interval / 6));
+        for n in 100..150 {
+            pace.committed(start + Duration::from_millis(n), 60);
+        }
+        assert_eq!(pace.wait(start + Duration::from_millis(149)), Some(interval));
+        assert_eq!(pace.wait(start + Duration::from_millis(155)), None);
     }
 }
