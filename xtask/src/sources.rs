@@ -5,9 +5,16 @@ use std::path::Path;
 /// Past this many lines a file is two things.
 const MOST_LINES: usize = 600;
 
+/// A repository is cloned by everyone; the weights that ship are far smaller.
+const MOST_BYTES: u64 = 4 << 20;
+
 pub(crate) fn check(root: &Path, files: &[String]) -> Result<Vec<String>, String> {
     let mut offences = Vec::new();
     for name in files {
+        let bytes = std::fs::metadata(root.join(name)).map_err(|error| format!("{name}: {error}"))?.len();
+        if bytes > MOST_BYTES {
+            offences.push(format!("{name}: {bytes} bytes; what is that large does not belong in the repository"));
+        }
         let Ok(text) = std::fs::read_to_string(root.join(name)) else { continue };
         offences.extend(of_file(name, &text));
     }
