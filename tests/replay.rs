@@ -10,6 +10,9 @@ use common::{Gateway, nearside, publish_all, write_site};
 use serde_json::Value;
 
 const STREAM: &str = r#"
+[inference]
+threads = 3
+max_batch = 7
 [[stream]]
 name = "series"
 topic = "series/{name}"
@@ -17,7 +20,7 @@ format = "json"
 timestamp = "$.timestamp"
 fields = { value = "$.value" }
 windows = [{ kind = "tumbling", size = "1h" }]
-models = ["robust-z"]
+models = ["robust-z", "forecaster"]
 past = "36500d"
 future = "36500d"
 idle = "1h"
@@ -85,31 +88,71 @@ fn it_is_the_same_in_every_run_and_causal() {
 
 /// What a finding says, without the stream's id, which the site's own key makes.
 fn essence(finding: &Value) -> String {
-    format!("{} {} {} {}", finding["label"], finding["at"], finding["score"], finding["contributions"])
+    format!(
+        "{} {} {} {} {}",
+        finding["model"], finding["label"], finding["at"], finding["score"], finding["contributions"]
+    )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn mqtt_gives_the_same_findings() {
+/// Findings of all series, replayed one by one and then published together over MQTT, each in order.
+async fn both_ways(series: &[Vec<(String, f64)>]) -> (Vec<String>, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
-    let csv = folder.path().join("a.csv");
-    write_csv(&csv, &rows());
-    let [_, findings, _] = replay(folder.path(), &csv);
-    let mut replayed: Vec<String> =
-        findings.lines().map(|line| essence(&serde_json::from_str(line).unwrap())).collect();
-
+    let mut replayed = Vec::new();
+    for rows in series {
+        let csv = folder.path().join("a.csv");
+        write_csv(&csv, rows);
+        let [scores, findings, _] = replay(folder.path(), &csv);
+        assert_eq!(scores.lines().count(), rows.len() + 1);
+        replayed.extend(findings.lines().map(|line| essence(&serde_json::from_str(line).unwrap())));
+    }
     let cloud = common::Cloud::start().await;
     let gateway =
         Gateway::start(&format!("{STREAM}[uplink]\nurl = \"mqtt://{}\"\nbackoff_min = \"50ms\"\n", cloud.address));
-    let message = |(time, value): (String, f64)| {
-        ("series/a".to_owned(), format!(r#"{{"timestamp":"{time}","value":{value}}}"#).into_bytes())
+    let longest = series.iter().map(Vec::len).max().unwrap();
+    // A row of each in turn, so that their rows share forward passes.
+    let turns =
+        (0..longest).flat_map(|row| series.iter().enumerate().filter_map(move |(n, rows)| Some((n, rows.get(row)?))));
+    let message = |(n, (time, value)): (usize, &(String, f64))| {
+        (format!("series/{n}"), format!(r#"{{"timestamp":"{time}","value":{value}}}"#).into_bytes())
     };
-    publish_all("a", gateway.broker, rows().into_iter().map(message).collect()).await;
-    gateway.wait_for("nearside_readings_total{stream=\"series\"}", 600.0);
+    publish_all("a", gateway.broker, turns.map(message).collect()).await;
+    gateway.wait_for("nearside_readings_total{stream=\"series\"}", series.iter().map(Vec::len).sum::<usize>() as f64);
     gateway.wait_for("nearside_uplink_sent_total{class=\"alert\"}", replayed.len() as f64);
     let events = cloud.events();
     let alerts = events.iter().filter(|(topic, _)| topic.ends_with("/alert"));
     let mut live: Vec<String> = alerts.map(|(_, event)| essence(&event["data"])).collect();
     live.sort();
     replayed.sort();
+    (live, replayed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_gives_the_same_findings() {
+    let other: Vec<_> = rows().into_iter().map(|(time, value)| (time, 3.0 * value + (value * 7.0).sin())).collect();
+    let third = other[..450].to_vec();
+    let (live, replayed) = both_ways(&[rows(), other, third]).await;
+    assert!(replayed.iter().any(|finding| finding.contains("forecaster")), "{replayed:?}");
+    assert_eq!(live, replayed);
+}
+
+/// The Numenta Anomaly Benchmark, where `NEARSIDE_NAB` names its folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_gives_the_same_findings_on_recorded_series() {
+    let Ok(folder) = std::env::var("NEARSIDE_NAB") else {
+        println!("skipped: NEARSIDE_NAB names no folder");
+        return;
+    };
+    let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut files: Vec<_> =
+        folders.flat_map(|path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path())).collect();
+    files.sort();
+    let read = |path: &std::path::PathBuf| -> Vec<(String, f64)> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let row = |line: &str| line.split_once(',').map(|(time, value)| (time.to_owned(), value.parse().unwrap()));
+        text.lines().skip(1).filter_map(row).collect()
+    };
+    let series: Vec<_> = files.iter().map(read).collect();
+    let (live, replayed) = both_ways(&series).await;
+    assert!(!replayed.is_empty());
     assert_eq!(live, replayed);
 }

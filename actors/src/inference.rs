@@ -1,7 +1,8 @@
-//! Inference: one queue a model, worker threads that put rows of many streams into one forward pass.
+//! Inference: for each model one or more worker threads, each with its queue, that put rows of many streams into one forward pass.
 //!
-//! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; a panic in a network fails its
-//! batch, not the worker (promise I3); a queue holds no more rows than credit admitted (I4).
+//! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; a stream's jobs are answered in the
+//! order they were given, for they all go to one worker; a panic in a network fails its batch, not the worker (promise I3); a queue
+//! holds no more rows than credit admitted (I4).
 //! Never: a worker looks at a stream's state; a row's outputs depend on its neighbours (I5, the model's contract).
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use actix::Addr;
 use flume::{Receiver, RecvTimeoutError, Sender};
 use nearside_models::row_model::RowModel;
+use nearside_schemas::StreamId;
 use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
 
 use crate::config::InferenceConfig;
@@ -20,6 +22,8 @@ use crate::stream::{Judged, StreamActor};
 
 /// Rows of one stream for one model.
 pub struct Job {
+    /// Whose they are.
+    pub stream: StreamId,
     /// The model's position in the stream's plan, for the answer.
     pub model: usize,
     /// How many inputs.
@@ -32,9 +36,10 @@ pub struct Job {
     pub reply: Addr<StreamActor>,
 }
 
+/// The queues of one model's workers.
 #[derive(Clone)]
 struct Queue {
-    sender: Sender<Job>,
+    workers: Vec<Sender<Job>>,
     rows: Gauge,
 }
 
@@ -46,15 +51,21 @@ impl InferenceQueues {
     /// Puts a job into a queue; gives it back where the workers are gone.
     pub fn submit(&self, queue: usize, job: Job) -> Option<Job> {
         let Some(queue) = self.0.get(queue) else { return Some(job) };
+        let Some(worker) = queue.workers.get(worker_of(&job.stream, queue.workers.len())) else { return Some(job) };
         queue.rows.inc_by(job.inputs as f64);
         // Bounded by credit: each job holds its readings' admission.
-        queue.sender.send(job).err().map(|unsent| unsent.0)
+        worker.send(job).err().map(|unsent| unsent.0)
     }
 
     /// Jobs waiting in all queues.
     pub fn depth(&self) -> usize {
-        self.0.iter().map(|queue| queue.sender.len()).sum()
+        self.0.iter().flat_map(|queue| &queue.workers).map(Sender::len).sum()
     }
+}
+
+/// Which worker judges a stream. The streams of a shard share the remainder by the number of shards; by a large prime they do not.
+fn worker_of(stream: &StreamId, workers: usize) -> usize {
+    stream.bucket(65_521) % workers.max(1)
 }
 
 struct Worker {
@@ -80,12 +91,14 @@ pub fn start(
     for model in models {
         let name = model.reference().name.to_string();
         let labels = [name.as_str()];
-        let (sender, jobs) = flume::unbounded();
+        let mut workers = Vec::new();
         let waiting = telemetry.gauge(Metric::InferenceQueue, &labels);
         for n in 0..config.threads.max(1) {
+            let (sender, jobs) = flume::unbounded();
+            workers.push(sender);
             let worker = Worker {
                 model: model.clone(),
-                jobs: jobs.clone(),
+                jobs,
                 max_batch: config.max_batch.max(1),
                 max_wait: config.max_wait.get(),
                 waiting: waiting.clone(),
@@ -96,7 +109,7 @@ pub fn start(
             };
             threads.push(std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || worker.run())?);
         }
-        queues.push(Queue { sender, rows: waiting });
+        queues.push(Queue { workers, rows: waiting });
     }
     Ok((InferenceQueues(queues), threads))
 }

@@ -83,6 +83,7 @@ impl StreamActor {
         let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in self.outputs.requests.drain(..) {
             let job = Job {
+                stream: self.stream.id,
                 model: request.model,
                 inputs: request.inputs,
                 data: request.data,
