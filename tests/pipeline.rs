@@ -203,25 +203,3 @@ fn wrong_configurations_and_surroundings_say_what_to_do() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && text.contains("another program uses the port"), "{text}");
 }
-
-/// Real clients, where the machine has them.
-#[tokio::test(flavor = "multi_thread")]
-async fn mosquitto_clients_are_devices_and_subscribers() {
-    let has = |program: &str| std::process::Command::new(program).arg("--help").output().is_ok();
-    if !has("mosquitto_pub") {
-        println!("skipped: mosquitto_pub is not installed");
-        return;
-    }
-    let cloud = Cloud::start().await;
-    let gateway = Gateway::start(&site(&cloud));
-    let port = gateway.broker.port().to_string();
-    for version in ["mqttv311", "mqttv5"] {
-        for qos in ["0", "1", "2"] {
-            let arguments = ["-V", version, "-p", &port, "-q", qos, "-t", "plain/厨房", "-m", "21.5"];
-            let status = std::process::Command::new("mosquitto_pub").args(arguments).status().unwrap();
-            assert!(status.success(), "{version} {qos}");
-        }
-    }
-    gateway.wait_for("nearside_readings_total{stream=\"plain\"}", 6.0);
-    assert_eq!(gateway.terminate().0, Some(0));
-}

@@ -132,6 +132,7 @@ type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 pub struct Cloud {
     pub address: SocketAddr,
     received: Received,
+    telemetry: Telemetry,
     _door: FrontDoor,
 }
 
@@ -144,8 +145,19 @@ impl Cloud {
             kept.extend(batch.iter().map(|publish| (publish.topic.as_str().to_owned(), publish.payload.to_vec())));
         });
         let config = BrokerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..BrokerConfig::default() };
-        let door = FrontDoor::bind(config, Arc::new(intake), Arc::new(SystemClock), &Telemetry::new()).await.unwrap();
-        Self { address: door.local_addr(), received, _door: door }
+        let telemetry = Telemetry::new();
+        let door = FrontDoor::bind(config, Arc::new(intake), Arc::new(SystemClock), &telemetry).await.unwrap();
+        Self { address: door.local_addr(), received, telemetry, _door: door }
+    }
+
+    /// Waits until there are this many subscriptions.
+    pub async fn wait_for_subscribers(&self, count: usize) {
+        let line = format!("nearside_broker_subscriptions{{}} {count}");
+        let end = Instant::now() + PATIENCE;
+        while !self.telemetry.render().contains(&line) {
+            assert!(Instant::now() < end, "nobody subscribes\n{}", self.telemetry.render());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
     }
 
     /// Topics and events so far.
