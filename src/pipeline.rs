@@ -315,7 +315,7 @@ impl Gateway {
                 tracing::error!(%error, "a shard did not drain; its readings are in the journal");
             }
         }
-        rollup.send(RollUpMessage::Drain);
+        rollup.send_async(RollUpMessage::Drain).await;
         for flushed in [rules.flush().await, rollup.flush().await, seal.flush().await, outbox.flush().await] {
             if !flushed {
                 tracing::error!("a stage had ended before the gateway stopped");
@@ -438,7 +438,8 @@ async fn tick(
             _ = interval.tick() => {
                 let now = clock.now();
                 ingest.tick(now).await;
-                rollup.send(RollUpMessage::Tick(now));
+                // A roll-up that is behind hears of time at the next tick.
+                rollup.offer(RollUpMessage::Tick(now));
             }
             _ = stop.changed() => return,
         }

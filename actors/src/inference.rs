@@ -18,7 +18,7 @@ use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
 use crate::config::InferenceConfig;
 use crate::credit::Admission;
 use crate::fence::fenced;
-use crate::stream::{Judged, StreamActor};
+use crate::stream::{Judged, Shard, ShardJudged};
 
 /// Rows of one stream for one model.
 pub struct Job {
@@ -32,8 +32,10 @@ pub struct Job {
     pub data: Vec<f32>,
     /// The credit of the readings, held until they are judged.
     pub admission: Option<Arc<Admission>>,
-    /// Whom to answer.
-    pub reply: Addr<StreamActor>,
+    /// The shard that the stream lives on, and its number.
+    pub reply: Addr<Shard>,
+    /// See `reply`.
+    pub shard: usize,
 }
 
 /// The queues of one model's workers.
@@ -154,15 +156,7 @@ impl Worker {
                 }
             }
         }
-        let mut at = 0;
-        for job in batch.drain(..) {
-            let end = at + job.inputs * self.model.output_width();
-            let outputs = if failed { None } else { outputs.get(at..end).map(<[f32]>::to_vec) };
-            at = end;
-            let Job { model, inputs, admission, reply, .. } = job;
-            // A stream with unjudged rows never retires, so only a stopping gateway refuses this.
-            let _ = reply.try_send(Judged { model, inputs, outputs, admission });
-        }
+        answer(batch, self.model.output_width(), if failed { None } else { Some(&outputs) });
     }
 
     fn forward(&self, inputs: &[f32], rows: usize) -> Option<Vec<f32>> {
@@ -185,5 +179,29 @@ impl Worker {
         self.errors.inc();
         tracing::error!(model = %self.model.reference(), why, "a forward pass failed; its rows stay unjudged");
         None
+    }
+}
+
+/// Hands each job its outputs, `None` where the pass failed. The answers for one shard travel as one message: each message to
+/// another thread may have to wake it.
+fn answer(batch: &mut Vec<Job>, width: usize, outputs: Option<&[f32]>) {
+    type Answers = Vec<(StreamId, Judged)>;
+    let mut shards: Vec<(usize, Addr<Shard>, Answers)> = Vec::new();
+    let mut at = 0;
+    for job in batch.drain(..) {
+        let end = at + job.inputs * width;
+        let outputs = outputs.and_then(|all| all.get(at..end)).map(<[f32]>::to_vec);
+        at = end;
+        let judged = Judged { model: job.model, inputs: job.inputs, outputs, admission: job.admission };
+        match shards.iter_mut().find(|(shard, ..)| *shard == job.shard) {
+            Some((.., answers)) => answers.push((job.stream, judged)),
+            None => shards.push((job.shard, job.reply, vec![(job.stream, judged)])),
+        }
+    }
+    for (_, shard, answers) in shards {
+        if shard.try_send(ShardJudged(answers)).is_err() {
+            // Credit keeps the mailbox below its bound; this is reached only while the gateway stops.
+            tracing::error!("a shard did not take its answers; their rows stay unjudged");
+        }
     }
 }

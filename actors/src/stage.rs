@@ -44,6 +44,17 @@ impl<M> StageSender<M> {
         }
     }
 
+    /// Sends where there is room; false where there is none or the stage has ended. For what comes again anyway, such as ticks,
+    /// from tasks that must not block their thread.
+    pub fn offer(&self, message: M) -> bool {
+        self.sender.try_send(Queued::Message(message)).is_ok()
+    }
+
+    /// As [`StageSender::send`], from tasks that must not block their thread.
+    pub async fn send_async(&self, message: M) -> bool {
+        self.sender.send_async(Queued::Message(message)).await.is_ok()
+    }
+
     /// Waits until everything sent so far was handled. False where the stage has ended.
     pub async fn flush(&self) -> bool {
         let (done, flushed) = flume::bounded(1);

@@ -12,7 +12,6 @@ use smallvec::SmallVec;
 use super::component::{Outputs, StreamComponent};
 use super::shard::{ShardState, StreamRef};
 use crate::credit::Admission;
-use crate::inference::Job;
 
 /// Readings of one message for one stream, with the credit they hold.
 pub struct Work {
@@ -78,23 +77,13 @@ impl StreamActor {
     }
 
     /// Hands on what the component gave back, and asks for the next tick.
-    fn flush(&mut self, admission: Option<Admission>, ctx: &Context<Self>) {
+    fn flush(&mut self, admission: Option<Admission>) {
         // Without a request the readings are judged: their credit is given back here.
         let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in self.outputs.requests.drain(..) {
-            let job = Job {
-                stream: self.stream.id,
-                model: request.model,
-                inputs: request.inputs,
-                data: request.data,
-                admission: admission.clone(),
-                reply: ctx.address(),
-            };
             let queue = self.component.plan().models[request.model].queue;
-            if let Some(job) = self.shard.submit(queue, job) {
-                // The queue is gone: the gateway stops. The rows stay unjudged and are summarised so.
-                drop(job);
-            }
+            // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.
+            self.shard.submit(queue, &self.stream, request, admission.clone());
         }
         self.shard.publish(&self.component, &mut self.outputs);
         if let Some(deadline) = self.component.next_deadline()
@@ -118,21 +107,21 @@ impl Actor for StreamActor {
 impl Handler<Work> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, work: Work, ctx: &mut Self::Context) {
+    fn handle(&mut self, work: Work, _: &mut Self::Context) {
         self.stream.taken();
         for reading in work.readings {
             self.component.on_reading(reading, &mut self.outputs);
         }
-        self.flush(work.admission, ctx);
+        self.flush(work.admission);
     }
 }
 
 impl Handler<Judged> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, judged: Judged, ctx: &mut Self::Context) {
+    fn handle(&mut self, judged: Judged, _: &mut Self::Context) {
         self.component.on_outputs(judged.model, judged.inputs, judged.outputs.as_deref(), &mut self.outputs);
-        self.flush(None, ctx);
+        self.flush(None);
         drop(judged.admission);
     }
 }
@@ -145,7 +134,7 @@ impl Handler<Tick> for StreamActor {
             self.asked_for = None;
         }
         self.component.on_tick(tick.0, &mut self.outputs);
-        self.flush(None, ctx);
+        self.flush(None);
         // Nothing may wait in the mailbox: a stopped actor's messages would be lost. Shard and stream share a thread,
         // so between this look and the stop nothing can be sent.
         let rests = self.component.is_at_rest() && !self.stream.has_pending();
@@ -162,9 +151,9 @@ impl Handler<Tick> for StreamActor {
 impl Handler<DrainStream> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, drain: DrainStream, ctx: &mut Self::Context) {
+    fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
         self.component.drain(drain.now, &mut self.outputs);
-        self.flush(None, ctx);
+        self.flush(None);
         // The receiver counts; if it is gone nobody waits any more.
         let _ = drain.done.send(());
     }

@@ -11,4 +11,4 @@ mod shard;
 pub use actor::{Judged, StreamActor, Work};
 pub use component::{InferenceRequest, Outputs, ScoredRow, StreamComponent};
 pub use plan::{PlannedModel, StreamPlan};
-pub use shard::{DrainShard, Shard, ShardBatch, ShardSetup, ShardTick, StreamRef};
+pub use shard::{DrainShard, Shard, ShardBatch, ShardJudged, ShardSetup, ShardTick, StreamRef};

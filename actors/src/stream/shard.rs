@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_schemas::{KeyValues, SetAsideReason, StreamId, StreamMap, Timestamp};
 
-use super::actor::{DrainStream, StreamActor, Tick, Work};
-use super::component::{Outputs, StreamComponent};
+use super::actor::{DrainStream, Judged, StreamActor, Tick, Work};
+use super::component::{InferenceRequest, Outputs, StreamComponent};
 use super::plan::StreamPlan;
-use crate::credit::ShardCredit;
+use crate::credit::{Admission, ShardCredit};
 use crate::inference::{InferenceQueues, Job};
 use crate::outlet::Outlet;
 
@@ -58,6 +59,13 @@ impl Message for ShardBatch {
     type Result = ();
 }
 
+/// What a network said of rows of this shard's streams, for each stream in the order of its requests.
+pub struct ShardJudged(pub Vec<(StreamId, Judged)>);
+
+impl Message for ShardJudged {
+    type Result = ();
+}
+
 /// Time passes, as the journal recorded it.
 pub struct ShardTick(pub Timestamp);
 
@@ -94,6 +102,8 @@ pub struct ShardSetup {
 /// What the shard and its streams share; all on one thread.
 pub(super) struct ShardState {
     setup: ShardSetup,
+    /// Where networks answer to; known once the shard has started.
+    address: RefCell<Option<WeakAddr<Shard>>>,
     streams: RefCell<StreamMap<Addr<StreamActor>>>,
     resting: RefCell<StreamMap<Vec<Vec<u8>>>>,
     wake: RefCell<BinaryHeap<Reverse<Wake>>>,
@@ -128,12 +138,19 @@ impl ShardState {
         self.setup.retire_after
     }
 
-    /// Hands a job to the model's queue; gives it back where there is none any more.
-    pub(super) fn submit(&self, queue: Option<usize>, job: Job) -> Option<Job> {
-        match queue {
-            Some(queue) => self.setup.queues.submit(queue, job),
-            None => Some(job),
-        }
+    /// Hands rows to the model's queue; false where there is none any more.
+    pub(super) fn submit(
+        &self,
+        queue: Option<usize>,
+        stream: &StreamRef,
+        request: InferenceRequest,
+        admission: Option<Arc<Admission>>,
+    ) -> bool {
+        let address = self.address.borrow().as_ref().and_then(WeakAddr::upgrade);
+        let (Some(queue), Some(reply)) = (queue, address) else { return false };
+        let InferenceRequest { model, inputs, data } = request;
+        let job = Job { stream: stream.id, model, inputs, data, admission, reply, shard: stream.shard };
+        self.setup.queues.submit(queue, job).is_none()
     }
 
     /// Hands on what a stream gave back.
@@ -219,8 +236,13 @@ pub struct Shard {
 impl Shard {
     /// Builds the shard on the arbiter it is to live on.
     pub fn new(setup: ShardSetup) -> Self {
-        let state =
-            ShardState { setup, streams: RefCell::default(), resting: RefCell::default(), wake: RefCell::default() };
+        let state = ShardState {
+            setup,
+            address: RefCell::default(),
+            streams: RefCell::default(),
+            resting: RefCell::default(),
+            wake: RefCell::default(),
+        };
         Self { state: Rc::new(state) }
     }
 }
@@ -230,6 +252,7 @@ impl Actor for Shard {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.state.mailbox_bound());
+        self.state.address.replace(Some(ctx.address().downgrade()));
     }
 }
 
@@ -239,6 +262,21 @@ impl Handler<ShardBatch> for Shard {
     fn handle(&mut self, batch: ShardBatch, _: &mut Self::Context) {
         for work in batch.0 {
             self.state.deliver(work);
+        }
+    }
+}
+
+impl Handler<ShardJudged> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, answers: ShardJudged, _: &mut Self::Context) {
+        let streams = self.state.streams.borrow();
+        for (stream, judged) in answers.0 {
+            // A stream with unjudged rows never retires, and credit keeps its mailbox below the bound.
+            let sent = streams.get(&stream).is_some_and(|address| address.try_send(judged).is_ok());
+            if !sent {
+                tracing::error!(%stream, "a stream did not take its answers; their rows stay unjudged");
+            }
         }
     }
 }
