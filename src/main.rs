@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod error;
+mod heart;
 mod pipeline;
 mod replay;
 mod view;

@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter};
+use nearside_actors::OnStop;
 use nearside_actors::board::Board;
+use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
 use nearside_actors::credit::ShardCredit;
 use nearside_actors::inference;
 use nearside_actors::ingest::{Ingest, ShardHandle};
 use nearside_actors::outlet::Outlet;
+use nearside_actors::recovery::Progress;
 use nearside_actors::rollup::{RollUpMessage, RollUps};
 use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::{CommandPublisher, CommandQueue, RulesMessage, RulesStage};
@@ -28,7 +31,7 @@ use nearside_actors::stream::{DrainShard, PlannedModel, Shard, ShardSetup, Strea
 use nearside_broker::{FrontDoor, LocalPublisher};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
-use nearside_journal::{Journal, JournalHandle};
+use nearside_journal::{Checkpoint, CheckpointStore, DirectoryStorage, Journal, JournalHandle, Lsn, Reader};
 use nearside_models::row_model::RowModel;
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
@@ -40,6 +43,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::StartError;
+use crate::heart::Heart;
 use crate::view::{GatewayView, Parts};
 
 /// One stage of the pipeline.
@@ -122,8 +126,10 @@ pub struct Gateway {
     rollup: StageSender<RollUpMessage>,
     seal: StageSender<SealMessage>,
     outbox: OutboxHandle,
-    uplink: Option<JoinHandle<()>>,
-    ticks: JoinHandle<()>,
+    uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
+    /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one.
+    heart: (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>),
+    on_stop: OnStop,
     commands: JoinHandle<()>,
     stop: watch::Sender<bool>,
     clock: Arc<dyn Clock>,
@@ -134,6 +140,12 @@ pub struct Gateway {
 /// The stages behind the streams.
 struct Back {
     journal: JournalHandle,
+    store: Arc<CheckpointStore>,
+    checkpoint: Checkpoint,
+    /// The first record of this run.
+    begins_at: Lsn,
+    /// Where the journal's records of earlier runs are read.
+    reader: Reader,
     outbox: OutboxHandle,
     keys: Arc<KeyRing>,
     seal: StageSender<SealMessage>,
@@ -207,7 +219,7 @@ impl Gateway {
             board.clone(),
         ));
         let (queues, _workers) = inference::start(&networks, &config.inference, &telemetry)?;
-        let shards = start_shards(config, &plans, &queues, &outlet, &telemetry);
+        let shards = start_shards(config, &plans, &queues, &outlet, back.begins_at, &telemetry);
         let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
         let secret = back.keys.derive(KeyPurpose::StreamIds, b"v1");
         let ingest = Ingest::new(
@@ -225,14 +237,17 @@ impl Gateway {
             Some(uplink) => {
                 let uplink =
                     Uplink::new(uplink.clone(), config.site.id.clone(), back.outbox.clone(), seed, &telemetry)?;
-                Some(tokio::spawn(uplink.run(stopped.clone(), Duration::from_secs(5))))
+                let (stop, stopped) = watch::channel(false);
+                Some((tokio::spawn(uplink.run(stopped, Duration::from_secs(5))), stop))
             }
             None => None,
         };
         let front_door = FrontDoor::bind(config.broker.clone(), ingest.clone(), clock.clone(), &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
+        let progress = Arc::new(Progress::default());
         let parts = Parts {
+            progress: progress.clone(),
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
@@ -246,10 +261,31 @@ impl Gateway {
         let view = GatewayView::new(config, parts);
         let console = Console::bind(config.console.clone(), Arc::new(view)).await?;
         let console_addr = console.local_addr();
-        let console = tokio::spawn(console.run(stopped.clone()));
-        let ticks =
-            tokio::spawn(tick(ingest.clone(), back.rollup.clone(), clock.clone(), config.limits.tick.get(), stopped));
-        telemetry.gauge(Metric::Ready, &[]).set(1.0);
+        let console = tokio::spawn(console.run(stopped));
+        let checkpointer = Checkpointer {
+            ingest: ingest.clone(),
+            plans,
+            rules: back.rules.clone(),
+            rollup: back.rollup.clone(),
+            seal: back.seal.clone(),
+            outbox: back.outbox.clone(),
+            journal: back.journal.clone(),
+            store: back.store,
+            forget: Vec::new(),
+            metrics: CheckpointMetrics::new(&telemetry),
+        };
+        let heart = Heart {
+            checkpointer,
+            checkpoint: back.checkpoint,
+            reader: back.reader,
+            begins_at: back.begins_at,
+            progress,
+            clock: clock.clone(),
+            tick: config.limits.tick.get(),
+            telemetry: telemetry.clone(),
+        };
+        let (stop_heart, heart_stopped) = watch::channel(false);
+        let heart = (tokio::spawn(heart.run(heart_stopped)), stop_heart);
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         telemetry.gauge(Metric::StartTime, &[]).set(clock.now().as_secs_f64());
         Ok(Self {
@@ -263,7 +299,8 @@ impl Gateway {
             seal: back.seal,
             outbox: back.outbox,
             uplink,
-            ticks,
+            heart,
+            on_stop: config.limits.on_stop,
             commands,
             stop,
             clock,
@@ -297,40 +334,57 @@ impl Gateway {
         &self.ingest
     }
 
-    /// Stops front to back: refuse, let every acknowledged reading be judged, close the windows, seal, commit, send for as
-    /// long as `grace` lasts. What was not sent stays in the outbox.
+    /// Stops front to back: refuse, let every acknowledged reading be judged, keep or close the windows, seal, commit, take the last
+    /// checkpoint, send for as long as `grace` lasts. What was not sent stays in the outbox.
     pub async fn stop(self, grace: Duration) {
         let Self {
-            front_door, ingest, shards, rules, rollup, seal, outbox, uplink, ticks, commands, stop, clock, ..
+            front_door,
+            ingest,
+            shards,
+            rules,
+            rollup,
+            seal,
+            outbox,
+            uplink,
+            heart,
+            on_stop,
+            commands,
+            stop,
+            clock,
+            ..
         } = self;
-        ticks.abort();
         ingest.refuse();
         front_door.drain(grace).await;
-        let deadline = tokio::time::Instant::now() + grace;
-        while ingest.in_flight() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        // Time stops. A replay that is not over goes on at the next start from where this one began.
+        let (heart, stop_heart) = heart;
+        stop_heart.send_replace(true);
+        let checkpointer = match tokio::time::timeout(grace, heart).await {
+            Ok(Ok(checkpointer)) => checkpointer,
+            _ => None,
+        };
+        if tokio::time::timeout(grace, ingest.judged_through()).await.is_err() {
+            tracing::warn!("some readings were not judged in time; they are in the journal");
         }
-        for (_, shard) in &shards {
-            if let Err(error) = shard.send(DrainShard(clock.now())).await {
-                tracing::error!(%error, "a shard did not drain; its readings are in the journal");
+        if on_stop == OnStop::Close {
+            for (_, shard) in &shards {
+                if let Err(error) = shard.send(DrainShard(clock.now())).await {
+                    tracing::error!(%error, "a shard did not drain; its readings are in the journal");
+                }
             }
+            rollup.send_async(RollUpMessage::Drain).await;
         }
-        rollup.send_async(RollUpMessage::Drain).await;
         for flushed in [rules.flush().await, rollup.flush().await, seal.flush().await, outbox.flush().await] {
             if !flushed {
                 tracing::error!("a stage had ended before the gateway stopped");
             }
         }
-        // While the uplink may still send, at most until the grace ends.
-        if let Some(uplink) = uplink {
-            let until = tokio::time::Instant::now() + grace;
-            while outbox.stats().items.iter().sum::<u64>() > 0 && tokio::time::Instant::now() < until {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            stop.send_replace(true);
-            if tokio::time::timeout(grace, uplink).await.is_err() {
-                tracing::warn!("the uplink did not end in time");
-            }
+        if let Some(checkpointer) = checkpointer
+            && !checkpointer.finish(grace.max(Duration::from_secs(1))).await
+        {
+            tracing::warn!("the last checkpoint was not written; the next start takes in again what the journal holds");
+        }
+        if let Some((uplink, stop_uplink)) = uplink {
+            send_rest(&outbox, uplink, &stop_uplink, grace).await;
         }
         stop.send_replace(true);
         commands.abort();
@@ -338,6 +392,18 @@ impl Gateway {
         for (arbiter, _) in shards {
             arbiter.stop();
         }
+    }
+}
+
+/// Lets the uplink send what waits, at most for as long as `grace` lasts.
+async fn send_rest(outbox: &OutboxHandle, uplink: JoinHandle<()>, stop: &watch::Sender<bool>, grace: Duration) {
+    let until = tokio::time::Instant::now() + grace;
+    while outbox.stats().items.iter().sum::<u64>() > 0 && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.send_replace(true);
+    if tokio::time::timeout(grace, uplink).await.is_err() {
+        tracing::warn!("the uplink did not end in time");
     }
 }
 
@@ -349,7 +415,14 @@ impl Back {
         telemetry: &Telemetry,
     ) -> Result<Self, StartError> {
         let keys = Arc::new(KeyRing::load_or_create(&data.join(&config.privacy.key_file))?);
-        let (journal, report) = Journal::open(&data.join("journal"), config.journal.clone(), keys.clone(), telemetry)?;
+        // The checkpoint is read first: were the journal's new segment made and this then failed, nothing would be lost either, but
+        // each failed start would leave a segment.
+        let (store, mut checkpoint) = CheckpointStore::open(&data.join("checkpoint.redb"), keys.clone())?;
+        let folder = data.join("journal");
+        let (journal, report) = Journal::open(&folder, config.journal.clone(), keys.clone(), telemetry)?;
+        let segments = DirectoryStorage::open(&folder, false)
+            .map_err(|source| StartError::DataFolder { path: folder.clone(), source })?;
+        let reader = nearside_journal::read_from(Arc::new(segments), keys.clone(), checkpoint.covers, report.next)?;
         if !report.damage.is_empty() {
             tracing::warn!(places = report.damage.len(), records = report.records, "the journal has damaged places");
         }
@@ -363,11 +436,31 @@ impl Back {
         let rules_want_summaries = rules.looks_at_summaries();
         let (mut rules, commands) =
             RulesStage::new(rules, journal.clone(), clock.clone(), telemetry.clone(), COMMAND_BOUND);
-        let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(&message))?;
-        let rollups = RollUps::new(config.site.id.clone(), config.rollup.clone());
+        let mut rollups = RollUps::new(config.site.id.clone(), config.rollup.clone());
+        let (of_rollups, others): (Vec<_>, Vec<_>) = std::mem::take(&mut checkpoint.parts)
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(nearside_actors::rollup::SAVED_PREFIX));
+        checkpoint.damaged += rollups.restore(&of_rollups, checkpoint.starts);
+        let of_rules = others.iter().find(|(name, _)| name == nearside_actors::rules_stage::SAVED_NAME);
+        checkpoint.damaged += u64::from(of_rules.is_some_and(|(_, saved)| !rules.restore(saved)));
+        let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(message))?;
         let to_seal = seal.clone();
         let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
-        Ok(Self { journal, outbox, keys, seal, rules, rules_want_summaries, commands, rollup })
+        let (store, begins_at) = (Arc::new(store), report.next);
+        Ok(Self {
+            journal,
+            store,
+            checkpoint,
+            begins_at,
+            reader,
+            outbox,
+            keys,
+            seal,
+            rules,
+            rules_want_summaries,
+            commands,
+            rollup,
+        })
     }
 }
 
@@ -380,6 +473,12 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
             }
             RollUpMessage::Tick(now) => rollups.on_tick(now),
             RollUpMessage::Drain => rollups.drain(),
+            RollUpMessage::Restored => return rollups.restored(),
+            RollUpMessage::Save(reply) => {
+                // Whoever asked may not wait any more.
+                let _ = reply.send(rollups.save());
+                return;
+            }
         };
         match closed {
             Ok(closed) => {
@@ -397,6 +496,7 @@ fn start_shards(
     plans: &[Arc<StreamPlan>],
     queues: &inference::InferenceQueues,
     outlet: &Arc<Outlet>,
+    begins_at: Lsn,
     telemetry: &Telemetry,
 ) -> Vec<(Arbiter, ShardHandle)> {
     let limits = &config.limits;
@@ -415,35 +515,14 @@ fn start_shards(
                 // Every reading with credit may be a message of its own, its answer another.
                 mailbox_bound: 2 * limits.shard_credit + 64,
                 retire_after: limits.retire_after.get(),
+                checkpoint_after: limits.checkpoint_after.get(),
+                begins_at,
             };
             let arbiter = Arbiter::new();
-            let address = Shard::start_in_arbiter(&arbiter.handle(), move |_| Shard::new(setup));
+            let address = Shard::start_in_arbiter(&arbiter.handle(), move |ctx| Shard::new(setup, ctx));
             (arbiter, ShardHandle { address, credit })
         })
         .collect()
-}
-
-/// Lets time pass, as journal records.
-async fn tick(
-    ingest: Arc<Ingest>,
-    rollup: StageSender<RollUpMessage>,
-    clock: Arc<dyn Clock>,
-    every: Duration,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut interval = tokio::time::interval(every.max(Duration::from_millis(10)));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {
-                let now = clock.now();
-                ingest.tick(now).await;
-                // A roll-up that is behind hears of time at the next tick.
-                rollup.offer(RollUpMessage::Tick(now));
-            }
-            _ = stop.changed() => return,
-        }
-    }
 }
 
 /// Commands go through the front door like any message to a device.

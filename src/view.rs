@@ -6,6 +6,7 @@ use nearside_actors::board::Board;
 use nearside_actors::inference::InferenceQueues;
 use nearside_actors::ingest::Ingest;
 use nearside_actors::outlet::Outlet;
+use nearside_actors::recovery::Progress;
 use nearside_actors::stage::Depth;
 use nearside_config::SiteConfig;
 use nearside_console::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
@@ -33,10 +34,13 @@ pub struct GatewayView {
     journal: JournalHandle,
     queues: InferenceQueues,
     depths: Vec<Depth>,
+    progress: Arc<Progress>,
 }
 
 /// The parts that a view looks at.
 pub struct Parts {
+    /// How far recovery is.
+    pub progress: Arc<Progress>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The metrics.
@@ -60,7 +64,7 @@ pub struct Parts {
 impl GatewayView {
     /// A view of a gateway.
     pub fn new(config: &SiteConfig, parts: Parts) -> Self {
-        let Parts { clock, telemetry, board, ingest, outlet, outbox, journal, queues, depths } = parts;
+        let Parts { progress, clock, telemetry, board, ingest, outlet, outbox, journal, queues, depths } = parts;
         let names = |names: &Vec<nearside_schemas::ModelName>| names.iter().map(ToString::to_string).collect();
         Self {
             site: config.site.id.to_string(),
@@ -75,6 +79,7 @@ impl GatewayView {
             journal,
             queues,
             depths,
+            progress,
         }
     }
 
@@ -159,6 +164,10 @@ impl View for GatewayView {
 
     fn readiness(&self) -> Readiness {
         match self.health() {
+            Health::Healthy if !self.progress.is_done() => {
+                let (done, all) = self.progress.records();
+                Readiness::NotReady(format!("taking in the journal again: {done} of {all} records"))
+            }
             Health::Healthy => Readiness::Ready,
             Health::Failing(why) => Readiness::NotReady(why),
         }

@@ -22,6 +22,22 @@ pub struct StreamsConfig {
     pub tick: HumanDuration,
     /// Panics a minute after which a stream is parked: its readings are set aside as `panicked`.
     pub panics_per_minute: u32,
+    /// How long after it changed a stream's state is written to the checkpoint; up to ten times as long where the state is large. A start
+    /// takes in again what the journal holds since.
+    pub checkpoint_after: HumanDuration,
+    /// What happens to open windows when the gateway stops: `keep` or `close`.
+    pub on_stop: OnStop,
+}
+
+/// What happens to open windows when the gateway stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStop {
+    /// They stay open and go on after the next start.
+    #[default]
+    Keep,
+    /// They are closed and summarised as they are; later rows of theirs are late.
+    Close,
 }
 
 impl Default for StreamsConfig {
@@ -34,6 +50,8 @@ impl Default for StreamsConfig {
             retire_after: HumanDuration::secs(600),
             tick: HumanDuration::millis(250),
             panics_per_minute: 5,
+            checkpoint_after: HumanDuration::secs(30),
+            on_stop: OnStop::Keep,
         }
     }
 }

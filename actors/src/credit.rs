@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearside_schemas::StreamId;
 use nearside_telemetry::Gauge;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 /// Streams share this many counters by hash, so that the table is bounded whatever the number of streams.
@@ -27,10 +28,11 @@ pub struct ShardCredit {
     gauge: Gauge,
 }
 
-/// Credit taken for some readings of one stream; given back when dropped.
+/// Credit taken for the readings of one message; given back when dropped.
 pub struct Admission {
     credit: Arc<ShardCredit>,
-    bucket: usize,
+    /// Readings by bucket.
+    parts: SmallVec<[(usize, usize); 1]>,
     readings: usize,
 }
 
@@ -48,29 +50,56 @@ impl ShardCredit {
         })
     }
 
-    /// Takes credit for `readings` of `stream`, or nothing. A message larger than a bound is admitted when
-    /// it is alone, for else it never could be.
-    pub fn try_admit(self: &Arc<Self>, stream: &StreamId, readings: usize) -> Option<Admission> {
-        let bucket = stream.bucket(STREAM_BUCKETS);
+    /// Takes credit for the readings of one message by stream, all or nothing. A message is admitted where there is any room: the
+    /// bounds may be passed by one message, for else one larger than a bound never could be.
+    pub fn try_admit(self: &Arc<Self>, parts: &[(StreamId, usize)]) -> Option<Admission> {
+        let mut parts: SmallVec<[(usize, usize); 1]> =
+            parts.iter().map(|(stream, readings)| (stream.bucket(STREAM_BUCKETS), *readings)).collect();
+        if parts.len() > 1 {
+            parts.sort_unstable_by_key(|(bucket, _)| *bucket);
+            parts.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                kept.1 += if same { next.1 } else { 0 };
+                same
+            });
+        }
+        let readings = parts.iter().map(|(_, readings)| readings).sum();
         if !take(&self.used, readings, self.shard_bound) {
             return None;
         }
-        if !take(&self.streams[bucket], readings, self.stream_bound) {
-            self.used.fetch_sub(readings, Ordering::AcqRel);
-            return None;
+        for (taken, (bucket, readings_of_bucket)) in parts.iter().enumerate() {
+            if !take(&self.streams[*bucket], *readings_of_bucket, self.stream_bound) {
+                parts.truncate(taken);
+                // Dropping it gives back what was taken so far.
+                drop(Admission { credit: self.clone(), parts, readings });
+                return None;
+            }
         }
-        Some(Admission { credit: self.clone(), bucket, readings })
+        Some(Admission { credit: self.clone(), parts, readings })
     }
 
     /// Waits for credit.
-    pub async fn admit(self: &Arc<Self>, stream: &StreamId, readings: usize) -> Admission {
+    pub async fn admit(self: &Arc<Self>, parts: &[(StreamId, usize)]) -> Admission {
         let _waits = Waits::new(self);
         loop {
             // Registered before the try: what is freed between the two is not missed.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(admission) = self.try_admit(stream, readings) {
+            if let Some(admission) = self.try_admit(parts) {
                 return admission;
+            }
+            freed.await;
+        }
+    }
+
+    /// Waits until no credit is in use.
+    pub async fn unused(&self) {
+        let _waits = Waits::new(self);
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.used() == 0 {
+                return;
             }
             freed.await;
         }
@@ -107,7 +136,9 @@ impl Drop for Admission {
     fn drop(&mut self) {
         // In one order with `Waits`: either this sees who waits, or they see what it freed.
         self.credit.used.fetch_sub(self.readings, Ordering::SeqCst);
-        self.credit.streams[self.bucket].fetch_sub(self.readings, Ordering::SeqCst);
+        for (bucket, readings) in &self.parts {
+            self.credit.streams[*bucket].fetch_sub(*readings, Ordering::SeqCst);
+        }
         if self.credit.waiting.load(Ordering::SeqCst) > 0 {
             self.credit.freed.notify_waiters();
         }
@@ -115,8 +146,7 @@ impl Drop for Admission {
 }
 
 fn take(used: &AtomicUsize, want: usize, bound: usize) -> bool {
-    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now == 0 || now + want <= bound).then_some(now + want))
-        .is_ok()
+    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now < bound).then_some(now + want)).is_ok()
 }
 
 #[cfg(test)]
@@ -131,30 +161,42 @@ mod tests {
     #[test]
     fn a_full_stream_does_not_take_from_others() {
         let credit = ShardCredit::new(100, 10, Gauge::default());
-        let held = credit.try_admit(&stream(1), 10).unwrap();
-        assert!(credit.try_admit(&stream(1), 1).is_none());
-        assert!(credit.try_admit(&stream(2), 10).is_some());
+        let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
+        assert!(credit.try_admit(&[(stream(1), 1)]).is_none());
+        assert!(credit.try_admit(&[(stream(2), 10)]).is_some());
         drop(held);
-        assert!(credit.try_admit(&stream(1), 1).is_some());
+        assert!(credit.try_admit(&[(stream(1), 1)]).is_some());
         assert_eq!(credit.used(), 0, "every admission gave back what it took");
     }
 
     #[test]
-    fn a_message_larger_than_the_bound_is_admitted_alone() {
+    fn a_message_larger_than_the_bound_is_admitted() {
         let credit = ShardCredit::new(100, 10, Gauge::default());
-        let large = credit.try_admit(&stream(1), 500).unwrap();
-        assert!(credit.try_admit(&stream(2), 1).is_none(), "the shard is full");
+        let large = credit.try_admit(&[(stream(1), 500)]).unwrap();
+        assert!(credit.try_admit(&[(stream(2), 1)]).is_none(), "the shard is full");
         drop(large);
-        assert!(credit.try_admit(&stream(2), 1).is_some());
+        assert!(credit.try_admit(&[(stream(2), 1)]).is_some());
+    }
+
+    #[test]
+    fn a_message_is_admitted_whole_or_not_at_all() {
+        let credit = ShardCredit::new(100, 10, Gauge::default());
+        let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
+        assert!(credit.try_admit(&[(stream(2), 3), (stream(1), 1)]).is_none());
+        assert_eq!(credit.used(), 10, "what was taken for the other stream was given back");
+        let both = credit.try_admit(&[(stream(2), 8), (stream(3), 8), (stream(2), 8)]).unwrap();
+        assert_eq!(credit.used(), 34);
+        drop((held, both));
+        assert_eq!(credit.used(), 0);
     }
 
     #[tokio::test]
     async fn waiting_ends_when_credit_comes_back() {
         let credit = ShardCredit::new(10, 10, Gauge::default());
-        let held = credit.admit(&stream(1), 10).await;
+        let held = credit.admit(&[(stream(1), 10)]).await;
         let waiting = tokio::spawn({
             let credit = credit.clone();
-            async move { drop(credit.admit(&stream(1), 5).await) }
+            async move { drop(credit.admit(&[(stream(1), 5)]).await) }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

@@ -11,20 +11,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix::Addr;
-use nearside_journal::{CommitOutcome, JournalHandle, Record};
+use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, BoxFuture, Durability, Intake, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey,
-    SetAsideReason, StreamId, StreamMap, Timestamp, Topic,
+    SetAsideReason, StreamId, StreamMap, StreamName, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
 use crate::credit::{Admission, ShardCredit};
 use crate::error::ActorError;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
+use crate::recovery::Again;
 use crate::stream::{Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
 /// Most topics whose stream is remembered; beyond it the memory starts anew.
@@ -72,15 +74,23 @@ pub struct Ingest {
     stream_count: AtomicUsize,
     max_streams: usize,
     draining: AtomicBool,
+    /// Whether readings are taken: not before what the journal remembers has been taken in.
+    is_open: watch::Sender<bool>,
     no_stream: Counter,
     credit_waits: Counter,
 }
 
-/// A message decoded: its readings by stream.
+/// Readings of one message for one stream.
 struct Draft {
     stream: Arc<StreamRef>,
     readings: SmallVec<[Reading; 1]>,
 }
+
+/// A message decoded: its readings by stream.
+type Drafts = SmallVec<[Draft; 1]>;
+
+/// Streams of a message on one shard, with how many readings each gets.
+type Parts = SmallVec<[(StreamId, usize); 1]>;
 
 impl Ingest {
     /// Builds the intake of these definitions.
@@ -105,28 +115,94 @@ impl Ingest {
             stream_count: AtomicUsize::new(0),
             max_streams,
             draining: AtomicBool::new(false),
+            is_open: watch::Sender::new(false),
             no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }
 
+    /// From now on takes what comes. Until then connections wait, unacknowledged.
+    pub fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
     /// From now on refuses what comes.
     pub fn refuse(&self) {
         self.draining.store(true, Ordering::Release);
+        self.open();
     }
 
     /// Records that time passes and, once that is on disk, tells every shard. Ticks are records because they close windows (I5).
     pub async fn tick(&self, now: Timestamp) {
         let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
         let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
-            if matches!(outcome, CommitOutcome::Durable { .. }) {
+            if let CommitOutcome::Durable { first } = outcome {
                 for shard in shards {
                     // A shard that is full hears of time at the next tick.
-                    let _ = shard.try_send(ShardTick(now));
+                    let _ = shard.try_send(ShardTick { now, lsn: first, is_live: true });
                 }
             }
         });
         self.journal.append(vec![Record::Tick(now)], done).await;
+    }
+
+    /// The stream with this key of the definition with this name, as a checkpoint remembers it; `None` where there is no such
+    /// definition any more, or no room.
+    pub fn adopt(&self, definition: &StreamName, key: KeyValues) -> Option<Arc<StreamRef>> {
+        let index = self.definitions.iter().position(|known| known.plan.spec.name == *definition)?;
+        let parts = self.definitions[index].plan.spec.key.len();
+        if key.len() == parts { self.intern(index, key) } else { None }
+    }
+
+    /// Takes in a message that the journal remembers: decodes it, waits for credit, and leaves out what streams hold already.
+    pub async fn take_again(&self, lsn: Lsn, publish: &Publish, again: &mut Again) {
+        for draft in self.decode(publish) {
+            if draft.stream.holds(lsn) {
+                continue;
+            }
+            let parts = [(draft.stream.id, draft.readings.len())];
+            let admission = match self.shards[draft.stream.shard].credit.try_admit(&parts) {
+                Some(admission) => admission,
+                None => {
+                    // Handed on first: waiting while holding credit could wait for itself.
+                    self.hand_on(lsn, again);
+                    self.shards[draft.stream.shard].credit.admit(&parts).await
+                }
+            };
+            again.first.get_or_insert(lsn);
+            again.works.push(Work {
+                stream: draft.stream,
+                readings: draft.readings,
+                admission: Some(Arc::new(admission)),
+            });
+        }
+    }
+
+    /// Hands work on to the shards; it comes from records up to and with `last`.
+    pub fn hand_on(&self, last: Lsn, again: &mut Again) {
+        let Again { first, works } = std::mem::take(again);
+        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
+        dispatch(&shards, works, first.unwrap_or(last), Lsn(last.0 + 1));
+    }
+
+    /// Repeats a tick that the journal remembers.
+    pub async fn tick_again(&self, lsn: Lsn, now: Timestamp) {
+        for shard in &self.shards {
+            // A shard that has ended is seen by health.
+            let _ = shard.address.send(ShardTick { now, lsn, is_live: false }).await;
+        }
+    }
+
+    /// Waits until every reading that was admitted is judged.
+    pub async fn judged_through(&self) {
+        for shard in &self.shards {
+            shard.credit.unused().await;
+        }
+    }
+
+    /// The shards.
+    pub fn shards(&self) -> &[ShardHandle] {
+        &self.shards
     }
 
     /// Readings admitted and not yet judged, of all shards.
@@ -153,6 +229,10 @@ impl Ingest {
     }
 
     async fn take(&self, batch: Vec<Publish>, answer: Answer) {
+        if !*self.is_open.borrow() {
+            // It fails only where the sender is gone, which this is.
+            let _ = self.is_open.subscribe().wait_for(|open| *open).await;
+        }
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
             return;
@@ -161,28 +241,62 @@ impl Ingest {
         let mut admitted = Vec::with_capacity(batch.len());
         for publish in batch {
             let drafts = self.decode(&publish);
-            // Before its readings: no reading is handed on in a commit that does not hold its record.
+            // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
+            // before a checkpoint or all of it is behind.
+            let works = match self.try_admit(drafts) {
+                Ok(works) => works,
+                Err(drafts) => {
+                    // What was admitted so far goes on its way first: waiting while holding credit could
+                    // wait for itself.
+                    let part = (std::mem::take(&mut records), std::mem::take(&mut admitted));
+                    self.commit(part.0, part.1, None).await;
+                    self.credit_waits.inc();
+                    self.admit(drafts).await
+                }
+            };
             records.push(Record::Publish(publish));
-            for draft in drafts {
-                let admission = match self.try_admit(&draft) {
-                    Some(admission) => admission,
-                    None => {
-                        // What was admitted so far goes on its way first: waiting while holding credit could
-                        // wait for itself.
-                        let part = (std::mem::take(&mut records), std::mem::take(&mut admitted));
-                        self.commit(part.0, part.1, None).await;
-                        self.credit_waits.inc();
-                        self.shards[draft.stream.shard].credit.admit(&draft.stream.id, draft.readings.len()).await
-                    }
-                };
-                admitted.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
-            }
+            admitted.extend(works);
         }
         self.commit(records, admitted, Some(answer)).await;
     }
 
-    fn try_admit(&self, draft: &Draft) -> Option<Admission> {
-        self.shards[draft.stream.shard].credit.try_admit(&draft.stream.id, draft.readings.len())
+    /// Takes credit for all drafts of a message, or gives them back.
+    fn try_admit(&self, drafts: Drafts) -> Result<SmallVec<[Work; 1]>, Drafts> {
+        let mut admissions = SmallVec::new();
+        for (shard, parts) in self.parts_by_shard(&drafts) {
+            match self.shards[shard].credit.try_admit(&parts) {
+                Some(admission) => admissions.push((shard, admission)),
+                // Dropping what was taken gives it back.
+                None => return Err(drafts),
+            }
+        }
+        Ok(to_works(drafts, admissions))
+    }
+
+    /// As [`Ingest::try_admit`], waiting. Holds nothing while it waits.
+    async fn admit(&self, mut drafts: Drafts) -> SmallVec<[Work; 1]> {
+        loop {
+            match self.try_admit(drafts) {
+                Ok(works) => return works,
+                Err(refused) => drafts = refused,
+            }
+            for (shard, parts) in self.parts_by_shard(&drafts) {
+                drop(self.shards[shard].credit.admit(&parts).await);
+            }
+        }
+    }
+
+    /// Streams and readings of a message by shard.
+    fn parts_by_shard(&self, drafts: &Drafts) -> SmallVec<[(usize, Parts); 1]> {
+        let mut parts: SmallVec<[(usize, Parts); 1]> = SmallVec::new();
+        for draft in drafts {
+            let part = (draft.stream.id, draft.readings.len());
+            match parts.iter_mut().find(|(shard, _)| *shard == draft.stream.shard) {
+                Some((_, known)) => known.push(part),
+                None => parts.push((draft.stream.shard, SmallVec::from_iter([part]))),
+            }
+        }
+        parts
     }
 
     /// Journals records; once they are on disk, answers and hands the readings to their shards.
@@ -191,8 +305,7 @@ impl Ingest {
             return;
         }
         let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
-        let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
-            let durable = matches!(outcome, CommitOutcome::Durable { .. });
+        let done = Box::new(move |outcome: CommitOutcome, records: Vec<Record>| {
             if let Some(answer) = answer {
                 answer(match outcome {
                     CommitOutcome::Durable { .. } => Durability::Durable,
@@ -200,14 +313,14 @@ impl Ingest {
                     CommitOutcome::Failed => Durability::Refused(RefusalReason::StorageFailed),
                 });
             }
-            if durable {
-                dispatch(&shards, works);
+            if let CommitOutcome::Durable { first } = outcome {
+                dispatch(&shards, works, first, Lsn(first.0 + records.len() as u64));
             }
         });
         self.journal.append(records, done).await;
     }
 
-    fn decode(&self, publish: &Publish) -> SmallVec<[Draft; 1]> {
+    fn decode(&self, publish: &Publish) -> Drafts {
         let route = self.route(&publish.topic);
         let definition = match &route {
             Route::None => {
@@ -243,8 +356,8 @@ impl Ingest {
     }
 
     /// Rows of one message by stream, in order of each stream's first row.
-    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> SmallVec<[Draft; 1]> {
-        let mut drafts: SmallVec<[Draft; 1]> = SmallVec::new();
+    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> Drafts {
+        let mut drafts = Drafts::new();
         let mut overflow = 0;
         for row in rows {
             let key = self.definitions[definition].whole_key(topic_key, row.key);
@@ -341,14 +454,25 @@ impl Definition {
     }
 }
 
+/// Work of drafts that were admitted, by shard. Works of one shard share their credit: it is given back with the last of them.
+fn to_works(drafts: Drafts, admissions: SmallVec<[(usize, Admission); 1]>) -> SmallVec<[Work; 1]> {
+    let shared: SmallVec<[(usize, Arc<Admission>); 1]> =
+        admissions.into_iter().map(|(shard, admission)| (shard, Arc::new(admission))).collect();
+    let work = |draft: Draft| {
+        let admission = shared.iter().find(|(shard, _)| *shard == draft.stream.shard).map(|(_, shared)| shared.clone());
+        Work { stream: draft.stream, readings: draft.readings, admission }
+    };
+    drafts.into_iter().map(work).collect()
+}
+
 /// Hands committed work to the shards, keeping its order within each.
-fn dispatch(shards: &[Addr<Shard>], works: Vec<Work>) {
+fn dispatch(shards: &[Addr<Shard>], works: Vec<Work>, first: Lsn, next: Lsn) {
     let mut batches: Vec<Vec<Work>> = shards.iter().map(|_| Vec::new()).collect();
     for work in works {
         batches[work.stream.shard].push(work);
     }
-    for (shard, batch) in shards.iter().zip(batches) {
-        if !batch.is_empty() && shard.try_send(ShardBatch(batch)).is_err() {
+    for (shard, works) in shards.iter().zip(batches) {
+        if !works.is_empty() && shard.try_send(ShardBatch { works, first, next }).is_err() {
             // Credit keeps the mailbox below its bound; this is reached only while the gateway stops.
             tracing::error!("a shard did not take committed readings; they stay in the journal");
         }

@@ -5,6 +5,7 @@
 //! Never: a component reads a clock or ambient randomness; a key or a text of a device is logged (I2).
 
 pub mod board;
+pub mod checkpoint;
 mod config;
 pub mod credit;
 mod error;
@@ -12,6 +13,7 @@ pub mod fence;
 pub mod inference;
 pub mod ingest;
 pub mod outlet;
+pub mod recovery;
 pub mod rollup;
 pub mod rules;
 pub mod rules_stage;
@@ -19,5 +21,5 @@ pub mod seal;
 pub mod stage;
 pub mod stream;
 
-pub use config::{InferenceConfig, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
+pub use config::{InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
 pub use error::ActorError;

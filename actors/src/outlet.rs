@@ -96,7 +96,8 @@ impl Outlet {
         self.board.post_finding(PostedFinding { stream: spec.name.clone(), finding: finding.clone() });
         let finding = Arc::new(finding);
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
-        self.rules.send(RulesMessage::Finding { finding: finding.clone(), origin });
+        let at = component.heard_at();
+        self.rules.send(RulesMessage::Finding { finding: finding.clone(), origin, at });
         self.seal.send(SealMessage::Finding { finding, plan: component.plan().clone() });
     }
 
@@ -107,9 +108,12 @@ impl Outlet {
         let summary = Arc::new(summary);
         if self.rules_want_summaries {
             let origin = Origin { spec: component.plan().spec.clone(), key: component.key().clone() };
-            self.rules.send(RulesMessage::Summary { summary: summary.clone(), origin });
+            let at = component.heard_at();
+            self.rules.send(RulesMessage::Summary { summary: summary.clone(), origin, at });
         }
-        if let Some(rollup) = &self.rollup {
+        if let Some(rollup) = &self.rollup
+            && component.plan().windows.counts_once(&summary.window)
+        {
             rollup.send(RollUpMessage::Summary(summary.clone()));
         }
         self.seal.send(SealMessage::Summary { summary, plan: component.plan().clone() });

@@ -1,13 +1,16 @@
 //! The rules stage: findings and summaries in, commands to devices out.
 //!
 //! Promises: a command is recorded in the journal before it is sent (promise I8); one that waited past its time to live is counted as
-//! expired and not sent; what became of each command is counted and shown.
+//! expired and not sent; what became of each command is counted and shown. After a crash the same findings fire the same rules at the
+//! same times, so the same commands come out again: those that the journal says were given are left out, whether or not they
+//! were sent, and the others are given now.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use flume::Sender;
 use nearside_journal::{CommitOutcome, JournalHandle, Record};
-use nearside_schemas::{BoxFuture, Clock, Command, CommandId, Finding, Summary};
+use nearside_schemas::{BoxFuture, Clock, Command, CommandId, Finding, Summary, Timestamp, failpoint};
 use nearside_telemetry::{Metric, Telemetry};
 
 use crate::board::{Board, PostedCommand};
@@ -21,6 +24,8 @@ pub enum RulesMessage {
         finding: Arc<Finding>,
         /// Its stream.
         origin: Origin,
+        /// When it came about: what cooldown and time to live count from.
+        at: Timestamp,
     },
     /// A window was judged.
     Summary {
@@ -28,8 +33,21 @@ pub enum RulesMessage {
         summary: Arc<Summary>,
         /// Its stream.
         origin: Origin,
+        /// When it came about.
+        at: Timestamp,
     },
+    /// A journal is replayed from here on: commands are withheld.
+    Replaying,
+    /// The journal says that this command was given.
+    Given(String),
+    /// Replay is over: what was withheld and not given before is given now.
+    Replayed,
+    /// Say what a checkpoint keeps of rules.
+    Save(Sender<Vec<u8>>),
 }
+
+/// The name of the rules' part in a checkpoint.
+pub const SAVED_NAME: &str = "rules";
 
 /// Whoever publishes commands to devices.
 pub trait CommandPublisher: Send + Sync + 'static {
@@ -43,8 +61,11 @@ pub struct RulesStage {
     journal: JournalHandle,
     dispatcher: Sender<Command>,
     settled: flume::Receiver<(CommandId, Outcome)>,
+    settle: Sender<(CommandId, Outcome)>,
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
+    /// While a journal is replayed: the commands that came out again, and the ids that it says were given.
+    replay: Option<(Vec<Command>, HashSet<String>)>,
 }
 
 impl RulesStage {
@@ -58,28 +79,59 @@ impl RulesStage {
     ) -> (Self, CommandQueue) {
         let (dispatcher, commands) = flume::bounded(queue.max(1));
         let (settle, settled) = flume::unbounded();
-        let stage = Self { rules, journal, dispatcher, settled, clock, telemetry };
+        let stage =
+            Self { rules, journal, dispatcher, settled, settle: settle.clone(), clock, telemetry, replay: None };
         (stage, CommandQueue { commands, settle })
     }
 
+    /// Goes on from what a checkpoint kept; false where it cannot be read.
+    pub fn restore(&mut self, saved: &[u8]) -> bool {
+        serde_json::from_slice(saved).map(|cooldowns| self.rules.resume_cooldowns(cooldowns)).is_ok()
+    }
+
     /// Handles one message.
-    pub fn handle(&mut self, message: &RulesMessage) {
+    pub fn handle(&mut self, message: RulesMessage) {
         while let Ok((id, outcome)) = self.settled.try_recv() {
             self.rules.settle(&id, outcome);
         }
-        let now = self.clock.now();
         let answers = match message {
-            RulesMessage::Finding { finding, origin } => self.rules.on_finding(finding, 0, origin, now),
-            RulesMessage::Summary { summary, origin } => self.rules.on_summary(summary, origin, now),
+            RulesMessage::Finding { finding, origin, at } => self.rules.on_finding(&finding, 0, &origin, at),
+            RulesMessage::Summary { summary, origin, at } => self.rules.on_summary(&summary, &origin, at),
+            RulesMessage::Replaying => return self.replay = Some(Default::default()),
+            RulesMessage::Given(id) => {
+                if let Some((_, given)) = &mut self.replay {
+                    given.insert(id);
+                }
+                return;
+            }
+            RulesMessage::Replayed => return self.end_replay(),
+            RulesMessage::Save(reply) => {
+                let cooldowns = self.rules.cooldowns(self.clock.now());
+                // Whoever asked may not wait any more. Ids and times always have a JSON form.
+                let _ = reply.send(serde_json::to_vec(&cooldowns).unwrap_or_default());
+                return;
+            }
         };
         for answer in answers {
             match answer {
-                Ok(command) => self.issue(command),
+                Ok(command) => match &mut self.replay {
+                    Some((withheld, _)) => withheld.push(command),
+                    None => self.issue(command),
+                },
                 Err(RuleFault { rule, why }) => {
                     self.telemetry.counter(Metric::RuleErrors, &[rule.as_str()]).inc();
                     tracing::warn!(%rule, why, "a rule could not be evaluated");
                 }
             }
+        }
+    }
+
+    fn end_replay(&mut self) {
+        let Some((withheld, given)) = self.replay.take() else { return };
+        let (before, new): (Vec<_>, Vec<_>) = withheld.into_iter().partition(|one| given.contains(&one.id.to_string()));
+        tracing::info!(given_before = before.len(), new = new.len(), "commands after replay");
+        for command in new {
+            self.issue(command);
         }
     }
 
@@ -89,11 +141,16 @@ impl RulesStage {
         let record = Record::Command { id: command.id.to_string(), at: command.created };
         let dispatcher = self.dispatcher.clone();
         let failed = self.telemetry.counter(Metric::Commands, &[command.id.rule.as_str(), "unrecorded"]);
+        let settle = self.settle.clone();
         let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
             // From the journal's thread: never waits. A full queue means the broker does not take commands.
+            failpoint("command-recorded");
+            let id = command.id.clone();
             let durable = matches!(outcome, CommitOutcome::Durable { .. });
             if !durable || dispatcher.try_send(command).is_err() {
                 failed.inc();
+                // What nobody got makes nobody quiet. The stage may have ended; then nobody counts cooldowns any more.
+                let _ = settle.send((id, Outcome::NotSent));
             }
         });
         self.journal.append_blocking(vec![record], done);

@@ -9,6 +9,7 @@
 pub mod arrow_schema;
 pub mod codec;
 mod command;
+mod failpoint;
 mod finding;
 mod ids;
 mod personal;
@@ -25,6 +26,7 @@ mod topic;
 mod window;
 
 pub use command::Command;
+pub use failpoint::failpoint;
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
     ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,

@@ -103,6 +103,8 @@ fn site(config: &DemoConfig, folder: &Path, cloud: SocketAddr) -> Result<SiteCon
     site.console.listen = config.console;
     // The deadline is real time; the gateway lives in simulated time.
     site.inference.deadline = HumanDuration(site.inference.deadline.get().mul_f64(config.speed.max(1.0)));
+    // Nothing comes after a demonstration: what is open at its end is summarised.
+    site.limits.on_stop = nearside_actors::OnStop::Close;
     site.uplink = Some(UplinkConfig::to(&format!("mqtt://{cloud}")));
     Ok(site)
 }

@@ -128,7 +128,7 @@ impl Replay {
             let Some(component) = self.streams.get_mut(id) else { continue };
             // A stream hears of the time at which it wanted to, as it would have with ticks in between.
             while let Some(deadline) = component.next_deadline().filter(|deadline| *deadline < time) {
-                component.on_tick(deadline, out);
+                component.on_tick(deadline, true, out);
                 answer(component, &self.plan, &mut self.inputs, out);
                 if component.next_deadline() == Some(deadline) {
                     break;

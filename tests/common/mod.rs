@@ -46,25 +46,45 @@ pub fn write_site(folder: &Path, rest: &str) -> PathBuf {
 impl Gateway {
     pub fn start(rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let site = write_site(folder.path(), rest);
+        write_site(folder.path(), rest);
+        Self::start_in(folder, &[]).expect("the gateway runs")
+    }
+
+    /// Starts on a folder that has a site file already, with these environment variables; `None` where it ends before it runs.
+    pub fn start_in(folder: tempfile::TempDir, environment: &[(&str, &str)]) -> Result<Self, tempfile::TempDir> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nearside"))
             .arg("run")
-            .arg(&site)
+            .arg(folder.path().join("site.toml"))
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut address = |scheme: &str| -> SocketAddr {
+        let mut address = |scheme: &str| -> Option<SocketAddr> {
             loop {
-                let line = lines.next().expect("the gateway ended before it ran").unwrap();
-                if let Some((_, address)) = line.split_once(scheme) {
-                    return address.trim().parse().unwrap();
+                if let Some((_, address)) = lines.next()?.ok()?.split_once(scheme) {
+                    return address.trim().parse().ok();
                 }
             }
         };
-        let (broker, console) = (address("mqtt://"), address("http://"));
-        Self { child, folder, broker, console }
+        let Some((broker, console)) = address("mqtt://").zip(address("http://")) else {
+            child.wait().unwrap();
+            return Err(folder);
+        };
+        Ok(Self { child, folder, broker, console })
+    }
+
+    /// `kill -9`; gives back the folder.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     pub fn site(&self) -> PathBuf {

@@ -1,15 +1,17 @@
 //! The roll-up component: summaries and ticks in, roll-ups out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nearside_schemas::{FieldName, RollUp, RollUpId, SiteId, Summary, Timestamp, WindowId};
+use serde::{Deserialize, Serialize};
 
 use super::aggregate::{AggregateError, aggregate};
+use super::saved::{self, SavedRollUps};
 use crate::config::RollUpConfig;
 
 /// What a roll-up needs of one field of one window.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Part {
     pub(super) group: String,
     pub(super) field: FieldName,
@@ -21,19 +23,28 @@ pub(super) struct Part {
     pub(super) findings: u64,
 }
 
-struct Contribution {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Contribution {
     revision: u32,
     parts: Vec<Part>,
 }
 
+/// The windows of one roll-up's span.
 #[derive(Default)]
-struct Span {
-    windows: BTreeMap<WindowId, Contribution>,
-    closed: bool,
+pub(super) struct Span {
+    pub(super) windows: BTreeMap<WindowId, Contribution>,
+    pub(super) closed: bool,
     /// Windows came since it was last handed out.
-    changed: bool,
-    revisions: BTreeMap<RollUpId, u32>,
+    pub(super) changed: bool,
+    pub(super) revisions: BTreeMap<RollUpId, u32>,
 }
+
+/// Revisions rise by this much at each start of the gateway for spans that may have been handed out before: what was sent
+/// before a crash can then never have the number of something else that is sent after it.
+const REVISIONS_A_START: u32 = 1_000;
+/// How long the parts of a span stay in checkpoints after the span is over. Longer than any stream's state is behind, so that replay
+/// meets whole spans.
+const PARTS_STAY: Duration = Duration::from_secs(1_800);
 
 /// Roll-ups in the making.
 pub struct RollUps {
@@ -43,12 +54,67 @@ pub struct RollUps {
     held: usize,
     too_late: u64,
     now: Timestamp,
+    /// Windows and spans that changed since they were last saved.
+    unsaved: BTreeSet<(Timestamp, Option<WindowId>)>,
+    /// Names of saved parts of spans that are over, and when that was.
+    over: VecDeque<(Timestamp, String)>,
+    /// The least revision of spans that begin before `restarted_at`.
+    least_revision: u32,
+    restarted_at: Timestamp,
 }
 
 impl RollUps {
     /// Roll-ups of a site.
     pub const fn new(site: SiteId, config: RollUpConfig) -> Self {
-        Self { site, config, spans: BTreeMap::new(), held: 0, too_late: 0, now: Timestamp::MIN }
+        Self {
+            site,
+            config,
+            spans: BTreeMap::new(),
+            held: 0,
+            too_late: 0,
+            now: Timestamp::MIN,
+            unsaved: BTreeSet::new(),
+            over: VecDeque::new(),
+            least_revision: 0,
+            restarted_at: Timestamp::MIN,
+        }
+    }
+
+    /// Holds again what was saved; `starts` is how often the gateway has started, this time included. Gives back how many parts
+    /// could not be read.
+    pub fn restore(&mut self, parts: &[(String, Vec<u8>)], starts: u64) -> u64 {
+        let (spans, damaged) = saved::load(parts);
+        self.held = spans.values().map(|span| span.windows.len()).sum();
+        self.spans = spans;
+        let earlier = u32::try_from(starts.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.least_revision = earlier.saturating_mul(REVISIONS_A_START);
+        self.restarted_at = Timestamp::MAX;
+        damaged
+    }
+
+    /// Replay is over: spans that begin from now on were never handed out.
+    pub fn restored(&mut self) {
+        self.restarted_at = self.now;
+    }
+
+    /// What changed since this was last called.
+    pub fn save(&mut self) -> SavedRollUps {
+        let mut changes = SavedRollUps::default();
+        for (start, window) in std::mem::take(&mut self.unsaved) {
+            let Some(span) = self.spans.get(&start) else { continue };
+            let (name, part) = match window {
+                Some(id) => {
+                    let Some(contribution) = span.windows.get(&id) else { continue };
+                    (saved::window_name(start, &id), saved::Part::Window(id, contribution.clone()))
+                }
+                None => (saved::span_name(start), saved::Part::of_span(span)),
+            };
+            changes.put.extend(part.encode().map(|bytes| (name, bytes)));
+        }
+        while self.over.front().is_some_and(|(at, _)| at.plus(PARTS_STAY) <= self.now) {
+            changes.remove.extend(self.over.pop_front().map(|(_, name)| name));
+        }
+        changes
     }
 
     /// Takes a summary in. Windows are put where their last instant lies.
@@ -70,6 +136,7 @@ impl RollUps {
         let contribution = Contribution { revision: summary.revision, parts: parts(summary) };
         span.windows.insert(summary.window.clone(), contribution);
         span.changed = true;
+        self.unsaved.insert((start, Some(summary.window.clone())));
     }
 
     /// Lets time pass: hands out the roll-ups that are due, first or revised, and forgets those that cannot change any more.
@@ -93,10 +160,14 @@ impl RollUps {
             out.extend(self.close(start)?);
         }
         let mut held = self.held;
-        let (bound, now) = (self.config.max_windows, self.now);
+        let (bound, now, over) = (self.config.max_windows, self.now, &mut self.over);
         self.spans.retain(|start, span| {
             let stays = start.plus(every).plus(keep) > now && !(held > bound && span.closed);
-            held -= if stays { 0 } else { span.windows.len() };
+            if !stays {
+                held -= span.windows.len();
+                over.extend(span.windows.keys().map(|window| (now, saved::window_name(*start, window))));
+                over.push_back((now, saved::span_name(*start)));
+            }
             stays
         });
         self.held = held;
@@ -131,12 +202,15 @@ impl RollUps {
         let Some(span) = self.spans.get_mut(&start) else { return Ok(Vec::new()) };
         let parts: Vec<&Part> = span.windows.values().flat_map(|window| &window.parts).collect();
         let mut rollups = aggregate(&self.site, start, end, &parts)?;
+        let least = if start < self.restarted_at { self.least_revision } else { 0 };
         for rollup in &mut rollups {
-            let next = span.revisions.entry(rollup.id.clone()).and_modify(|revision| *revision += 1).or_insert(0);
-            rollup.revision = *next;
+            let last = span.revisions.get(&rollup.id);
+            rollup.revision = last.map_or(0, |last| last + 1).max(least);
+            span.revisions.insert(rollup.id.clone(), rollup.revision);
         }
         span.closed = true;
         span.changed = false;
+        self.unsaved.insert((start, None));
         Ok(rollups)
     }
 }
@@ -237,6 +311,32 @@ mod tests {
         rollups.on_summary(&summary(3, 20, 0, 30.0, 4));
         assert_eq!(rollups.too_late(), 1);
         assert!(rollups.drain().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_what_was_saved_and_gives_no_revision_twice() {
+        let mut before = rollups();
+        before.on_summary(&summary(1, 0, 0, 10.0, 4));
+        let mut parts: BTreeMap<String, Vec<u8>> = before.save().put.into_iter().collect();
+        before.on_summary(&summary(2, 0, 0, 30.0, 4));
+        let sent = before.on_tick(Timestamp::from_secs(70)).unwrap();
+        // It stops here. What came since the last save is replayed, in another order.
+        let mut after = rollups();
+        assert_eq!(after.restore(&parts.clone().into_iter().collect::<Vec<_>>(), 2), 0);
+        let out = after.on_tick(Timestamp::from_secs(70)).unwrap();
+        assert_eq!((out[0].rows, out[0].revision), (4, 1_000), "a revision of its own, whatever is in it");
+        after.on_summary(&summary(2, 0, 0, 30.0, 4));
+        let out = after.on_tick(Timestamp::from_secs(71)).unwrap();
+        assert_eq!((out[0].rows, out[0].mean, out[0].revision), (8, sent[0].mean, 1_001));
+        after.restored();
+        after.on_summary(&summary(1, 120, 0, 10.0, 4));
+        assert_eq!(after.on_tick(Timestamp::from_secs(200)).unwrap()[0].revision, 0);
+        // What is over is not saved again; it goes some time later, with all its parts.
+        parts.extend(after.save().put);
+        assert_eq!(parts.len(), 3, "a window saved before, and a span with its window");
+        after.on_tick(Timestamp::from_secs(10_000)).unwrap();
+        after.on_tick(Timestamp::from_secs(20_000)).unwrap();
+        assert_eq!(after.save().remove.len(), 5);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 mod aggregate;
 mod component;
+mod saved;
 
 use std::sync::Arc;
 
 use nearside_schemas::{Summary, Timestamp};
 
 pub use component::RollUps;
+pub use saved::{SAVED_PREFIX, SavedRollUps};
 
 /// What the roll-up stage is told.
 pub enum RollUpMessage {
@@ -21,4 +23,8 @@ pub enum RollUpMessage {
     Tick(Timestamp),
     /// Close everything.
     Drain,
+    /// Replay is over.
+    Restored,
+    /// Say what changed since this was last asked.
+    Save(flume::Sender<SavedRollUps>),
 }

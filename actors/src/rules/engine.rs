@@ -120,6 +120,22 @@ impl Rules {
         }
     }
 
+    /// Whose cooldown runs at `now`, and since when: what a checkpoint keeps of rules.
+    pub fn cooldowns(&self, now: Timestamp) -> Vec<(RuleName, StreamId, Timestamp)> {
+        let cooldown =
+            |name: &RuleName| self.rules.iter().find(|rule| rule.config.name == *name).map(|r| r.config.cooldown);
+        let runs = |name: &RuleName, from: &Timestamp| cooldown(name).is_some_and(|long| now < from.plus(long.get()));
+        let running = self.quiet_from.iter().filter(|((name, _), from)| runs(name, from));
+        let mut all: Vec<_> = running.map(|((name, stream), from)| (name.clone(), *stream, *from)).collect();
+        all.sort();
+        all
+    }
+
+    /// Goes on with the cooldowns that [`Rules::cooldowns`] gave.
+    pub fn resume_cooldowns(&mut self, cooldowns: Vec<(RuleName, StreamId, Timestamp)>) {
+        self.quiet_from.extend(cooldowns.into_iter().map(|(rule, stream, from)| ((rule, stream), from)));
+    }
+
     fn evaluate(
         &mut self,
         on: RuleSubject,

@@ -2,6 +2,7 @@
 //!
 //! It is made on the stream's first reading and stops when the stream rests; what it knows is kept by its shard.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::component::{Outputs, StreamComponent};
 use super::shard::{ShardState, StreamRef};
+use super::state::StreamState;
 use crate::credit::Admission;
 
 /// Readings of one message for one stream, with the credit they hold.
@@ -20,7 +22,7 @@ pub struct Work {
     /// The readings, in payload order.
     pub readings: SmallVec<[Reading; 1]>,
     /// Given back when the readings are judged.
-    pub admission: Option<Admission>,
+    pub admission: Option<Arc<Admission>>,
 }
 
 impl Message for Work {
@@ -44,9 +46,27 @@ impl Message for Judged {
 }
 
 /// Time passes.
-pub(super) struct Tick(pub(super) Timestamp);
+#[derive(Clone, Copy)]
+pub(super) struct Tick {
+    pub(super) now: Timestamp,
+    /// Whether it is the time of day, not one that a journal remembers.
+    pub(super) is_live: bool,
+}
 
 impl Message for Tick {
+    type Result = ();
+}
+
+/// Say what is known, once every row taken so far is judged.
+pub(super) struct TakeState {
+    pub(super) now: Timestamp,
+    pub(super) reply: StateReply,
+}
+
+/// Where a stream's state goes; `None` where a network does not answer. The number is the asker's own.
+pub(super) type StateReply = (usize, tokio::sync::mpsc::UnboundedSender<(usize, Option<StreamState>)>);
+
+impl Message for TakeState {
     type Result = ();
 }
 
@@ -69,17 +89,69 @@ pub struct StreamActor {
     outputs: Outputs,
     /// The tick that the shard was asked for.
     asked_for: Option<Timestamp>,
+    /// Who waits for the state, and since when. Until it is given, what comes is held, so that the state holds the rows before the
+    /// question and none after.
+    state_wanted: Option<TakeState>,
+    /// Bounded by credit, as the mailbox is.
+    held: VecDeque<Held>,
+}
+
+/// A message that waits for the state to be given.
+enum Held {
+    Work(Work),
+    Tick(Tick),
 }
 
 impl StreamActor {
     pub(super) fn new(component: StreamComponent, stream: Arc<StreamRef>, shard: Rc<ShardState>) -> Self {
-        Self { component, stream, shard, outputs: Outputs::default(), asked_for: None }
+        Self {
+            component,
+            stream,
+            shard,
+            outputs: Outputs::default(),
+            asked_for: None,
+            state_wanted: None,
+            held: VecDeque::new(),
+        }
+    }
+
+    fn take_work(&mut self, work: Work) {
+        for reading in work.readings {
+            self.component.on_reading(reading, &mut self.outputs);
+        }
+        self.flush(work.admission);
+    }
+
+    fn take_tick(&mut self, tick: Tick) {
+        if self.asked_for.is_some_and(|asked| asked <= tick.now) {
+            self.asked_for = None;
+        }
+        self.component.on_tick(tick.now, tick.is_live, &mut self.outputs);
+        self.flush(None);
+    }
+
+    /// Gives the state to who waits for it where everything is judged, then takes what was held.
+    fn give_state(&mut self) {
+        if self.state_wanted.is_some() && self.component.is_judged_through() {
+            self.answer_state(Some(self.component.snapshot()));
+        }
+    }
+
+    fn answer_state(&mut self, state: Option<StreamState>) {
+        let Some(TakeState { reply: (number, reply), .. }) = self.state_wanted.take() else { return };
+        // Whoever asked may not wait any more.
+        let _ = reply.send((number, state));
+        for held in std::mem::take(&mut self.held) {
+            match held {
+                Held::Work(work) => self.take_work(work),
+                Held::Tick(tick) => self.take_tick(tick),
+            }
+        }
     }
 
     /// Hands on what the component gave back, and asks for the next tick.
-    fn flush(&mut self, admission: Option<Admission>) {
-        // Without a request the readings are judged: their credit is given back here.
-        let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
+    /// Without a request the readings are judged: their credit is given back here.
+    fn flush(&mut self, admission: Option<Arc<Admission>>) {
         for request in self.outputs.requests.drain(..) {
             let queue = self.component.plan().models[request.model].queue;
             // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.
@@ -97,11 +169,6 @@ impl StreamActor {
 
 impl Actor for StreamActor {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        // Credit bounds what can be in the mailbox; the bound here is the sum of what credit lets through.
-        ctx.set_mailbox_capacity(self.shard.mailbox_bound());
-    }
 }
 
 impl Handler<Work> for StreamActor {
@@ -109,10 +176,11 @@ impl Handler<Work> for StreamActor {
 
     fn handle(&mut self, work: Work, _: &mut Self::Context) {
         self.stream.taken();
-        for reading in work.readings {
-            self.component.on_reading(reading, &mut self.outputs);
+        if self.state_wanted.is_some() {
+            self.held.push_back(Held::Work(work));
+        } else {
+            self.take_work(work);
         }
-        self.flush(work.admission);
     }
 }
 
@@ -123,6 +191,17 @@ impl Handler<Judged> for StreamActor {
         self.component.on_outputs(judged.model, judged.inputs, judged.outputs.as_deref(), &mut self.outputs);
         self.flush(None);
         drop(judged.admission);
+        self.give_state();
+    }
+}
+
+impl Handler<TakeState> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, wanted: TakeState, _: &mut Self::Context) {
+        self.answer_state(None);
+        self.state_wanted = Some(wanted);
+        self.give_state();
     }
 }
 
@@ -130,16 +209,21 @@ impl Handler<Tick> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
-        if self.asked_for.is_some_and(|asked| asked <= tick.0) {
-            self.asked_for = None;
+        if let Some(wanted) = &self.state_wanted {
+            let patience = self.component.plan().judge_deadline;
+            self.held.push_back(Held::Tick(tick));
+            if tick.is_live && wanted.now.plus(patience) <= tick.now {
+                // A network that does not answer must not hold the stream.
+                self.answer_state(None);
+            }
+            return;
         }
-        self.component.on_tick(tick.0, &mut self.outputs);
-        self.flush(None);
+        self.take_tick(tick);
         // Nothing may wait in the mailbox: a stopped actor's messages would be lost. Shard and stream share a thread,
         // so between this look and the stop nothing can be sent.
         let rests = self.component.is_at_rest() && !self.stream.has_pending();
         let retire_at = self.component.last_received().plus(self.shard.retire_after());
-        if rests && retire_at <= tick.0 {
+        if rests && retire_at <= tick.now {
             self.shard.retire(&self.stream, &self.component);
             ctx.stop();
         } else if rests {
@@ -152,6 +236,7 @@ impl Handler<DrainStream> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
+        self.answer_state(None);
         self.component.drain(drain.now, &mut self.outputs);
         self.flush(None);
         // The receiver counts; if it is gone nobody waits any more.

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use nearside_models::row_model::{Row, RowState, RowVerdict};
 use nearside_schemas::{
-    ClosedWindow, Finding, KeyValues, ModelRef, Reading, SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
+    CloseCause, ClosedWindow, Finding, KeyValues, ModelRef, Reading, SetAsideReason, StreamId, Summary, Timestamp,
+    Values, Verdict,
 };
 use nearside_window::{Placement, StreamWindows};
 
 use super::findings::FindingLog;
 use super::plan::StreamPlan;
+use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
 
 /// Times of rows that a model skipped, kept to say why a window is unjudged.
@@ -94,6 +96,8 @@ pub struct StreamComponent {
     findings: FindingLog,
     skipped: VecDeque<(Timestamp, usize)>,
     last_received: Timestamp,
+    /// The latest time that a reading's receipt or a tick told.
+    heard_at: Timestamp,
     budget: PanicBudget,
     parked: bool,
     closed: Vec<ClosedWindow>,
@@ -112,6 +116,7 @@ impl StreamComponent {
             findings: FindingLog::new(plan.finding_retention),
             skipped: VecDeque::new(),
             last_received: Timestamp::MIN,
+            heard_at: Timestamp::MIN,
             budget: PanicBudget::new(plan.panics_per_minute),
             parked: false,
             closed: Vec::new(),
@@ -147,16 +152,21 @@ impl StreamComponent {
         }
         let (time, received) = (reading.time, reading.received);
         self.last_received = self.last_received.max(received);
+        self.heard_at = self.heard_at.max(received);
         // Models see what the windows took: a row that was set aside everywhere is judged by none.
         let values = if self.judges.is_empty() { Values::new() } else { reading.values.clone() };
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.push(reading, closed)) {
             Ok(placement) => {
-                self.take_closed(received, out);
+                // What the row's time closed does not hold the row; what it filled or revised does, and waits for its verdict too.
+                let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
+                let (with_row, before) = self.closed.drain(..).partition(holds_row);
+                self.take_closed(before, received, out);
                 if note_placement(&placement, out) {
                     self.show_to_models(time, &values, out);
                 }
+                self.take_closed(with_row, received, out);
             }
             Err(Panicked) => self.rebuild_windows(received, out),
         }
@@ -182,16 +192,23 @@ impl StreamComponent {
         self.release(out);
     }
 
-    /// Lets time pass: closes idle windows, gives up on verdicts that are too late.
-    pub fn on_tick(&mut self, now: Timestamp, out: &mut Outputs) {
+    /// Lets time pass: closes idle windows and, where verdicts are asked for at the time of day, gives up on those that are too
+    /// late. While a journal is replayed they are not: hours pass in it while a network computes.
+    pub fn on_tick(&mut self, now: Timestamp, verdicts_expire: bool, out: &mut Outputs) {
+        self.heard_at = self.heard_at.max(now);
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.tick(now, closed)) {
-            Ok(()) => self.take_closed(now, out),
+            Ok(()) => {
+                let closed = std::mem::take(&mut self.closed);
+                self.take_closed(closed, now, out);
+            }
             Err(Panicked) => self.rebuild_windows(now, out),
         }
         self.release(out);
-        self.expire(now, out);
+        if verdicts_expire {
+            self.expire(now, out);
+        }
     }
 
     /// Closes everything, judged or not: the stream's definition changes or the gateway stops.
@@ -199,7 +216,10 @@ impl StreamComponent {
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.drain(closed)) {
-            Ok(()) => self.take_closed(now, out),
+            Ok(()) => {
+                let closed = std::mem::take(&mut self.closed);
+                self.take_closed(closed, now, out);
+            }
             Err(Panicked) => self.rebuild_windows(now, out),
         }
         self.release(out);
@@ -228,22 +248,48 @@ impl StreamComponent {
         self.last_received
     }
 
-    /// The state that outlives a retired actor: the windows' and each model's.
-    pub fn snapshot(&self) -> Vec<Vec<u8>> {
-        let mut parts = vec![self.windows.snapshot()];
+    /// The latest time it heard of, by a reading's receipt or a tick: the time at which whatever it gave back last came about.
+    pub const fn heard_at(&self) -> Timestamp {
+        self.heard_at
+    }
+
+    /// Whether every row it took is judged: only then does [`StreamComponent::snapshot`] hold everything.
+    pub fn is_judged_through(&self) -> bool {
+        self.judges.iter().all(|judge| judge.pending.is_empty())
+    }
+
+    /// The state that outlives the actor: the windows', the stream's own and each model's.
+    pub fn snapshot(&self) -> StreamState {
+        let (latest_finding, findings) = self.findings.parts();
+        let own = OwnPart {
+            heard_at: self.heard_at,
+            last_received: self.last_received,
+            parked: self.parked,
+            skipped: self.skipped.clone(),
+            latest_finding,
+            findings: findings.clone(),
+        };
+        // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
+        let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
         parts.extend(self.judges.iter().map(|judge| judge.state.snapshot()));
-        parts
+        StreamState { deadline: self.windows.next_deadline(), parts }
     }
 
     /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
     /// second value says how many did.
-    pub fn restore(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues, parts: &[Vec<u8>]) -> (Self, u32) {
+    pub fn restore(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues, state: &StreamState) -> (Self, u32) {
         let mut stream = Self::new(plan, id, key);
         let mut lost = 0;
-        let mut parts = parts.iter();
+        let mut parts = state.parts.iter();
         if let Some(part) = parts.next() {
             match StreamWindows::restore(stream.plan.windows.clone(), id, part) {
                 Ok(windows) => stream.windows = windows,
+                Err(_) => lost += 1,
+            }
+        }
+        if let Some(part) = parts.next() {
+            match serde_json::from_slice(part) {
+                Ok(own) => stream.take_own(own),
                 Err(_) => lost += 1,
             }
         }
@@ -254,6 +300,13 @@ impl StreamComponent {
             }
         }
         (stream, lost)
+    }
+
+    fn take_own(&mut self, own: OwnPart) {
+        let OwnPart { heard_at, last_received, parked, skipped, latest_finding, findings } = own;
+        (self.heard_at, self.last_received, self.parked) = (heard_at, last_received, parked);
+        self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
+        self.findings.restore(latest_finding, findings);
     }
 
     fn show_to_models(&mut self, time: Timestamp, values: &Values, out: &mut Outputs) {
@@ -317,9 +370,12 @@ impl StreamComponent {
         }
     }
 
-    fn take_closed(&mut self, now: Timestamp, out: &mut Outputs) {
+    fn take_closed(&mut self, closed: Vec<ClosedWindow>, now: Timestamp, out: &mut Outputs) {
+        if closed.is_empty() {
+            return;
+        }
         let needs: Vec<u64> = self.judges.iter().map(|judge| judge.taken).collect();
-        for window in self.closed.drain(..) {
+        for window in closed {
             out.closed.push(window.cause);
             self.waiting.push_back(Waiting { window, needs: needs.clone(), closed_at: now });
         }
@@ -353,14 +409,24 @@ impl StreamComponent {
     }
 
     fn summarise(&mut self, waiting: Waiting, unjudged: Option<String>, out: &mut Outputs) {
-        let window = waiting.window;
+        let (rows, closed_at) = (waiting.window.rows.num_rows(), waiting.closed_at);
+        match fenced(|| self.summary(waiting.window, unjudged)) {
+            Ok(summary) => out.summaries.push(summary),
+            Err(Panicked) => {
+                out.panics += 1;
+                out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, rows));
+                self.parked |= self.budget.spend(closed_at);
+            }
+        }
+    }
+
+    fn summary(&self, window: ClosedWindow, unjudged: Option<String>) -> Summary {
         let span = window.id.start..window.end;
         let skip = self.skipped.iter().find(|(time, _)| span.contains(time));
         let reason = unjudged.or_else(|| skip.map(|(_, model)| format!("{} failed on a row", self.model_name(*model))));
         let spec = &self.plan.spec;
         let rows = window.rows.num_rows() as u64;
-        let primary = self.windows.primary_window(window.id.start).definition == window.id.definition;
-        out.summaries.push(Summary {
+        Summary {
             site: self.plan.site.clone(),
             stream: spec.name.clone(),
             group: spec.group.clone(),
@@ -372,11 +438,11 @@ impl StreamComponent {
             set_aside: window.set_aside.clone(),
             fields: nearside_schemas::summarise_fields(&window.rows, &spec.fields, self.plan.min_rows),
             texts: nearside_schemas::collect_texts(&window.rows, &spec.fields),
-            findings: self.findings.within(&window.id, window.end, primary),
+            findings: self.findings.within(&window.id, window.end, self.plan.windows.primary_count()),
             verdict: reason.map_or(Verdict::Judged, |reason| Verdict::Unjudged { reason }),
             models: self.plan.models.iter().map(|planned| planned.model.reference().clone()).collect(),
             window: window.id,
-        });
+        }
     }
 
     fn note_skip(&mut self, time: Timestamp, model: usize) {

@@ -14,6 +14,7 @@ use nearside_window::{GuardConfig, WindowConfig, WindowPlan};
 
 use super::component::{Outputs, StreamComponent};
 use super::plan::{PlannedModel, StreamPlan};
+use super::state::StreamState;
 
 /// Flags values above 100; panics on the poison 666. With `width` 1 the network hands the value through.
 struct TestModel {
@@ -177,9 +178,9 @@ fn a_missed_deadline_and_a_failed_pass_are_said() {
         stream.on_reading(reading(time, 1.0), &mut out);
     }
     assert_eq!(stream.next_deadline(), Some(at(14)), "two seconds after the window closed");
-    stream.on_tick(at(13), &mut out);
+    stream.on_tick(at(13), true, &mut out);
     assert!(out.summaries.is_empty());
-    stream.on_tick(at(14), &mut out);
+    stream.on_tick(at(14), true, &mut out);
     let Verdict::Unjudged { reason } = &out.summaries[0].verdict else { panic!("judged") };
     assert!(reason.contains("test@1 missed its deadline of 2s"), "{reason}");
     stream.on_outputs(0, 3, None, &mut out);
@@ -235,8 +236,6 @@ fn a_rested_stream_goes_on_where_it_was() {
     second.on_reading(reading(1, 2.0), &mut out);
     second.on_reading(reading(12, 2.0), &mut out);
     assert_eq!(out.summaries[0].rows, 2);
-    assert_eq!(
-        StreamComponent::restore(first.plan().clone(), first.id(), first.key().clone(), &[vec![9], vec![]]).1,
-        1
-    );
+    let damaged = StreamState { deadline: None, parts: vec![vec![9]] };
+    assert_eq!(StreamComponent::restore(first.plan().clone(), first.id(), first.key().clone(), &damaged).1, 1);
 }

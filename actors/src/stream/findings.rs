@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nearside_schemas::{Finding, Timestamp, WindowId};
+use nearside_schemas::{Finding, Timestamp, WindowDefinition, WindowId};
 
 /// Most findings that are kept; past it the oldest is forgotten.
 const KEPT: usize = 64;
@@ -18,6 +18,17 @@ pub(super) struct FindingLog {
 impl FindingLog {
     pub(super) const fn new(retention: Duration) -> Self {
         Self { retention, latest: Timestamp::MIN, findings: VecDeque::new() }
+    }
+
+    /// What it holds, for a snapshot: the latest time and the findings.
+    pub(super) const fn parts(&self) -> (Timestamp, &VecDeque<Finding>) {
+        (self.latest, &self.findings)
+    }
+
+    /// Holds again what [`FindingLog::parts`] gave.
+    pub(super) fn restore(&mut self, latest: Timestamp, mut findings: VecDeque<Finding>) {
+        findings.truncate(KEPT);
+        (self.latest, self.findings) = (latest, findings);
     }
 
     /// Takes a sighting in. Gives it back where it is the first of its kind in its window.
@@ -39,11 +50,17 @@ impl FindingLog {
         Some(finding)
     }
 
-    /// The findings of a closed window, in order of time, then label. For the first window definition those of the
-    /// window itself (`primary`), for the others those that began in its span.
-    pub(super) fn within(&self, window: &WindowId, end: Timestamp, primary: bool) -> Vec<Finding> {
+    /// The findings of a closed window, in order of time, then label: those that began in its span. Count windows may share a
+    /// time: where the first definition is one (`primary_count`), those of its windows are told by their window.
+    pub(super) fn within(
+        &self,
+        window: &WindowId,
+        end: Timestamp,
+        primary_count: Option<&WindowDefinition>,
+    ) -> Vec<Finding> {
+        let by_window = primary_count.is_some_and(|definition| *definition == window.definition);
         let belongs = |finding: &&Finding| {
-            if primary { finding.window == *window } else { (window.start..end).contains(&finding.since) }
+            if by_window { finding.window == *window } else { (window.start..end).contains(&finding.since) }
         };
         let mut found: Vec<Finding> = self.findings.iter().filter(belongs).cloned().collect();
         found.sort_by(|a, b| (a.since, &a.label).cmp(&(b.since, &b.label)));
@@ -54,7 +71,7 @@ impl FindingLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nearside_schemas::{ModelName, ModelRef, Severity, StreamId, WindowDefinition};
+    use nearside_schemas::{ModelName, ModelRef, Severity, StreamId};
 
     fn finding(start: i64, at: i64, label: &str, score: f64) -> Finding {
         Finding {
@@ -84,7 +101,7 @@ mod tests {
         assert!(log.note(finding(0, 2, "drop", 0.6)).is_some());
         assert!(log.note(finding(10, 11, "spike", 0.7)).is_some());
         let window = finding(0, 0, "", 0.0).window;
-        let found = log.within(&window, Timestamp::from_secs(10), true);
+        let found = log.within(&window, Timestamp::from_secs(10), None);
         assert_eq!(found.iter().map(|f| (f.label.as_str(), f.rows)).collect::<Vec<_>>(), [("spike", 2), ("drop", 1)]);
         assert_eq!((found[0].score, found[0].since), (0.9, Timestamp::from_secs(1)));
     }

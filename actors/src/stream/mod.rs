@@ -4,11 +4,19 @@ mod actor;
 mod component;
 #[cfg(test)]
 mod component_tests;
+mod dirty;
 mod findings;
+mod messages;
 mod plan;
 mod shard;
+mod state;
 
 pub use actor::{Judged, StreamActor, Work};
 pub use component::{InferenceRequest, Outputs, ScoredRow, StreamComponent};
+pub use messages::{
+    AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
+    ShardTick,
+};
 pub use plan::{PlannedModel, StreamPlan};
-pub use shard::{DrainShard, Shard, ShardBatch, ShardJudged, ShardSetup, ShardTick, StreamRef};
+pub use shard::{Shard, ShardSetup, StreamRef};
+pub use state::StreamState;

@@ -3,21 +3,28 @@
 //! Promises: a message for a stream without an actor makes one, from its kept state where there is some; a message that meets
 //! a stopped actor is sent again to a new one; the number of streams with state is bounded (promise I4).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
+use nearside_journal::Lsn;
 use nearside_schemas::{KeyValues, SetAsideReason, StreamId, StreamMap, Timestamp};
 
-use super::actor::{DrainStream, Judged, StreamActor, Tick, Work};
+use super::actor::{DrainStream, StreamActor, TakeState, Tick, Work};
 use super::component::{InferenceRequest, Outputs, StreamComponent};
+use super::dirty::{Dirty, DirtyStreams};
+use super::messages::{
+    AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
+    ShardTick,
+};
 use super::plan::StreamPlan;
+use super::state::StreamState;
 use crate::credit::{Admission, ShardCredit};
 use crate::inference::{InferenceQueues, Job};
 use crate::outlet::Outlet;
@@ -35,12 +42,32 @@ pub struct StreamRef {
     pub key: KeyValues,
     /// Messages sent to its actor and not yet taken.
     pending: AtomicU32,
+    /// Whether it has changed since its state was last collected.
+    pub(super) is_dirty: AtomicBool,
+    /// The first record that its state on disk did not hold when the gateway started.
+    covers: AtomicU64,
+    /// Bytes of its state when it was last collected.
+    pub(super) state_bytes: AtomicUsize,
 }
 
 impl StreamRef {
     /// A stream of definition `definition`.
     pub const fn new(id: StreamId, definition: usize, shard: usize, key: KeyValues) -> Self {
-        Self { id, definition, shard, key, pending: AtomicU32::new(0) }
+        Self {
+            id,
+            definition,
+            shard,
+            key,
+            pending: AtomicU32::new(0),
+            is_dirty: AtomicBool::new(false),
+            covers: AtomicU64::new(0),
+            state_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the state it started with already holds this record.
+    pub fn holds(&self, lsn: Lsn) -> bool {
+        lsn.0 < self.covers.load(Ordering::Relaxed)
     }
 
     pub(super) fn taken(&self) {
@@ -50,34 +77,6 @@ impl StreamRef {
     pub(super) fn has_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire) > 0
     }
-}
-
-/// Committed work for a shard, in journal order.
-pub struct ShardBatch(pub Vec<Work>);
-
-impl Message for ShardBatch {
-    type Result = ();
-}
-
-/// What a network said of rows of this shard's streams, for each stream in the order of its requests.
-pub struct ShardJudged(pub Vec<(StreamId, Judged)>);
-
-impl Message for ShardJudged {
-    type Result = ();
-}
-
-/// Time passes, as the journal recorded it.
-pub struct ShardTick(pub Timestamp);
-
-impl Message for ShardTick {
-    type Result = ();
-}
-
-/// Close the windows of every stream and answer when all summaries are handed on.
-pub struct DrainShard(pub Timestamp);
-
-impl Message for DrainShard {
-    type Result = ();
 }
 
 /// What a shard is built from.
@@ -97,6 +96,10 @@ pub struct ShardSetup {
     pub mailbox_bound: usize,
     /// How long a stream without readings keeps its actor.
     pub retire_after: Duration,
+    /// How long after it changed a stream's state is collected for a checkpoint; longer where the state is large.
+    pub checkpoint_after: Duration,
+    /// The first record that replay does not give.
+    pub begins_at: Lsn,
 }
 
 /// What the shard and its streams share; all on one thread.
@@ -105,8 +108,22 @@ pub(super) struct ShardState {
     /// Where networks answer to; known once the shard has started.
     address: RefCell<Option<WeakAddr<Shard>>>,
     streams: RefCell<StreamMap<Addr<StreamActor>>>,
-    resting: RefCell<StreamMap<Vec<Vec<u8>>>>,
+    resting: RefCell<StreamMap<Rested>>,
     wake: RefCell<BinaryHeap<Reverse<Wake>>>,
+    /// Streams that have changed since their state was last collected.
+    dirty: RefCell<DirtyStreams>,
+    /// Streams that got work since the last tick and may not have taken it yet.
+    touched: RefCell<Vec<Arc<StreamRef>>>,
+    /// Every record before this one has been given to its stream.
+    given: Cell<Lsn>,
+    /// The last tick.
+    now: Cell<Timestamp>,
+}
+
+/// What is kept of a stream without an actor.
+struct Rested {
+    stream: Arc<StreamRef>,
+    state: StreamState,
 }
 
 /// A stream that wants a tick. Ordered by time, then id, so that ticks go out in the same order in every run (I5).
@@ -164,7 +181,8 @@ impl ShardState {
 
     pub(super) fn retire(&self, stream: &Arc<StreamRef>, component: &StreamComponent) {
         self.streams.borrow_mut().remove(&stream.id);
-        self.resting.borrow_mut().insert(stream.id, component.snapshot());
+        let rested = Rested { stream: stream.clone(), state: component.snapshot() };
+        self.resting.borrow_mut().insert(stream.id, rested);
         self.setup.outlet.stream_retired(stream.definition);
     }
 
@@ -175,21 +193,37 @@ impl ShardState {
         let plan = self.setup.plans[stream.definition].clone();
         let kept = self.resting.borrow_mut().remove(&stream.id);
         let component = match kept {
-            Some(parts) => {
-                let (component, lost) = StreamComponent::restore(plan, stream.id, stream.key.clone(), &parts);
+            Some(Rested { state, .. }) => {
+                let (component, lost) = StreamComponent::restore(plan, stream.id, stream.key.clone(), &state);
                 self.setup.outlet.state_lost(lost);
                 component
             }
             None => StreamComponent::new(plan, stream.id, stream.key.clone()),
         };
-        let address = StreamActor::new(component, stream.clone(), self.clone()).start();
+        // The bound is set before the first message: until it runs an actor's mailbox has room for 16.
+        let address = StreamActor::create(|ctx| {
+            ctx.set_mailbox_capacity(self.mailbox_bound());
+            StreamActor::new(component, stream.clone(), self.clone())
+        });
         self.streams.borrow_mut().insert(stream.id, address.clone());
         self.setup.outlet.stream_started(stream.definition);
         address
     }
 
-    fn deliver(self: &Rc<Self>, work: Work) {
-        work.stream.pending.fetch_add(1, Ordering::AcqRel);
+    fn adopt(&self, stream: Arc<StreamRef>, covers: Lsn, state: StreamState) {
+        stream.covers.store(covers.0, Ordering::Relaxed);
+        stream.state_bytes.store(state.size(), Ordering::Relaxed);
+        if let Some(deadline) = state.deadline {
+            self.wake_at(deadline, stream.clone());
+        }
+        self.resting.borrow_mut().insert(stream.id, Rested { stream, state });
+    }
+
+    fn deliver(self: &Rc<Self>, work: Work, lsn: Lsn) {
+        self.dirty.borrow_mut().mark(&work.stream, lsn, self.now.get());
+        if work.stream.pending.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.touched.borrow_mut().push(work.stream.clone());
+        }
         // The usual case, without a copy of the address: sending does not come back here, so the borrow holds.
         let mut unsent = match self.streams.borrow().get(&work.stream.id) {
             Some(address) => match address.try_send(work) {
@@ -214,17 +248,41 @@ impl ShardState {
         tracing::error!(stream = %stream.id, "a stream's mailbox was full in spite of credit");
     }
 
-    fn due(&self, now: Timestamp) -> Vec<Arc<StreamRef>> {
+    /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
+    /// ask for is not known. So a tick reaches a stream at the same place among its readings in every run (promise I5).
+    fn due(&self, tick: &ShardTick) -> Vec<Arc<StreamRef>> {
         let mut wake = self.wake.borrow_mut();
         let mut due: Vec<Arc<StreamRef>> = Vec::new();
-        while wake.peek().is_some_and(|next| next.0.0 <= now) {
-            if let Some(Reverse(Wake(_, stream))) = wake.pop()
+        let mut held = Vec::new();
+        while wake.peek().is_some_and(|next| next.0.0 <= tick.now) {
+            if let Some(Reverse(Wake(at, stream))) = wake.pop()
                 && due.last().is_none_or(|last| last.id != stream.id)
             {
-                due.push(stream);
+                if stream.holds(tick.lsn) { held.push(Wake(at, stream)) } else { due.push(stream) }
             }
         }
+        // Their state is younger than this tick, which replay repeats: they hear of a later one.
+        wake.extend(held.into_iter().map(Reverse));
+        let mut touched: Vec<_> = self.touched.borrow_mut().drain(..).filter(|stream| stream.has_pending()).collect();
+        touched.sort_by_key(|stream| stream.id);
+        due.extend(touched);
         due
+    }
+
+    fn tick(self: &Rc<Self>, tick: &ShardTick) {
+        self.now.set(tick.now);
+        for stream in self.due(tick) {
+            let is_waiting = |rested: &Rested| rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
+            let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
+            let known = self.streams.borrow().get(&stream.id).cloned();
+            let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
+            self.dirty.borrow_mut().mark(&stream, tick.lsn, tick.now);
+            // A stream whose mailbox is full hears of time at its next tick.
+            if address.try_send(Tick { now: tick.now, is_live: tick.is_live }).is_err() {
+                self.wake_at(tick.now, stream);
+            }
+        }
+        self.given.set(self.given.get().max(Lsn(tick.lsn.0 + 1)));
     }
 }
 
@@ -235,13 +293,19 @@ pub struct Shard {
 
 impl Shard {
     /// Builds the shard on the arbiter it is to live on.
-    pub fn new(setup: ShardSetup) -> Self {
+    pub fn new(setup: ShardSetup, ctx: &mut Context<Self>) -> Self {
+        // Before the first message: until it runs an actor's mailbox has room for 16.
+        ctx.set_mailbox_capacity(setup.mailbox_bound);
         let state = ShardState {
-            setup,
+            given: Cell::new(setup.begins_at),
             address: RefCell::default(),
             streams: RefCell::default(),
             resting: RefCell::default(),
             wake: RefCell::default(),
+            dirty: RefCell::new(DirtyStreams::new(setup.checkpoint_after)),
+            setup,
+            touched: RefCell::default(),
+            now: Cell::new(Timestamp::MIN),
         };
         Self { state: Rc::new(state) }
     }
@@ -251,7 +315,6 @@ impl Actor for Shard {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.state.mailbox_bound());
         self.state.address.replace(Some(ctx.address().downgrade()));
     }
 }
@@ -260,9 +323,10 @@ impl Handler<ShardBatch> for Shard {
     type Result = ();
 
     fn handle(&mut self, batch: ShardBatch, _: &mut Self::Context) {
-        for work in batch.0 {
-            self.state.deliver(work);
+        for work in batch.works {
+            self.state.deliver(work, batch.first);
         }
+        self.state.given.set(self.state.given.get().max(batch.next));
     }
 }
 
@@ -285,16 +349,76 @@ impl Handler<ShardTick> for Shard {
     type Result = ();
 
     fn handle(&mut self, tick: ShardTick, _: &mut Self::Context) {
-        for stream in self.state.due(tick.0) {
-            let address = self.state.streams.borrow().get(&stream.id).cloned();
-            if let Some(address) = address {
-                // A stream whose mailbox is full hears of time at its next tick.
-                if address.try_send(Tick(tick.0)).is_err() {
-                    self.state.wake_at(tick.0, stream);
+        self.state.tick(&tick);
+        self.state.setup.credit.observe();
+    }
+}
+
+impl Handler<AdoptStreams> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, adopted: AdoptStreams, _: &mut Self::Context) {
+        for (stream, covers, state) in adopted.0 {
+            self.state.adopt(stream, covers, state);
+        }
+    }
+}
+
+impl Handler<RedirtyStreams> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, streams: RedirtyStreams, _: &mut Self::Context) {
+        for (stream, since) in streams.0 {
+            self.state.dirty.borrow_mut().put_back(stream, since, self.state.now.get());
+        }
+    }
+}
+
+impl Handler<CollectStates> for Shard {
+    type Result = ResponseFuture<CollectedStates>;
+
+    fn handle(&mut self, wanted: CollectStates, _: &mut Self::Context) -> Self::Result {
+        let state = self.state.clone();
+        // Streams have been given every record before this one and none after, so their mailboxes hold the question between the two.
+        let given = state.given.get();
+        let due = state.dirty.borrow_mut().take_due(state.now.get(), wanted.most, wanted.all);
+        let (reply, mut replies) = tokio::sync::mpsc::unbounded_channel();
+        for (number, Dirty { stream, .. }) in due.iter().enumerate() {
+            let asked = match state.streams.borrow().get(&stream.id) {
+                Some(address) => {
+                    let question = TakeState { now: state.now.get(), reply: (number, reply.clone()) };
+                    address.try_send(question).map_err(|_| None)
                 }
+                None => Err(state.resting.borrow().get(&stream.id).map(|rested| rested.state.clone())),
+            };
+            if let Err(known) = asked {
+                // It cannot fail: the receiver is in this function.
+                let _ = reply.send((number, known));
             }
         }
-        self.state.setup.credit.observe();
+        drop(reply);
+        Box::pin(async move {
+            let mut found: Vec<Option<StreamState>> = due.iter().map(|_| None).collect();
+            while let Some((number, known)) = replies.recv().await {
+                found[number] = known;
+            }
+            let mut states = Vec::new();
+            for (Dirty { stream, since, .. }, known) in due.into_iter().zip(found) {
+                match known {
+                    Some(known) => {
+                        stream.state_bytes.store(known.size(), Ordering::Relaxed);
+                        states.push(CollectedState { stream, covers: given, since, state: known });
+                    }
+                    None => state.dirty.borrow_mut().put_back(stream, since, state.now.get()),
+                }
+            }
+            let oldest = state.dirty.borrow().oldest();
+            CollectedStates {
+                states,
+                covers: oldest.map_or(given, |oldest| oldest.min(given)),
+                is_more: oldest.is_some(),
+            }
+        })
     }
 }
 
@@ -303,6 +427,19 @@ impl Handler<DrainShard> for Shard {
 
     fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) -> Self::Result {
         let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
+        // Streams that rest with open windows since the start are woken for it.
+        let waits = |rested: &Rested| rested.state.deadline.is_some();
+        let waiting: Vec<Arc<StreamRef>> = self
+            .state
+            .resting
+            .borrow()
+            .values()
+            .filter(|rested| waits(rested))
+            .map(|rested| rested.stream.clone())
+            .collect();
+        for stream in waiting {
+            self.state.address(&stream);
+        }
         let mut streams: Vec<_> = self.state.streams.borrow().iter().map(|(id, addr)| (*id, addr.clone())).collect();
         streams.sort_by_key(|(id, _)| *id);
         Box::pin(async move {

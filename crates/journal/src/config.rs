@@ -81,6 +81,16 @@ pub enum JournalError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file of checkpoints cannot be used. Trying again may help once the cause is gone.
+    #[error(
+        "checkpoints in {path}: {why}; check that the folder is writable, has room, and that no other gateway uses it"
+    )]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// What the database said.
+        why: String,
+    },
     /// A thread could not be started.
     #[error("the journal's thread could not be started: {0}")]
     Thread(std::io::Error),

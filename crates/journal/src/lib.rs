@@ -6,6 +6,7 @@
 //! Never: a failed write or fsync is retried: the writer is poisoned and every append is answered `Failed`; a payload is
 //! logged (I2); it reads a clock: times come in records.
 
+mod checkpoint;
 mod config;
 mod frame;
 mod journal;
@@ -14,8 +15,9 @@ mod record;
 mod storage;
 mod writer;
 
+pub use checkpoint::{Checkpoint, CheckpointRound, CheckpointStore, StoredStream};
 pub use config::{JournalConfig, JournalError, WhenFull};
 pub use journal::{CommitOutcome, Committed, Journal, JournalHandle, OpenReport};
-pub use reader::{CheckReport, Damage, DamageKind, Item, Reader, check, read};
+pub use reader::{CheckReport, Damage, DamageKind, Item, Reader, check, read, read_from};
 pub use record::{EpochKind, Lsn, Record};
 pub use storage::{DirectoryStorage, SegmentFile, Storage};

@@ -9,7 +9,7 @@ use nearside_schemas::KeySource;
 use crate::config::JournalError;
 use crate::frame::{FRAME_HEADER, FRAME_MARK, FrameHeader, SEGMENT_HEADER, SegmentCipher, SegmentHeader};
 use crate::record::{Lsn, Record};
-use crate::storage::Storage;
+use crate::storage::{Storage, segment_name};
 
 /// What kind of damage a place has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -62,13 +62,27 @@ pub enum Item {
     Damage(Damage),
 }
 
-/// Reads all segments of a journal in order.
+/// Reads segments of a journal in order, a frame at a time: what is in memory is one segment's bytes and one frame's records.
 pub struct Reader {
     storage: Arc<dyn Storage>,
     keys: Arc<dyn KeySource>,
     segments: VecDeque<String>,
+    open: Option<OpenSegment>,
     queue: VecDeque<Item>,
     next: Option<Lsn>,
+    /// Records before this one are not wanted.
+    from: Lsn,
+}
+
+/// The segment that is being read.
+struct OpenSegment {
+    name: String,
+    bytes: Vec<u8>,
+    cipher: SegmentCipher,
+    first: Lsn,
+    offset: usize,
+    /// Behind the last byte that was written; zeros follow.
+    end: usize,
 }
 
 /// Reads the journal in `storage`.
@@ -76,14 +90,30 @@ pub struct Reader {
 /// # Errors
 /// Where the folder cannot be listed; damage inside is an [`Item`].
 pub fn read(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>) -> Result<Reader, JournalError> {
-    let segments = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
-    Ok(Reader { storage, keys, segments: segments.into(), queue: VecDeque::new(), next: None })
+    read_from(storage, keys, Lsn(0), Lsn(u64::MAX))
+}
+
+/// Reads the records from `from` on, up to the segment that begins with `until`. Segments and frames before `from` are not opened.
+///
+/// # Errors
+/// Where the folder cannot be listed; damage inside is an [`Item`].
+pub fn read_from(
+    storage: Arc<dyn Storage>,
+    keys: Arc<dyn KeySource>,
+    from: Lsn,
+    until: Lsn,
+) -> Result<Reader, JournalError> {
+    let mut segments = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
+    segments.retain(|name| *name < segment_name(until));
+    let wanted = segments.partition_point(|name| *name <= segment_name(from)).saturating_sub(1);
+    let segments = segments.split_off(wanted).into();
+    Ok(Reader { storage, keys, segments, open: None, queue: VecDeque::new(), next: None, from })
 }
 
 /// Reads one segment.
 pub(crate) fn read_one(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>, segment: &str) -> Reader {
     let segments = VecDeque::from([segment.to_owned()]);
-    Reader { storage, keys, segments, queue: VecDeque::new(), next: None }
+    Reader { storage, keys, segments, open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
 }
 
 impl Iterator for Reader {
@@ -94,14 +124,19 @@ impl Iterator for Reader {
             if let Some(item) = self.queue.pop_front() {
                 return Some(item);
             }
-            let name = self.segments.pop_front()?;
-            self.read_segment(&name);
+            match self.open.take() {
+                Some(segment) => self.read_frame(segment),
+                None => {
+                    let name = self.segments.pop_front()?;
+                    self.open_segment(&name);
+                }
+            }
         }
     }
 }
 
 impl Reader {
-    fn read_segment(&mut self, name: &str) {
+    fn open_segment(&mut self, name: &str) {
         let Ok(bytes) = self.storage.read(name) else {
             return self.damage(name, 0, DamageKind::Segment);
         };
@@ -117,28 +152,49 @@ impl Reader {
         let cipher = SegmentCipher::new(self.keys.as_ref(), &header.id);
         // Zeros ahead of what was written.
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let mut offset = SEGMENT_HEADER;
-        while offset < end {
-            match open_frame(&cipher, &bytes, offset) {
-                Some((frame, plain, end)) => {
-                    self.take_frame(name, offset, frame, Bytes::from(plain));
-                    offset = end;
-                }
-                None => {
-                    let next = next_frame(&cipher, &bytes, offset + 1);
-                    let kind = if next.is_some() { DamageKind::Frame } else { DamageKind::TornTail };
-                    self.damage(name, offset, kind);
-                    if next.is_none() {
-                        // Numbers that may have been lost here are not given again; that they are missing is said.
-                        self.next = None;
-                        return;
-                    }
-                    offset = next.unwrap_or(bytes.len());
-                }
+        let (name, first) = (name.to_owned(), header.first);
+        self.open = Some(OpenSegment { name, bytes, cipher, first, offset: SEGMENT_HEADER, end });
+    }
+
+    /// Takes the next frame's records and keeps the segment open, or ends it.
+    fn read_frame(&mut self, mut segment: OpenSegment) {
+        if segment.offset >= segment.end {
+            // A segment takes the number it is named by, even if nothing was written to it.
+            self.next = self.next.max(Some(Lsn(segment.first.0 + 1)));
+            return;
+        }
+        if let Some((frame, end)) = self.unwanted(&segment) {
+            self.next = Some(Lsn(frame.first.0 + u64::from(frame.count)));
+            segment.offset = end;
+            self.open = Some(segment);
+            return;
+        }
+        match open_frame(&segment.cipher, &segment.bytes, segment.offset) {
+            Some((frame, plain, end)) => {
+                self.take_frame(&segment.name, segment.offset, frame, Bytes::from(plain));
+                segment.offset = end;
+            }
+            None => {
+                let next = next_frame(&segment.cipher, &segment.bytes, segment.offset + 1);
+                let kind = if next.is_some() { DamageKind::Frame } else { DamageKind::TornTail };
+                self.damage(&segment.name, segment.offset, kind);
+                let Some(next) = next else {
+                    // Numbers that may have been lost here are not given again; that they are missing is said.
+                    self.next = None;
+                    return;
+                };
+                segment.offset = next;
             }
         }
-        // A segment takes the number it is named by, even if nothing was written to it.
-        self.next = self.next.max(Some(Lsn(header.first.0 + 1)));
+        self.open = Some(segment);
+    }
+
+    /// The frame at hand and its end, where all its records are before those that are wanted.
+    fn unwanted(&self, segment: &OpenSegment) -> Option<(FrameHeader, usize)> {
+        let frame = FrameHeader::decode(segment.bytes.get(segment.offset..)?)?;
+        let end = (segment.offset + FRAME_HEADER).checked_add(frame.sealed as usize)?;
+        let last = frame.first.0.checked_add(u64::from(frame.count))?;
+        (last <= self.from.0 && end <= segment.bytes.len()).then_some((frame, end))
     }
 
     fn take_frame(&mut self, name: &str, offset: usize, frame: FrameHeader, mut plain: Bytes) {
@@ -147,6 +203,7 @@ impl Reader {
         }
         for n in 0..u64::from(frame.count) {
             match Record::decode(&mut plain) {
+                Ok(Some(_)) if frame.first.0 + n < self.from.0 => {}
                 Ok(Some(record)) => self.queue.push_back(Item::Record(Lsn(frame.first.0 + n), record)),
                 Ok(None) => self.damage(name, offset, DamageKind::UnknownRecord),
                 Err(_) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flume::Receiver;
-use nearside_schemas::KeySource;
+use nearside_schemas::{KeySource, failpoint};
 use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -203,9 +203,11 @@ impl Writer {
             return Err(io::Error::other("the frame could not be encrypted"));
         }
         open.file.append(&self.buffer)?;
+        failpoint("journal-written");
         let started = Instant::now();
         open.file.sync()?;
         self.metrics.sync.observe(started.elapsed().as_secs_f64());
+        failpoint("journal-synced");
         open.bytes += self.buffer.len() as u64;
         self.next = Lsn(first.0 + count as u64);
         self.metrics.records.inc_by(count as u64);
@@ -257,6 +259,7 @@ impl Writer {
     }
 
     fn remove(&self, name: &str) {
+        failpoint("segment-removing");
         if let Err(error) = self.storage.remove(name) {
             self.metrics.errors.inc();
             tracing::error!(segment = name, %error, "a journal segment could not be removed");

@@ -109,7 +109,9 @@ impl Writer {
 
     fn commit(&self, puts: &[(SealedItem, Vec<u8>, i64)], remove: &[Sequence]) -> bool {
         let started = Instant::now();
+        nearside_schemas::failpoint("outbox-committing");
         let result = self.store.lock().apply(puts, remove, self.quota);
+        nearside_schemas::failpoint("outbox-committed");
         self.commit.observe(started.elapsed().as_secs_f64());
         let committed = match result {
             Ok(changes) => {

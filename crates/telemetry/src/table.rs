@@ -72,6 +72,12 @@ table! {
     JournalDamage, "nearside_journal_damage_total", Counter, ["kind"], "Damaged places found when a journal was read.";
     JournalErrors, "nearside_journal_errors_total", Counter, [], "Failed writes or fsyncs of the journal.";
 
+    CheckpointStates, "nearside_checkpoint_states_total", Counter, [], "States of streams written to checkpoints.";
+    CheckpointBytes, "nearside_checkpoint_written_bytes_total", Counter, [], "Bytes of states written to checkpoints.";
+    CheckpointErrors, "nearside_checkpoint_errors_total", Counter, [], "Rounds of checkpoints that could not be written.";
+    CheckpointCovers, "nearside_checkpoint_covers", Gauge, [], "The journal record from which on a start would replay.";
+    Replayed, "nearside_replayed_records_total", Counter, [], "Journal records taken in again at the start.";
+
     Readings, "nearside_readings_total", Counter, ["stream"], "Readings decoded, by stream definition.";
     SetAside, "nearside_readings_set_aside_total", Counter, ["stream", "reason"], "Readings or messages set aside, by stream definition and reason.";
     Credit, "nearside_ingest_credit_used", Gauge, ["shard"], "Readings admitted and not yet handled, by shard.";

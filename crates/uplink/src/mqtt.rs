@@ -198,6 +198,7 @@ impl Uplink {
     async fn on_event(&self, event: Event, flight: &mut InFlight) {
         match event {
             Event::Outgoing(Outgoing::Publish(packet)) => {
+                nearside_schemas::failpoint("uplink-sent");
                 if let Some(item) = flight.queued.pop_front() {
                     flight.by_packet.insert(packet, item);
                 }

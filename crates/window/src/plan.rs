@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use nearside_schemas::{FieldKind, FieldSpec, HumanDuration, WindowDefinition, arrow_schema::window_schema};
+use nearside_schemas::{FieldKind, FieldSpec, HumanDuration, WindowDefinition, WindowId, arrow_schema::window_schema};
 
 use crate::config::{GuardConfig, LatePolicy, WindowConfig, WindowError, WindowKind};
 
@@ -85,6 +85,26 @@ impl WindowPlan {
             span + window.lateness + window.revise_for.unwrap_or_default()
         };
         self.windows.iter().map(keep).max().unwrap_or_default() + self.guard.idle.get()
+    }
+
+    /// Whether this is one of the windows in which, taken together, each row stands once: what roll-ups add up. They are those of the
+    /// shortest tumbling definition; without one, of the first session or count definition; of a stream that has
+    /// hopping windows alone, those that start at multiples of their size.
+    pub fn counts_once(&self, window: &WindowId) -> bool {
+        let shortest = self.windows.iter().filter(|w| w.kind == WindowKind::Tumbling).min_by_key(|w| w.size);
+        let chosen = shortest.or_else(|| self.windows.iter().find(|w| !w.kind.is_timed()));
+        match chosen.or_else(|| self.windows.iter().min_by_key(|w| w.size)) {
+            Some(w) if w.name == window.definition => {
+                w.kind != WindowKind::Hopping || window.start.floor(w.size) == window.start
+            }
+            _ => false,
+        }
+    }
+
+    /// The first definition, where its windows are counted by rows: then their spans may touch and a time does not tell the window.
+    pub fn primary_count(&self) -> Option<&WindowDefinition> {
+        let first = self.windows.first()?;
+        (first.kind == WindowKind::Count).then_some(&first.name)
     }
 
     /// The name of the first definition, which findings belong to.

@@ -1,0 +1,166 @@
+//! Recovery: at the start, streams go on from their checkpoint and what the journal remembers since is taken in again.
+//!
+//! Promises: a record that a stream's state holds already is not shown to it again; readings, ticks and windows come in the
+//! journal's order, so a window that is closed again has the id, the revision and the rows it had before (promises I1, I5);
+//! commands that were given are not given again (I8).
+//! Never: a reading is taken from a device before all this is done.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nearside_journal::{Checkpoint, Item, Lsn, Reader, Record};
+use nearside_schemas::StreamId;
+
+use crate::ingest::Ingest;
+use crate::rollup::RollUpMessage;
+use crate::rules_stage::RulesMessage;
+use crate::stage::StageSender;
+use crate::stream::{AdoptStreams, StreamState, Work};
+
+/// Work that was taken in again and not yet handed on.
+#[derive(Default)]
+pub struct Again {
+    /// The first record that it comes from.
+    pub first: Option<Lsn>,
+    /// The work.
+    pub works: Vec<Work>,
+}
+
+/// Readings handed on at once.
+const WORKS_AT_ONCE: usize = 1_024;
+/// Records read ahead of the streams.
+const ITEMS_AHEAD: usize = 8_192;
+/// Items that travel from the reader together.
+const ITEMS_AT_ONCE: usize = 512;
+
+/// How far recovery is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    from: AtomicU64,
+    to: AtomicU64,
+    at: AtomicU64,
+    is_done: AtomicBool,
+}
+
+impl Progress {
+    /// Whether everything is taken in again.
+    pub fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+
+    /// Records taken in again, and how many there are.
+    pub fn records(&self) -> (u64, u64) {
+        let [from, to, at] = [&self.from, &self.to, &self.at].map(|number| number.load(Ordering::Relaxed));
+        (at.saturating_sub(from), to.saturating_sub(from))
+    }
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Streams that go on from their state.
+    pub streams: u64,
+    /// Streams of definitions that are no more.
+    pub forgotten: Vec<StreamId>,
+    /// States that could not be read.
+    pub damaged: u64,
+    /// Records taken in again.
+    pub records: u64,
+    /// Damaged places in the journal.
+    pub gaps: u64,
+}
+
+/// Gives streams the state that the checkpoint holds.
+pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint) -> Recovered {
+    let mut found = Recovered { damaged: checkpoint.damaged, ..Recovered::default() };
+    let mut by_shard: Vec<Vec<_>> = ingest.shards().iter().map(|_| Vec::new()).collect();
+    for stored in checkpoint.streams {
+        let Some((definition, key, state)) = StreamState::decode(&stored.state) else {
+            found.damaged += 1;
+            continue;
+        };
+        match ingest.adopt(&definition, key) {
+            Some(stream) if stream.id == stored.id => {
+                found.streams += 1;
+                by_shard[stream.shard].push((stream, stored.covers, state));
+            }
+            _ => found.forgotten.push(stored.id),
+        }
+    }
+    for (shard, streams) in ingest.shards().iter().zip(by_shard) {
+        // A shard that has ended is seen by health.
+        let _ = shard.address.send(AdoptStreams(streams)).await;
+    }
+    found
+}
+
+/// Takes in again what `reader` gives: everything from where the checkpoint ends to `until`.
+pub async fn replay(
+    ingest: &Ingest,
+    reader: Reader,
+    (from, until): (Lsn, Lsn),
+    rules: &StageSender<RulesMessage>,
+    rollup: &StageSender<RollUpMessage>,
+    progress: &Progress,
+    found: &mut Recovered,
+) {
+    for (number, value) in [(&progress.from, from), (&progress.at, from), (&progress.to, until)] {
+        number.store(value.0, Ordering::Relaxed);
+    }
+    rules.send_async(RulesMessage::Replaying).await;
+    let items = read_ahead(reader);
+    let mut again = Again::default();
+    let mut last = from;
+    while let Ok(batch) = items.recv_async().await {
+        for item in batch {
+            let (lsn, record) = match item {
+                Item::Record(lsn, record) => (lsn, record),
+                Item::Damage(_) => {
+                    found.gaps += 1;
+                    continue;
+                }
+            };
+            found.records += 1;
+            last = lsn;
+            match record {
+                Record::Publish(publish) => ingest.take_again(lsn, &publish, &mut again).await,
+                Record::Tick(now) => {
+                    ingest.hand_on(lsn, &mut again);
+                    ingest.tick_again(lsn, now).await;
+                    // Roll-ups wait for windows by the clock: they hear of time when the windows of that time are there.
+                    ingest.judged_through().await;
+                    rollup.send_async(RollUpMessage::Tick(now)).await;
+                }
+                Record::Command { id, .. } => {
+                    rules.send_async(RulesMessage::Given(id)).await;
+                }
+                Record::Epoch { .. } => {}
+            }
+            if again.works.len() >= WORKS_AT_ONCE {
+                ingest.hand_on(lsn, &mut again);
+            }
+        }
+        progress.at.store(last.0, Ordering::Relaxed);
+    }
+    ingest.hand_on(last, &mut again);
+    ingest.judged_through().await;
+    rollup.send_async(RollUpMessage::Restored).await;
+    rules.send_async(RulesMessage::Replayed).await;
+    progress.at.store(until.0, Ordering::Relaxed);
+    progress.is_done.store(true, Ordering::Release);
+}
+
+/// Reads, decrypts and decodes on a thread of its own.
+fn read_ahead(reader: Reader) -> flume::Receiver<Vec<Item>> {
+    let (sender, items) = flume::bounded(ITEMS_AHEAD / ITEMS_AT_ONCE);
+    let mut reader = reader;
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let batch: Vec<Item> = reader.by_ref().take(ITEMS_AT_ONCE).collect();
+            // Whoever asked may not wait any more.
+            if batch.is_empty() || sender.send(batch).is_err() {
+                return;
+            }
+        }
+    });
+    items
+}

@@ -1,0 +1,102 @@
+//! What a shard is told and asked.
+
+use std::sync::Arc;
+
+use actix::Message;
+use nearside_journal::Lsn;
+use nearside_schemas::{StreamId, Timestamp};
+
+use super::actor::{Judged, Work};
+use super::shard::StreamRef;
+use super::state::StreamState;
+
+/// Committed work for a shard, in journal order.
+pub struct ShardBatch {
+    /// The work.
+    pub works: Vec<Work>,
+    /// The first record it comes from.
+    pub first: Lsn,
+    /// The record after the last it comes from.
+    pub next: Lsn,
+}
+
+impl Message for ShardBatch {
+    type Result = ();
+}
+
+/// What a network said of rows of this shard's streams, for each stream in the order of its requests.
+pub struct ShardJudged(pub Vec<(StreamId, Judged)>);
+
+impl Message for ShardJudged {
+    type Result = ();
+}
+
+/// Time passes, as the journal recorded it.
+#[derive(Clone, Copy)]
+pub struct ShardTick {
+    /// The time.
+    pub now: Timestamp,
+    /// The record that says so.
+    pub lsn: Lsn,
+    /// Whether it is the time of day, not one read back from the journal.
+    pub is_live: bool,
+}
+
+impl Message for ShardTick {
+    type Result = ();
+}
+
+/// Streams as a checkpoint holds them; before any reading.
+pub struct AdoptStreams(pub Vec<(Arc<StreamRef>, Lsn, StreamState)>);
+
+impl Message for AdoptStreams {
+    type Result = ();
+}
+
+/// Give the states of streams that changed, the longest ago first.
+pub struct CollectStates {
+    /// At most so many.
+    pub most: usize,
+    /// Those that changed only lately as well.
+    pub all: bool,
+}
+
+impl Message for CollectStates {
+    type Result = CollectedStates;
+}
+
+/// The state of a stream, taken between two records.
+pub struct CollectedState {
+    /// Whose it is.
+    pub stream: Arc<StreamRef>,
+    /// The first record that it does not hold.
+    pub covers: Lsn,
+    /// The first record that the stream's last state did not hold.
+    pub since: Lsn,
+    /// The state.
+    pub state: StreamState,
+}
+
+/// What a shard gave.
+pub struct CollectedStates {
+    /// The states.
+    pub states: Vec<CollectedState>,
+    /// Everything before this record is in these states or in earlier ones.
+    pub covers: Lsn,
+    /// Whether streams are left that changed.
+    pub is_more: bool,
+}
+
+/// These states could not be kept: the streams count as changed since those records again.
+pub struct RedirtyStreams(pub Vec<(Arc<StreamRef>, Lsn)>);
+
+impl Message for RedirtyStreams {
+    type Result = ();
+}
+
+/// Close the windows of every stream and answer when all summaries are handed on.
+pub struct DrainShard(pub Timestamp);
+
+impl Message for DrainShard {
+    type Result = ();
+}
