@@ -30,6 +30,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A configuration could not be put in force while the gateway runs; the one before still is.
+    #[error("{0}; the configuration in force stays: try again")]
+    Reload(&'static str),
     /// Keys cannot be used.
     #[error(transparent)]
     Privacy(#[from] nearside_privacy::PrivacyError),

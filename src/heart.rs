@@ -11,18 +11,35 @@ use nearside_actors::recovery::{self, Progress};
 use nearside_actors::rollup::RollUpMessage;
 use nearside_actors::stage::StageSender;
 use nearside_journal::{Checkpoint, Lsn, Reader};
-use nearside_schemas::Clock;
+use nearside_schemas::{Clock, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
 use tokio::sync::watch;
+
+use crate::middle::Closed;
+
+/// Where streams go on from.
+pub struct Start {
+    /// Their states.
+    pub checkpoint: Checkpoint,
+    /// Definitions whose windows were closed since.
+    pub closed_streams: Vec<StreamName>,
+    /// What the journal remembers since.
+    pub reader: Reader,
+}
+
+impl Start {
+    /// Streams are as they are.
+    pub fn going_on() -> Self {
+        Self { checkpoint: Checkpoint::default(), closed_streams: Vec::new(), reader: Reader::empty() }
+    }
+}
 
 /// What beats while the gateway runs: recovery first, then ticks and checkpoints.
 pub struct Heart {
     /// Takes the checkpoints.
     pub checkpointer: Checkpointer,
     /// Where streams go on from.
-    pub checkpoint: Checkpoint,
-    /// What the journal remembers since.
-    pub reader: Reader,
+    pub start: Start,
     /// The first record of this run.
     pub begins_at: Lsn,
     /// Where it says how far recovery is.
@@ -37,13 +54,15 @@ pub struct Heart {
 
 impl Heart {
     /// Beats until told to stop. `None` where it was told before recovery was over: then nothing may be called covered.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Option<Checkpointer> {
-        let Self { mut checkpointer, checkpoint, reader, begins_at, progress, clock, tick, telemetry } = self;
+    /// `closed` keeps readings out until recovery is over.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, closed: Closed) -> Option<Checkpointer> {
+        let Self { mut checkpointer, start, begins_at, progress, clock, tick, telemetry } = self;
         let ingest = checkpointer.ingest.clone();
         let (rules, rollup) = (checkpointer.rules.clone(), checkpointer.rollup.clone());
+        let Start { checkpoint, closed_streams, reader } = start;
         let span = (checkpoint.covers, begins_at);
         let recovery = async {
-            let mut found = recovery::adopt(&ingest, checkpoint).await;
+            let mut found = recovery::adopt(&ingest, checkpoint, &closed_streams).await;
             recovery::replay(&ingest, reader, span, &rules, &rollup, &progress, &mut found).await;
             found
         };
@@ -71,7 +90,7 @@ impl Heart {
         }
         checkpointer.forget = found.forgotten;
         telemetry.gauge(Metric::Ready, &[]).set(1.0);
-        ingest.open();
+        drop(closed);
         let checkpointer = tokio::spawn(checkpointer.run(stop.clone()));
         let_time_pass(ingest, rollup, clock, tick, stop).await;
         checkpointer.await.ok()

@@ -4,6 +4,7 @@ mod cli;
 mod demo;
 mod error;
 mod heart;
+mod middle;
 mod pipeline;
 mod replay;
 mod view;

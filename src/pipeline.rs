@@ -13,37 +13,35 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter};
 use nearside_actors::OnStop;
 use nearside_actors::board::Board;
 use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
-use nearside_actors::credit::ShardCredit;
-use nearside_actors::inference;
-use nearside_actors::ingest::{Ingest, ShardHandle};
-use nearside_actors::outlet::Outlet;
+use nearside_actors::guardian::Guardian;
+use nearside_actors::ingest::Ingest;
 use nearside_actors::recovery::Progress;
 use nearside_actors::rollup::{RollUpMessage, RollUps};
 use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::{CommandPublisher, CommandQueue, RulesMessage, RulesStage};
 use nearside_actors::seal::{SealMessage, Sealer};
 use nearside_actors::stage::{self, StageSender};
-use nearside_actors::stream::{DrainShard, PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_broker::{FrontDoor, LocalPublisher};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
-use nearside_journal::{Checkpoint, CheckpointStore, DirectoryStorage, Journal, JournalHandle, Lsn, Reader};
-use nearside_models::row_model::RowModel;
+use nearside_journal::{
+    Checkpoint, CheckpointStore, CommitOutcome, DirectoryStorage, EpochKind, Journal, JournalHandle, Lsn, Reader,
+    Record,
+};
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
-use nearside_schemas::{BoxFuture, Clock, Command, KeyPurpose, KeySource};
+use nearside_schemas::{BoxFuture, Clock, Command};
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_uplink::Uplink;
-use nearside_window::WindowPlan;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::error::StartError;
-use crate::heart::Heart;
+use crate::heart::{Heart, Start};
+use crate::middle::{self, Around, Closed, Current, Middle};
 use crate::view::{GatewayView, Parts};
 
 /// One stage of the pipeline.
@@ -105,6 +103,9 @@ const COMMAND_BOUND: usize = 1_024;
 /// Findings and commands that the console remembers.
 const BOARD_BOUND: usize = 1_000;
 
+/// How long a reload waits for what is in flight.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a gateway is given beside its configuration: everything that is not the same in every run (promise I5).
 pub struct Surroundings {
     /// The clock.
@@ -120,21 +121,18 @@ pub struct Gateway {
     front_door: FrontDoor,
     console: JoinHandle<()>,
     console_addr: std::net::SocketAddr,
-    ingest: Arc<Ingest>,
-    shards: Vec<(Arbiter, Addr<Shard>)>,
-    rules: StageSender<RulesMessage>,
-    rollup: StageSender<RollUpMessage>,
-    seal: StageSender<SealMessage>,
+    config: SiteConfig,
+    current: Arc<Current>,
+    around: Around,
+    store: Arc<CheckpointStore>,
     outbox: OutboxHandle,
     uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
     /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one.
     heart: (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>),
-    on_stop: OnStop,
+    progress: Arc<Progress>,
     commands: JoinHandle<()>,
     stop: watch::Sender<bool>,
     clock: Arc<dyn Clock>,
-    telemetry: Telemetry,
-    board: Arc<Board>,
 }
 
 /// The stages behind the streams.
@@ -150,50 +148,8 @@ struct Back {
     keys: Arc<KeyRing>,
     seal: StageSender<SealMessage>,
     rules: StageSender<RulesMessage>,
-    rules_want_summaries: bool,
     commands: CommandQueue,
     rollup: StageSender<RollUpMessage>,
-}
-
-/// The stream definitions made ready, and the models with a network, one a queue.
-pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
-
-/// Loads the models and makes every stream definition ready.
-pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
-    let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
-    let mut plans = Vec::new();
-    for (index, definition) in config.streams.iter().enumerate() {
-        let windows = WindowPlan::new(&definition.spec.fields, &definition.windows, definition.guard.clone())
-            .map_err(|source| StartError::Window { stream: definition.spec.name.to_string(), source })?;
-        let mut models = Vec::new();
-        for name in &definition.models {
-            let model = nearside_models::catalog::load(name.as_str(), None)?;
-            model.accepts(&definition.spec.fields)?;
-            let queue = (model.input_width() > 0).then(|| queue_of(&mut networks, &model));
-            models.push(PlannedModel { model, queue });
-        }
-        plans.push(Arc::new(StreamPlan {
-            site: config.site.id.clone(),
-            index,
-            spec: Arc::new(definition.spec.clone()),
-            finding_retention: windows.retention(),
-            windows,
-            models,
-            min_rows: definition.min_rows,
-            judge_deadline: config.inference.deadline.get(),
-            panics_per_minute: config.limits.panics_per_minute,
-        }));
-    }
-    Ok((plans, networks))
-}
-
-/// The queue of a model: streams that name the same model share it.
-fn queue_of(networks: &mut Vec<Arc<dyn RowModel>>, model: &Arc<dyn RowModel>) -> usize {
-    let known = networks.iter().position(|known| known.reference() == model.reference());
-    known.unwrap_or_else(|| {
-        networks.push(model.clone());
-        networks.len() - 1
-    })
 }
 
 impl Gateway {
@@ -205,108 +161,91 @@ impl Gateway {
         let Surroundings { clock, seed, base } = surroundings;
         let telemetry = Telemetry::new();
         let board = Arc::new(Board::new(BOARD_BOUND));
-        let (plans, networks) = plan(config)?;
         let data = base.join(&config.site.data_dir);
         std::fs::create_dir_all(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
         let back = Back::start(config, &data, &clock, &telemetry)?;
-        let outlet = Arc::new(Outlet::new(
-            &plans,
-            &telemetry,
-            back.seal.clone(),
-            back.rules.clone(),
-            back.rules_want_summaries,
-            config.rollup.enabled.then(|| back.rollup.clone()),
-            board.clone(),
-        ));
-        let (queues, _workers) = inference::start(&networks, &config.inference, &telemetry)?;
-        let shards = start_shards(config, &plans, &queues, &outlet, back.begins_at, &telemetry);
-        let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
-        let secret = back.keys.derive(KeyPurpose::StreamIds, b"v1");
-        let ingest = Ingest::new(
-            &plans,
-            handles,
-            back.journal.clone(),
-            outlet.clone(),
-            secret,
-            config.limits.max_streams,
-            &telemetry,
-        )?;
-        let ingest = Arc::new(ingest);
+        let around = Around {
+            journal: back.journal.clone(),
+            keys: back.keys.clone(),
+            seal: back.seal.clone(),
+            rules: back.rules.clone(),
+            rollup: back.rollup.clone(),
+            telemetry: telemetry.clone(),
+            board: board.clone(),
+        };
+        let current = Current::new(Middle::build(config, &around, back.begins_at)?);
+        // Until recovery is over.
+        let closed = current.close().await;
+        let guardian = Arc::new(Guardian::default());
+        guardian.watch("rules", back.rules.watch_life());
+        guardian.watch("rollup", back.rollup.watch_life());
+        guardian.watch("seal", back.seal.watch_life());
+        let watched = Arc::downgrade(&current);
+        guardian.watch("streams", move || watched.upgrade().is_some_and(|current| current.get().is_alive()));
         let (stop, stopped) = watch::channel(false);
         let uplink = match &config.uplink {
             Some(uplink) => {
-                let uplink =
-                    Uplink::new(uplink.clone(), config.site.id.clone(), back.outbox.clone(), seed, &telemetry)?;
+                let (uplink, site, outbox) = (uplink.clone(), config.site.id.clone(), back.outbox.clone());
+                let metrics = telemetry.clone();
+                let make = move || Uplink::new(uplink.clone(), site.clone(), outbox.clone(), seed, &metrics);
+                let mut first = Some(make()?);
                 let (stop, stopped) = watch::channel(false);
-                Some((tokio::spawn(uplink.run(stopped, Duration::from_secs(5))), stop))
+                let run = move || {
+                    let made = first.take().map_or_else(&make, Ok);
+                    let stopped = stopped.clone();
+                    async move {
+                        match made {
+                            Ok(uplink) => uplink.run(stopped, Duration::from_secs(5)).await,
+                            Err(error) => tracing::error!(%error, "the uplink cannot be made again"),
+                        }
+                    }
+                };
+                let guarded = guardian.clone().guard("uplink", 5, clock.clone(), telemetry.clone(), run);
+                Some((tokio::spawn(guarded), stop))
             }
             None => None,
         };
-        let front_door = FrontDoor::bind(config.broker.clone(), ingest.clone(), clock.clone(), &telemetry).await?;
+        let front_door = FrontDoor::bind(config.broker.clone(), current.clone(), clock.clone(), &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let progress = Arc::new(Progress::default());
         let parts = Parts {
             progress: progress.clone(),
+            guardian,
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
-            ingest: ingest.clone(),
-            outlet,
+            current: current.clone(),
             outbox: back.outbox.clone(),
             journal: back.journal.clone(),
-            queues,
             depths: vec![back.rules.watch_depth(), back.rollup.watch_depth(), back.seal.watch_depth()],
         };
         let view = GatewayView::new(config, parts);
         let console = Console::bind(config.console.clone(), Arc::new(view)).await?;
         let console_addr = console.local_addr();
         let console = tokio::spawn(console.run(stopped));
-        let checkpointer = Checkpointer {
-            ingest: ingest.clone(),
-            plans,
-            rules: back.rules.clone(),
-            rollup: back.rollup.clone(),
-            seal: back.seal.clone(),
-            outbox: back.outbox.clone(),
-            journal: back.journal.clone(),
-            store: back.store,
-            forget: Vec::new(),
-            metrics: CheckpointMetrics::new(&telemetry),
-        };
-        let heart = Heart {
-            checkpointer,
-            checkpoint: back.checkpoint,
-            reader: back.reader,
-            begins_at: back.begins_at,
-            progress,
-            clock: clock.clone(),
-            tick: config.limits.tick.get(),
-            telemetry: telemetry.clone(),
-        };
-        let (stop_heart, heart_stopped) = watch::channel(false);
-        let heart = (tokio::spawn(heart.run(heart_stopped)), stop_heart);
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         telemetry.gauge(Metric::StartTime, &[]).set(clock.now().as_secs_f64());
-        Ok(Self {
+        let start = Start { checkpoint: back.checkpoint, closed_streams: Vec::new(), reader: back.reader };
+        let mut gateway = Self {
+            config: config.clone(),
+            heart: no_heart(),
             front_door,
             console,
             console_addr,
-            ingest,
-            shards: shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect(),
-            rules: back.rules,
-            rollup: back.rollup,
-            seal: back.seal,
+            current,
+            around,
+            store: back.store,
             outbox: back.outbox,
             uplink,
-            heart,
-            on_stop: config.limits.on_stop,
+            progress,
             commands,
             stop,
             clock,
-            telemetry,
-            board,
-        })
+        };
+        gateway.start_heart(start, back.begins_at, closed);
+        gateway.note(EpochKind::Start).await;
+        Ok(gateway)
     }
 
     /// Where devices connect.
@@ -321,56 +260,135 @@ impl Gateway {
 
     /// The metrics.
     pub const fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
+        &self.around.telemetry
     }
 
     /// The last findings and commands.
     pub const fn board(&self) -> &Arc<Board> {
-        &self.board
+        &self.around.board
     }
 
     /// The intake, for figures.
-    pub const fn ingest(&self) -> &Arc<Ingest> {
-        &self.ingest
+    pub fn ingest(&self) -> Arc<Ingest> {
+        self.current.get().ingest.clone()
+    }
+
+    fn start_heart(&mut self, start: Start, begins_at: Lsn, closed: Closed) {
+        let middle = self.current.get();
+        let Around { journal, seal, rules, rollup, telemetry, .. } = self.around.clone();
+        let checkpointer = Checkpointer {
+            ingest: middle.ingest.clone(),
+            plans: middle.plans.clone(),
+            rules,
+            rollup,
+            seal,
+            outbox: self.outbox.clone(),
+            journal,
+            store: self.store.clone(),
+            forget: Vec::new(),
+            metrics: CheckpointMetrics::new(&telemetry),
+        };
+        let heart = Heart {
+            checkpointer,
+            start,
+            begins_at,
+            progress: self.progress.clone(),
+            clock: self.clock.clone(),
+            tick: self.config.limits.tick.get(),
+            telemetry,
+        };
+        let (stop, stopped) = watch::channel(false);
+        self.heart = (tokio::spawn(heart.run(stopped, closed)), stop);
+    }
+
+    /// Stops time; gives the checkpointer back, or `None` where recovery was not over.
+    async fn stop_heart(&mut self, patience: Duration) -> Option<Checkpointer> {
+        let (heart, stop) = std::mem::replace(&mut self.heart, no_heart());
+        stop.send_replace(true);
+        tokio::time::timeout(patience, heart).await.ok()?.ok()?
+    }
+
+    /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
+    /// The number is that of the next record.
+    async fn note(&self, kind: EpochKind) -> Option<Lsn> {
+        let digest = nearside_schemas::digest(format!("{:?}", self.config).as_bytes());
+        let record = Record::Epoch { kind, digest, at: self.clock.now() };
+        let (noted, committed) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome, _| {
+            // Whoever asked may not wait any more.
+            let _ = noted.send(outcome);
+        });
+        self.around.journal.append(vec![record], done).await;
+        match committed.await {
+            Ok(CommitOutcome::Durable { first }) => Some(Lsn(first.0 + 1)),
+            _ => None,
+        }
+    }
+
+    /// Goes on under another configuration of streams, rules, models and roll-ups: no connection ends, no reading is lost, windows of
+    /// streams that are defined as before stay open. Gives back the sections that only another start puts in force.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be put in force; then everything is as before.
+    pub async fn reload(&mut self, config: &SiteConfig) -> Result<Vec<&'static str>, StartError> {
+        // What may be wrong with it is found before anything is touched.
+        middle::plan(config)?;
+        let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
+        let closed = self.current.close().await;
+        let Some(checkpointer) = self.stop_heart(PATIENCE).await else {
+            return Err(StartError::Reload("the gateway is still taking in its journal, or time did not stop"));
+        };
+        let old = self.current.get();
+        let changed = middle::changed_streams(&self.config, config);
+        let covered = match self.note(EpochKind::Configuration).await {
+            Some(begins_at) => {
+                old.ingest.judged_through().await;
+                old.close_windows(self.clock.now(), Some(&changed)).await;
+                checkpointer.finish(PATIENCE).await.then_some(begins_at)
+            }
+            None => None,
+        };
+        let prepared = covered.map(|begins_at| -> Result<_, StartError> {
+            let start = Start { checkpoint: self.store.load()?, closed_streams: changed, reader: Reader::empty() };
+            Ok((Middle::build(config, &self.around, begins_at)?, start, begins_at))
+        });
+        let (middle, start, begins_at) = match prepared {
+            Some(Ok(prepared)) => prepared,
+            other => {
+                let error = other.and_then(Result::err);
+                self.start_heart(Start::going_on(), Lsn(0), closed);
+                return Err(error.unwrap_or(StartError::Reload("the journal or the checkpoint could not be written")));
+            }
+        };
+        self.current.replace(middle);
+        old.stop();
+        self.around.rules.send_async(RulesMessage::Reload(Box::new(rules))).await;
+        self.around.rollup.send_async(RollUpMessage::Reload(config.rollup.clone())).await;
+        let waits = sections_that_wait(&self.config, config);
+        let mut in_force = config.clone();
+        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, .. } = self.config.clone();
+        (in_force.site, in_force.broker, in_force.journal, in_force.privacy) = (site, broker, journal, privacy);
+        (in_force.outbox, in_force.uplink, in_force.console) = (outbox, uplink, console);
+        self.config = in_force;
+        self.start_heart(start, begins_at, closed);
+        Ok(waits)
     }
 
     /// Stops front to back: refuse, let every acknowledged reading be judged, keep or close the windows, seal, commit, take the last
     /// checkpoint, send for as long as `grace` lasts. What was not sent stays in the outbox.
-    pub async fn stop(self, grace: Duration) {
-        let Self {
-            front_door,
-            ingest,
-            shards,
-            rules,
-            rollup,
-            seal,
-            outbox,
-            uplink,
-            heart,
-            on_stop,
-            commands,
-            stop,
-            clock,
-            ..
-        } = self;
-        ingest.refuse();
-        front_door.drain(grace).await;
+    pub async fn stop(mut self, grace: Duration) {
+        let middle = self.current.get();
+        middle.ingest.refuse();
         // Time stops. A replay that is not over goes on at the next start from where this one began.
-        let (heart, stop_heart) = heart;
-        stop_heart.send_replace(true);
-        let checkpointer = match tokio::time::timeout(grace, heart).await {
-            Ok(Ok(checkpointer)) => checkpointer,
-            _ => None,
-        };
-        if tokio::time::timeout(grace, ingest.judged_through()).await.is_err() {
+        let checkpointer = self.stop_heart(grace).await;
+        let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
+        front_door.drain(grace).await;
+        if tokio::time::timeout(grace, middle.ingest.judged_through()).await.is_err() {
             tracing::warn!("some readings were not judged in time; they are in the journal");
         }
-        if on_stop == OnStop::Close {
-            for (_, shard) in &shards {
-                if let Err(error) = shard.send(DrainShard(clock.now())).await {
-                    tracing::error!(%error, "a shard did not drain; its readings are in the journal");
-                }
-            }
+        let Around { rules, rollup, seal, .. } = around;
+        if config.limits.on_stop == OnStop::Close {
+            middle.close_windows(clock.now(), None).await;
             rollup.send_async(RollUpMessage::Drain).await;
         }
         for flushed in [rules.flush().await, rollup.flush().await, seal.flush().await, outbox.flush().await] {
@@ -389,10 +407,27 @@ impl Gateway {
         stop.send_replace(true);
         commands.abort();
         self.console.abort();
-        for (arbiter, _) in shards {
-            arbiter.stop();
-        }
+        middle.stop();
     }
+}
+
+/// Sections that differ and that only another start puts in force.
+fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static str> {
+    let sections = [
+        ("[site]", old.site != new.site),
+        ("[broker]", old.broker != new.broker),
+        ("[journal]", old.journal != new.journal),
+        ("[privacy]", old.privacy != new.privacy),
+        ("[outbox]", old.outbox != new.outbox),
+        ("[uplink]", old.uplink != new.uplink),
+        ("[console]", old.console != new.console),
+    ];
+    sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// In the place of a heart between two.
+fn no_heart() -> (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>) {
+    (tokio::spawn(async { None }), watch::Sender::new(true))
 }
 
 /// Lets the uplink send what waits, at most for as long as `grace` lasts.
@@ -433,7 +468,6 @@ impl Back {
         let sealer = Sealer::new(keys.clone(), format, outbox.clone(), telemetry.clone());
         let (seal, _) = stage::start("seal", STAGE_BOUND, telemetry, move |message| sealer.seal(message))?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
-        let rules_want_summaries = rules.looks_at_summaries();
         let (mut rules, commands) =
             RulesStage::new(rules, journal.clone(), clock.clone(), telemetry.clone(), COMMAND_BOUND);
         let mut rollups = RollUps::new(config.site.id.clone(), config.rollup.clone());
@@ -447,20 +481,7 @@ impl Back {
         let to_seal = seal.clone();
         let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
         let (store, begins_at) = (Arc::new(store), report.next);
-        Ok(Self {
-            journal,
-            store,
-            checkpoint,
-            begins_at,
-            reader,
-            outbox,
-            keys,
-            seal,
-            rules,
-            rules_want_summaries,
-            commands,
-            rollup,
-        })
+        Ok(Self { journal, store, checkpoint, begins_at, reader, outbox, keys, seal, rules, commands, rollup })
     }
 }
 
@@ -474,6 +495,7 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
             RollUpMessage::Tick(now) => rollups.on_tick(now),
             RollUpMessage::Drain => rollups.drain(),
             RollUpMessage::Restored => return rollups.restored(),
+            RollUpMessage::Reload(config) => return rollups.reload(config),
             RollUpMessage::Save(reply) => {
                 // Whoever asked may not wait any more.
                 let _ = reply.send(rollups.save());
@@ -489,40 +511,6 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
             Err(error) => tracing::error!(%error, "roll-ups are missing"),
         }
     }
-}
-
-fn start_shards(
-    config: &SiteConfig,
-    plans: &[Arc<StreamPlan>],
-    queues: &inference::InferenceQueues,
-    outlet: &Arc<Outlet>,
-    begins_at: Lsn,
-    telemetry: &Telemetry,
-) -> Vec<(Arbiter, ShardHandle)> {
-    let limits = &config.limits;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = if limits.shards == 0 { cores } else { limits.shards };
-    (0..count)
-        .map(|index| {
-            let gauge = telemetry.gauge(Metric::Credit, &[&index.to_string()]);
-            let credit = ShardCredit::new(limits.shard_credit, limits.stream_credit, gauge);
-            let setup = ShardSetup {
-                index,
-                plans: plans.to_vec(),
-                queues: queues.clone(),
-                outlet: outlet.clone(),
-                credit: credit.clone(),
-                // Every reading with credit may be a message of its own, its answer another.
-                mailbox_bound: 2 * limits.shard_credit + 64,
-                retire_after: limits.retire_after.get(),
-                checkpoint_after: limits.checkpoint_after.get(),
-                begins_at,
-            };
-            let arbiter = Arbiter::new();
-            let address = Shard::start_in_arbiter(&arbiter.handle(), move |ctx| Shard::new(setup, ctx));
-            (arbiter, ShardHandle { address, credit })
-        })
-        .collect()
 }
 
 /// Commands go through the front door like any message to a device.

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use nearside_actors::board::Board;
-use nearside_actors::inference::InferenceQueues;
-use nearside_actors::ingest::Ingest;
-use nearside_actors::outlet::Outlet;
+use nearside_actors::guardian::Guardian;
 use nearside_actors::recovery::Progress;
 use nearside_actors::stage::Depth;
 use nearside_config::SiteConfig;
@@ -15,6 +13,7 @@ use nearside_outbox::OutboxHandle;
 use nearside_schemas::{Clock, Contribution};
 use nearside_telemetry::{Metric, Telemetry};
 
+use crate::middle::Current;
 use crate::pipeline::STAGES;
 
 /// Findings and commands on the page.
@@ -23,40 +22,36 @@ const SHOWN: usize = 30;
 /// The gateway as the console sees it.
 pub struct GatewayView {
     site: String,
-    models: Vec<Vec<String>>,
     has_uplink: bool,
     clock: Arc<dyn Clock>,
     telemetry: Telemetry,
     board: Arc<Board>,
-    ingest: Arc<Ingest>,
-    outlet: Arc<Outlet>,
+    current: Arc<Current>,
     outbox: OutboxHandle,
     journal: JournalHandle,
-    queues: InferenceQueues,
     depths: Vec<Depth>,
     progress: Arc<Progress>,
+    guardian: Arc<Guardian>,
 }
 
 /// The parts that a view looks at.
 pub struct Parts {
     /// How far recovery is.
     pub progress: Arc<Progress>,
+    /// Who knows what has ended.
+    pub guardian: Arc<Guardian>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub telemetry: Telemetry,
     /// The last findings and commands.
     pub board: Arc<Board>,
-    /// The intake.
-    pub ingest: Arc<Ingest>,
-    /// The outlet.
-    pub outlet: Arc<Outlet>,
+    /// The streams that are in force.
+    pub current: Arc<Current>,
     /// The outbox.
     pub outbox: OutboxHandle,
     /// The journal.
     pub journal: JournalHandle,
-    /// The inference queues.
-    pub queues: InferenceQueues,
     /// The depths of the stages with a thread of their own.
     pub depths: Vec<Depth>,
 }
@@ -64,30 +59,27 @@ pub struct Parts {
 impl GatewayView {
     /// A view of a gateway.
     pub fn new(config: &SiteConfig, parts: Parts) -> Self {
-        let Parts { progress, clock, telemetry, board, ingest, outlet, outbox, journal, queues, depths } = parts;
-        let names = |names: &Vec<nearside_schemas::ModelName>| names.iter().map(ToString::to_string).collect();
+        let Parts { progress, guardian, clock, telemetry, board, current, outbox, journal, depths } = parts;
         Self {
             site: config.site.id.to_string(),
-            models: config.streams.iter().map(|stream| names(&stream.models)).collect(),
             has_uplink: config.uplink.is_some(),
             clock,
             telemetry,
             board,
-            ingest,
-            outlet,
+            current,
             outbox,
             journal,
-            queues,
             depths,
             progress,
+            guardian,
         }
     }
 
     fn depth(&self, stage: &str) -> Option<u64> {
         let depth = match stage {
-            "ingest" => self.ingest.in_flight(),
+            "ingest" => self.current.get().ingest.in_flight(),
             "journal" => self.journal.queued_bytes(),
-            "inference" => self.queues.depth(),
+            "inference" => self.current.get().queues.depth(),
             "outbox" => self.outbox.stats().items.iter().sum::<u64>() as usize,
             name => self.depths.iter().find(|depth| depth.stage() == name)?.get(),
         };
@@ -95,15 +87,19 @@ impl GatewayView {
     }
 
     fn streams(&self) -> Vec<StreamRow> {
-        let readings = self.ingest.readings();
-        let rows = self.outlet.figures().into_iter().zip(readings).zip(&self.models);
+        let middle = self.current.get();
+        let models = middle
+            .plans
+            .iter()
+            .map(|plan| plan.models.iter().map(|planned| planned.model.reference().name.to_string()).collect());
+        let rows = middle.outlet.figures().into_iter().zip(middle.ingest.readings()).zip(models);
         rows.map(|(((name, set_aside, windows, active), readings), models)| StreamRow {
             name,
             active,
             readings,
             set_aside,
             windows,
-            models: models.clone(),
+            models,
         })
         .collect()
     }
@@ -145,7 +141,8 @@ fn reason(part: &Contribution) -> String {
 
 impl View for GatewayView {
     fn metrics(&self) -> String {
-        // Gauges of queues are set when somebody looks.
+        // Gauges of queues and parts are set when somebody looks.
+        self.guardian.ended(&self.telemetry);
         for stage in STAGES {
             self.depth(stage.name);
         }
@@ -156,8 +153,9 @@ impl View for GatewayView {
         if self.telemetry.total(Metric::JournalErrors) > 0 {
             return Health::Failing("the journal cannot write; nothing is acknowledged until a restart".to_owned());
         }
-        if !self.ingest.shards_live() {
-            return Health::Failing("a thread of stream actors has ended; its readings stay in the journal".to_owned());
+        let ended = self.guardian.ended(&self.telemetry);
+        if !ended.is_empty() {
+            return Health::Failing(format!("{} ended; what it held is in the journal: start again", ended.join(", ")));
         }
         Health::Healthy
     }

@@ -164,7 +164,7 @@ impl Fire {
     async fn settle(self, folder: tempfile::TempDir) {
         let gateway = Gateway::start_in(folder, &[]).expect("it starts after all that");
         *self.address.lock().unwrap() = Some(gateway.broker);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE + Duration::from_millis(10 * self.per_stream as u64);
         while !self.is_over() {
             assert!(Instant::now() < end, "the devices are not heard");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -271,7 +271,7 @@ async fn killed_at_random_moments_it_loses_and_doubles_nothing() {
     let seed = setting("NEARSIDE_SEED", SystemClock.now().as_micros().unsigned_abs() | 1);
     println!("NEARSIDE_SEED={seed} NEARSIDE_KILLS={kills}");
     let mut random = Random(seed);
-    let (fire, mut folder) = Fire::start(60 * kills as i64).await;
+    let (fire, mut folder) = Fire::start(300 + 20 * kills as i64).await;
     for _ in 0..kills {
         let gateway = Gateway::start_in(folder, &[]).expect("it starts again");
         *fire.address.lock().unwrap() = Some(gateway.broker);

@@ -59,6 +59,11 @@ impl InferenceQueues {
         worker.send(job).err().map(|unsent| unsent.0)
     }
 
+    /// Whether every worker is there.
+    pub fn is_alive(&self) -> bool {
+        self.0.iter().flat_map(|queue| &queue.workers).all(|worker| !worker.is_disconnected())
+    }
+
     /// Jobs waiting in all queues.
     pub fn depth(&self) -> usize {
         self.0.iter().flat_map(|queue| &queue.workers).map(Sender::len).sum()

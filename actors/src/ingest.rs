@@ -14,13 +14,12 @@ use actix::Addr;
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
-    Answer, BoxFuture, Durability, Intake, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey,
-    SetAsideReason, StreamId, StreamMap, StreamName, Timestamp, Topic,
+    Answer, Durability, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey, SetAsideReason, StreamId,
+    StreamMap, StreamName, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
-use tokio::sync::watch;
 
 use crate::credit::{Admission, ShardCredit};
 use crate::error::ActorError;
@@ -74,8 +73,6 @@ pub struct Ingest {
     stream_count: AtomicUsize,
     max_streams: usize,
     draining: AtomicBool,
-    /// Whether readings are taken: not before what the journal remembers has been taken in.
-    is_open: watch::Sender<bool>,
     no_stream: Counter,
     credit_waits: Counter,
 }
@@ -115,21 +112,14 @@ impl Ingest {
             stream_count: AtomicUsize::new(0),
             max_streams,
             draining: AtomicBool::new(false),
-            is_open: watch::Sender::new(false),
             no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }
 
-    /// From now on takes what comes. Until then connections wait, unacknowledged.
-    pub fn open(&self) {
-        self.is_open.send_replace(true);
-    }
-
     /// From now on refuses what comes.
     pub fn refuse(&self) {
         self.draining.store(true, Ordering::Release);
-        self.open();
     }
 
     /// Records that time passes and, once that is on disk, tells every shard. Ticks are records because they close windows (I5).
@@ -228,11 +218,8 @@ impl Ingest {
         }
     }
 
-    async fn take(&self, batch: Vec<Publish>, answer: Answer) {
-        if !*self.is_open.borrow() {
-            // It fails only where the sender is gone, which this is.
-            let _ = self.is_open.subscribe().wait_for(|open| *open).await;
-        }
+    /// Takes the next messages of one connection; see [`Intake::submit`](nearside_schemas::Intake::submit).
+    pub async fn take(&self, batch: Vec<Publish>, answer: Answer) {
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
             return;
@@ -423,12 +410,6 @@ impl Ingest {
         streams.insert(id, stream.clone());
         self.stream_count.store(streams.len(), Ordering::Relaxed);
         Some(stream)
-    }
-}
-
-impl Intake for Ingest {
-    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
-        Box::pin(self.take(batch, answer))
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 pub mod credit;
 mod error;
 pub mod fence;
+pub mod guardian;
 pub mod inference;
 pub mod ingest;
 pub mod outlet;

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_journal::{Checkpoint, Item, Lsn, Reader, Record};
-use nearside_schemas::StreamId;
+use nearside_schemas::{StreamId, StreamName};
 
 use crate::ingest::Ingest;
 use crate::rollup::RollUpMessage;
@@ -70,14 +70,19 @@ pub struct Recovered {
 }
 
 /// Gives streams the state that the checkpoint holds.
-pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint) -> Recovered {
+///
+/// The windows of definitions in `closed` were closed when the configuration changed.
+pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint, closed: &[StreamName]) -> Recovered {
     let mut found = Recovered { damaged: checkpoint.damaged, ..Recovered::default() };
     let mut by_shard: Vec<Vec<_>> = ingest.shards().iter().map(|_| Vec::new()).collect();
     for stored in checkpoint.streams {
-        let Some((definition, key, state)) = StreamState::decode(&stored.state) else {
+        let Some((definition, key, mut state)) = StreamState::decode(&stored.state) else {
             found.damaged += 1;
             continue;
         };
+        if closed.contains(&definition) {
+            state.forget_windows();
+        }
         match ingest.adopt(&definition, key) {
             Some(stream) if stream.id == stored.id => {
                 found.streams += 1;

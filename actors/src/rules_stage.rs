@@ -42,6 +42,8 @@ pub enum RulesMessage {
     Given(String),
     /// Replay is over: what was withheld and not given before is given now.
     Replayed,
+    /// Other rules from here on.
+    Reload(Box<Rules>),
     /// Say what a checkpoint keeps of rules.
     Save(Sender<Vec<u8>>),
 }
@@ -105,6 +107,7 @@ impl RulesStage {
                 return;
             }
             RulesMessage::Replayed => return self.end_replay(),
+            RulesMessage::Reload(rules) => return self.rules.replace_rules(*rules),
             RulesMessage::Save(reply) => {
                 let cooldowns = self.rules.cooldowns(self.clock.now());
                 // Whoever asked may not wait any more. Ids and times always have a JSON form.

@@ -61,6 +61,15 @@ impl<M> StageSender<M> {
         self.sender.send_async(Queued::Flush(done)).await.is_ok() && flushed.recv_async().await.is_ok()
     }
 
+    /// Whether the stage is there; asking does not keep it alive.
+    pub fn watch_life(&self) -> impl Fn() -> bool + Send + Sync + 'static
+    where
+        M: 'static + Send,
+    {
+        let weak = self.sender.downgrade();
+        move || weak.upgrade().is_some_and(|sender| !sender.is_disconnected())
+    }
+
     /// A look at the queue that does not keep the stage alive.
     pub fn watch_depth(&self) -> Depth
     where

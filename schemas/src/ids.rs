@@ -207,6 +207,11 @@ impl<'de> Deserialize<'de> for StreamId {
     }
 }
 
+/// A digest of bytes, the same in every run (BLAKE3).
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
 /// One window of one stream: stream, window definition and start.
 ///
 /// Printed `STREAM:DEFINITION:START` with the start in microseconds since 1970. A count window's start is

@@ -30,7 +30,7 @@ pub use failpoint::failpoint;
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
     ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,
-    StreamMap, StreamName, WindowDefinition, WindowId,
+    StreamMap, StreamName, WindowDefinition, WindowId, digest,
 };
 pub use personal::Personal;
 pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, RefusalReason, SecretKey};

@@ -49,7 +49,7 @@ struct Sinks {
 pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     let config = nearside_config::load(&args.config)?;
     let base = args.config.parent().unwrap_or(Path::new("."));
-    let (plans, _) = crate::pipeline::plan(&config)?;
+    let (plans, _) = crate::middle::plan(&config)?;
     let plan = plans.iter().find(|plan| plan.spec.name.as_str() == args.stream).ok_or_else(|| {
         let names: Vec<&str> = plans.iter().map(|plan| plan.spec.name.as_str()).collect();
         StartError::Usage(format!("the site has no stream `{}`; it has: {}", args.stream, names.join(", ")))

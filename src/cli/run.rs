@@ -1,17 +1,21 @@
-//! `nearside run`: a site until SIGINT or SIGTERM.
+//! `nearside run`: a site until SIGINT or SIGTERM; its file is read again on SIGHUP and when it changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use nearside_schemas::{Clock, SystemClock};
+use nearside_telemetry::Metric;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::StartError;
 use crate::pipeline::{Gateway, Surroundings};
 
-/// Runs a site.
+/// How often the site's file is looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Runs a site. SIGHUP, or a change of its file, puts streams, rules, models and roll-ups in force as the file says then.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// The site's TOML file.
@@ -29,17 +33,79 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         // The one place where a seed comes from outside: it only spreads the pauses between tries to reach the cloud.
         let seed = clock.now().as_micros().unsigned_abs();
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();
-        let gateway = Gateway::start(&config, Surroundings { clock, seed, base }).await?;
+        let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base }).await?;
         println!("{} is running", config.site.id);
         println!("  devices  mqtt://{}", gateway.broker_addr());
         println!("  console  http://{}", gateway.console_addr());
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => result?,
-            _ = terminate.recv() => {}
+        let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        let mut file = WatchedFile::new(&args.site);
+        loop {
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => break result?,
+                _ = terminate.recv() => break,
+                _ = hang_up.recv() => reload(&mut gateway, &args.site).await,
+                () = file.changed() => reload(&mut gateway, &args.site).await,
+            }
         }
         eprintln!("stopping");
         gateway.stop(Duration::from_secs(args.grace)).await;
         Ok(())
     })
+}
+
+/// Puts what the file says now in force, or says why not.
+async fn reload(gateway: &mut Gateway, site: &Path) {
+    let done = match nearside_config::load(site) {
+        Ok(config) => gateway.reload(&config).await,
+        Err(error) => Err(error.into()),
+    };
+    let outcome = match &done {
+        Ok(_) => "done",
+        Err(_) => "refused",
+    };
+    gateway.telemetry().counter(Metric::Reloads, &[outcome]).inc();
+    match done {
+        Ok(waits) if waits.is_empty() => eprintln!("{} is in force", site.display()),
+        Ok(waits) => {
+            eprintln!(
+                "{} is in force but for {}, which the next start puts in force",
+                site.display(),
+                waits.join(", ")
+            );
+        }
+        Err(error) => eprintln!("error: {error}\n  hint: the configuration from before stays in force"),
+    }
+}
+
+/// A file whose size and time of change are looked at now and then: there is no other way that is the same on every system.
+struct WatchedFile {
+    path: PathBuf,
+    seen: Option<(u64, SystemTime)>,
+}
+
+impl WatchedFile {
+    fn new(path: &Path) -> Self {
+        let mut file = Self { path: path.to_owned(), seen: None };
+        file.seen = file.look();
+        file
+    }
+
+    fn look(&self) -> Option<(u64, SystemTime)> {
+        let metadata = std::fs::metadata(&self.path).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    }
+
+    /// Ready once the file has changed and has then stayed the same from one look to the next: who writes it is done.
+    async fn changed(&mut self) {
+        let mut last = None;
+        loop {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            let now = self.look();
+            if now.is_some() && now != self.seen && now == last {
+                self.seen = now;
+                return;
+            }
+            last = now;
+        }
+    }
 }

@@ -92,6 +92,11 @@ impl RollUps {
         damaged
     }
 
+    /// Another configuration from here on. Spans of another length end as they are.
+    pub fn reload(&mut self, config: RollUpConfig) {
+        self.config = config;
+    }
+
     /// Replay is over: spans that begin from now on were never handed out.
     pub fn restored(&mut self) {
         self.restarted_at = self.now;

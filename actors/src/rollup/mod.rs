@@ -23,6 +23,8 @@ pub enum RollUpMessage {
     Tick(Timestamp),
     /// Close everything.
     Drain,
+    /// Another configuration from here on.
+    Reload(crate::config::RollUpConfig),
     /// Replay is over.
     Restored,
     /// Say what changed since this was last asked.

@@ -56,6 +56,11 @@ impl Rules {
         Ok(Self { rules, issued: HashSet::new(), issued_order: VecDeque::new(), quiet_from: HashMap::new() })
     }
 
+    /// Goes on with other rules: what was issued and whose cooldown runs is kept.
+    pub fn replace_rules(&mut self, other: Self) {
+        self.rules = other.rules;
+    }
+
     /// Whether any rule looks at summaries of this kind; if not they need not be shown.
     pub fn looks_at_summaries(&self) -> bool {
         self.rules.iter().any(|rule| rule.config.on == RuleSubject::Summary)

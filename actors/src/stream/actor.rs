@@ -73,6 +73,8 @@ impl Message for TakeState {
 /// Close everything.
 pub(super) struct DrainStream {
     pub(super) now: Timestamp,
+    /// The definitions that are closed; a stream of another is only counted.
+    pub(super) definitions: Arc<Vec<usize>>,
     /// Counted down by each stream that is done.
     pub(super) done: tokio::sync::mpsc::UnboundedSender<()>,
 }
@@ -236,9 +238,12 @@ impl Handler<DrainStream> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
-        self.answer_state(None);
-        self.component.drain(drain.now, &mut self.outputs);
-        self.flush(None);
+        if drain.definitions.contains(&self.stream.definition) {
+            self.answer_state(None);
+            self.component.drain(drain.now, &mut self.outputs);
+            self.shard.changed(&self.stream);
+            self.flush(None);
+        }
         // The receiver counts; if it is gone nobody waits any more.
         let _ = drain.done.send(());
     }

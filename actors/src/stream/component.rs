@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use nearside_models::row_model::{Row, RowState, RowVerdict};
 use nearside_schemas::{
-    CloseCause, ClosedWindow, Finding, KeyValues, ModelRef, Reading, SetAsideReason, StreamId, Summary, Timestamp,
-    Values, Verdict,
+    CloseCause, ClosedWindow, Finding, KeyValues, ModelName, ModelRef, Reading, SetAsideReason, StreamId, Summary,
+    Timestamp, Values, Verdict,
 };
 use nearside_window::{Placement, StreamWindows};
 
@@ -271,7 +271,8 @@ impl StreamComponent {
         };
         // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
         let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
-        parts.extend(self.judges.iter().map(|judge| judge.state.snapshot()));
+        let models = self.judges.iter().zip(&self.plan.models);
+        parts.extend(models.map(|(judge, planned)| named(&planned.model.reference().name, &judge.state.snapshot())));
         StreamState { deadline: self.windows.next_deadline(), parts }
     }
 
@@ -281,7 +282,8 @@ impl StreamComponent {
         let mut stream = Self::new(plan, id, key);
         let mut lost = 0;
         let mut parts = state.parts.iter();
-        if let Some(part) = parts.next() {
+        // An empty part: the windows were closed for good.
+        if let Some(part) = parts.next().filter(|part| !part.is_empty()) {
             match StreamWindows::restore(stream.plan.windows.clone(), id, part) {
                 Ok(windows) => stream.windows = windows,
                 Err(_) => lost += 1,
@@ -293,8 +295,14 @@ impl StreamComponent {
                 Err(_) => lost += 1,
             }
         }
-        for ((judge, planned), part) in stream.judges.iter_mut().zip(&stream.plan.models).zip(parts) {
-            match planned.model.restore(&stream.plan.spec.fields, part) {
+        // By name: models may have come and gone since.
+        for part in parts {
+            let known = stream.plan.models.iter().zip(&mut stream.judges).find_map(|(planned, judge)| {
+                let state = part.strip_prefix(named(&planned.model.reference().name, &[]).as_slice())?;
+                Some((planned, judge, state))
+            });
+            let Some((planned, judge, state)) = known else { continue };
+            match planned.model.restore(&stream.plan.spec.fields, state) {
                 Ok(state) => judge.state = state,
                 Err(_) => lost += 1,
             }
@@ -481,6 +489,13 @@ impl Judge {
     fn new(state: Box<dyn RowState>) -> Self {
         Self { state, pending: VecDeque::new(), taken: 0, judged: 0 }
     }
+}
+
+/// A model's state behind its name.
+fn named(name: &ModelName, state: &[u8]) -> Vec<u8> {
+    let name = name.as_str().as_bytes();
+    // Names have at most 64 bytes.
+    [&[name.len() as u8], name, state].concat()
 }
 
 /// Adds rows to the request for `model` that is being built, so that one message carries them all.

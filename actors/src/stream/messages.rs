@@ -94,8 +94,13 @@ impl Message for RedirtyStreams {
     type Result = ();
 }
 
-/// Close the windows of every stream and answer when all summaries are handed on.
-pub struct DrainShard(pub Timestamp);
+/// Close the windows of streams and answer when all summaries are handed on.
+pub struct DrainShard {
+    /// When.
+    pub now: Timestamp,
+    /// The definitions whose streams are closed.
+    pub definitions: Vec<usize>,
+}
 
 impl Message for DrainShard {
     type Result = ();

@@ -186,6 +186,11 @@ impl ShardState {
         self.setup.outlet.stream_retired(stream.definition);
     }
 
+    /// The stream has changed by something that is no record, after all that were given.
+    pub(super) fn changed(&self, stream: &Arc<StreamRef>) {
+        self.dirty.borrow_mut().mark(stream, self.given.get(), self.now.get());
+    }
+
     fn address(self: &Rc<Self>, stream: &Arc<StreamRef>) -> Addr<StreamActor> {
         if let Some(address) = self.streams.borrow().get(&stream.id) {
             return address.clone();
@@ -426,26 +431,21 @@ impl Handler<DrainShard> for Shard {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) -> Self::Result {
-        let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
         // Streams that rest with open windows since the start are woken for it.
-        let waits = |rested: &Rested| rested.state.deadline.is_some();
-        let waiting: Vec<Arc<StreamRef>> = self
-            .state
-            .resting
-            .borrow()
-            .values()
-            .filter(|rested| waits(rested))
-            .map(|rested| rested.stream.clone())
-            .collect();
-        for stream in waiting {
-            self.state.address(&stream);
+        let named = |stream: &StreamRef| drain.definitions.contains(&stream.definition);
+        let waits = |rested: &&Rested| rested.state.deadline.is_some() && named(&rested.stream);
+        let waiting: Vec<_> = self.state.resting.borrow().values().filter(waits).map(|r| r.stream.clone()).collect();
+        for stream in &waiting {
+            self.state.address(stream);
         }
+        let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
+        let (now, definitions) = (drain.now, Arc::new(drain.definitions));
         let mut streams: Vec<_> = self.state.streams.borrow().iter().map(|(id, addr)| (*id, addr.clone())).collect();
         streams.sort_by_key(|(id, _)| *id);
         Box::pin(async move {
             let mut waiting = 0;
             for (_, address) in streams {
-                let message = DrainStream { now: drain.0, done: done.clone() };
+                let message = DrainStream { now, definitions: definitions.clone(), done: done.clone() };
                 if address.try_send(message).is_ok() {
                     waiting += 1;
                 }

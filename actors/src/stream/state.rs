@@ -31,6 +31,14 @@ pub(super) struct OwnPart {
 }
 
 impl StreamState {
+    /// Its windows were closed for good, because their definition changed.
+    pub fn forget_windows(&mut self) {
+        if let Some(windows) = self.parts.first_mut() {
+            windows.clear();
+        }
+        self.deadline = None;
+    }
+
     /// How many bytes it takes.
     pub fn size(&self) -> usize {
         self.parts.iter().map(Vec::len).sum()

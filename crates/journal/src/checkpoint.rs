@@ -94,7 +94,22 @@ impl CheckpointStore {
 
     fn open_in(database: Database, keys: Arc<dyn KeySource>) -> Result<(Self, Checkpoint), redb::Error> {
         let store = Self { database, keys };
-        let write = store.database.begin_write()?;
+        let found = store.read(true)?;
+        Ok((store, found))
+    }
+
+    /// What the last rounds left, for streams that go on under another configuration.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn load(&self) -> Result<Checkpoint, JournalError> {
+        let failed =
+            |error: redb::Error| JournalError::Checkpoint { path: "checkpoint".into(), why: error.to_string() };
+        self.read(false).map_err(failed)
+    }
+
+    fn read(&self, is_start: bool) -> Result<Checkpoint, redb::Error> {
+        let write = self.database.begin_write()?;
         let mut found = Checkpoint::default();
         {
             let mut meta = write.open_table(META)?;
@@ -106,28 +121,28 @@ impl CheckpointStore {
                 )));
             }
             found.covers = Lsn(meta.get("covers")?.map_or(0, |value| value.value()));
-            found.starts = meta.get("starts")?.map_or(0, |value| value.value()) + 1;
+            found.starts = meta.get("starts")?.map_or(0, |value| value.value()) + u64::from(is_start);
             meta.insert("format", FORMAT)?;
             meta.insert("starts", found.starts)?;
             for entry in write.open_table(STREAMS)?.iter()? {
                 let (key, value) = entry?;
                 let (covers, sealed) = value.value();
                 let id = <[u8; 16]>::try_from(key.value()).map(StreamId::from_bytes).ok();
-                match id.and_then(|id| Some((id, store.open_sealed(key.value(), covers, sealed)?))) {
+                match id.and_then(|id| Some((id, self.open_sealed(key.value(), covers, sealed)?))) {
                     Some((id, state)) => found.streams.push(StoredStream { id, covers: Lsn(covers), state }),
                     None => found.damaged += 1,
                 }
             }
             for entry in write.open_table(PARTS)?.iter()? {
                 let (key, value) = entry?;
-                match store.open_sealed(key.value().as_bytes(), 0, value.value()) {
+                match self.open_sealed(key.value().as_bytes(), 0, value.value()) {
                     Some(part) => found.parts.push((key.value().to_owned(), part)),
                     None => found.damaged += 1,
                 }
             }
         }
         write.commit()?;
-        Ok((store, found))
+        Ok(found)
     }
 
     /// Writes a round; it is on disk when this returns.

@@ -64,8 +64,8 @@ pub enum Item {
 
 /// Reads segments of a journal in order, a frame at a time: what is in memory is one segment's bytes and one frame's records.
 pub struct Reader {
-    storage: Arc<dyn Storage>,
-    keys: Arc<dyn KeySource>,
+    /// `None` where there is nothing to read.
+    source: Option<(Arc<dyn Storage>, Arc<dyn KeySource>)>,
     segments: VecDeque<String>,
     open: Option<OpenSegment>,
     queue: VecDeque<Item>,
@@ -107,13 +107,13 @@ pub fn read_from(
     segments.retain(|name| *name < segment_name(until));
     let wanted = segments.partition_point(|name| *name <= segment_name(from)).saturating_sub(1);
     let segments = segments.split_off(wanted).into();
-    Ok(Reader { storage, keys, segments, open: None, queue: VecDeque::new(), next: None, from })
+    Ok(Reader { source: Some((storage, keys)), segments, open: None, queue: VecDeque::new(), next: None, from })
 }
 
 /// Reads one segment.
 pub(crate) fn read_one(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>, segment: &str) -> Reader {
     let segments = VecDeque::from([segment.to_owned()]);
-    Reader { storage, keys, segments, open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
+    Reader { source: Some((storage, keys)), segments, open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
 }
 
 impl Iterator for Reader {
@@ -136,8 +136,14 @@ impl Iterator for Reader {
 }
 
 impl Reader {
+    /// Reads nothing.
+    pub fn empty() -> Self {
+        Self { source: None, segments: VecDeque::new(), open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
+    }
+
     fn open_segment(&mut self, name: &str) {
-        let Ok(bytes) = self.storage.read(name) else {
+        let Some((storage, keys)) = self.source.clone() else { return };
+        let Ok(bytes) = storage.read(name) else {
             return self.damage(name, 0, DamageKind::Segment);
         };
         let Some(header) = SegmentHeader::decode(&bytes) else {
@@ -149,7 +155,7 @@ impl Reader {
             self.damage(name, 0, DamageKind::Gap);
         }
         self.next = Some(header.first);
-        let cipher = SegmentCipher::new(self.keys.as_ref(), &header.id);
+        let cipher = SegmentCipher::new(keys.as_ref(), &header.id);
         // Zeros ahead of what was written.
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let (name, first) = (name.to_owned(), header.first);

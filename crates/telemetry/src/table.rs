@@ -116,6 +116,9 @@ table! {
     MailboxDepth, "nearside_stage_queue_depth", Gauge, ["stage"], "Messages waiting in a stage of the pipeline.";
     StageWaits, "nearside_stage_waits_total", Counter, ["stage"], "Times a stage waited because the next one was full.";
     StageShed, "nearside_stage_shed_total", Counter, ["stage"], "Messages a full stage shed.";
+    ComponentUp, "nearside_component_up", Gauge, ["component"], "1 while a part of the gateway is there, 0 once it has ended.";
+    ComponentRestarts, "nearside_component_restarts_total", Counter, ["component"], "Times a part was started again after a panic.";
+    Reloads, "nearside_reloads_total", Counter, ["outcome"], "Configurations put in force or refused while the gateway ran.";
     Ready, "nearside_ready", Gauge, [], "1 once the gateway takes readings.";
     BuildInfo, "nearside_build_info", Gauge, ["version"], "1, with the version as a label.";
     StartTime, "nearside_start_time_seconds", Gauge, [], "When the gateway started, in seconds since 1970.";

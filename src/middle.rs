@@ -1,0 +1,240 @@
+//! The middle of the pipeline: ingest, streams and inference. A reload replaces it as a whole while connections, journal and everything
+//! behind the streams stay.
+//!
+//! Promises: nothing is taken while the middle is replaced; connections wait, unacknowledged (promise I1).
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Arbiter};
+use nearside_actors::board::Board;
+use nearside_actors::credit::ShardCredit;
+use nearside_actors::inference::{self, InferenceQueues};
+use nearside_actors::ingest::{Ingest, ShardHandle};
+use nearside_actors::outlet::Outlet;
+use nearside_actors::rollup::RollUpMessage;
+use nearside_actors::rules_stage::RulesMessage;
+use nearside_actors::seal::SealMessage;
+use nearside_actors::stage::StageSender;
+use nearside_actors::stream::{DrainShard, PlannedModel, Shard, ShardSetup, StreamPlan};
+use nearside_config::SiteConfig;
+use nearside_journal::{JournalHandle, Lsn};
+use nearside_models::row_model::RowModel;
+use nearside_privacy::KeyRing;
+use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName, Timestamp};
+use nearside_telemetry::{Metric, Telemetry};
+use nearside_window::WindowPlan;
+use parking_lot::RwLock;
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use crate::error::StartError;
+
+/// The stream definitions made ready, and the models with a network, one a queue.
+pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
+
+/// Loads the models and makes every stream definition ready.
+pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
+    let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
+    let mut plans = Vec::new();
+    for (index, definition) in config.streams.iter().enumerate() {
+        let windows = WindowPlan::new(&definition.spec.fields, &definition.windows, definition.guard.clone())
+            .map_err(|source| StartError::Window { stream: definition.spec.name.to_string(), source })?;
+        let mut models = Vec::new();
+        for name in &definition.models {
+            let model = nearside_models::catalog::load(name.as_str(), None)?;
+            model.accepts(&definition.spec.fields)?;
+            let queue = (model.input_width() > 0).then(|| queue_of(&mut networks, &model));
+            models.push(PlannedModel { model, queue });
+        }
+        plans.push(Arc::new(StreamPlan {
+            site: config.site.id.clone(),
+            index,
+            spec: Arc::new(definition.spec.clone()),
+            finding_retention: windows.retention(),
+            windows,
+            models,
+            min_rows: definition.min_rows,
+            judge_deadline: config.inference.deadline.get(),
+            panics_per_minute: config.limits.panics_per_minute,
+        }));
+    }
+    Ok((plans, networks))
+}
+
+/// The queue of a model: streams that name the same model share it.
+fn queue_of(networks: &mut Vec<Arc<dyn RowModel>>, model: &Arc<dyn RowModel>) -> usize {
+    let known = networks.iter().position(|known| known.reference() == model.reference());
+    known.unwrap_or_else(|| {
+        networks.push(model.clone());
+        networks.len() - 1
+    })
+}
+
+/// What the middle is built between; it outlives it.
+#[derive(Clone)]
+pub struct Around {
+    /// Where messages are recorded.
+    pub journal: JournalHandle,
+    /// The keys.
+    pub keys: Arc<KeyRing>,
+    /// The stages behind the streams.
+    pub seal: StageSender<SealMessage>,
+    /// See `seal`.
+    pub rules: StageSender<RulesMessage>,
+    /// See `seal`.
+    pub rollup: StageSender<RollUpMessage>,
+    /// The metrics.
+    pub telemetry: Telemetry,
+    /// The last findings and commands.
+    pub board: Arc<Board>,
+}
+
+/// Ingest, streams and inference of one configuration.
+pub struct Middle {
+    /// The stream definitions.
+    pub plans: Vec<Arc<StreamPlan>>,
+    /// The intake.
+    pub ingest: Arc<Ingest>,
+    /// Where streams hand on what they have.
+    pub outlet: Arc<Outlet>,
+    /// The inference queues.
+    pub queues: InferenceQueues,
+    shards: Vec<(Arbiter, Addr<Shard>)>,
+}
+
+impl Middle {
+    /// Builds and starts it; `begins_at` is the first record that it takes from devices.
+    ///
+    /// # Errors
+    /// Where a model does not load or a thread cannot be started.
+    pub fn build(config: &SiteConfig, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
+        let (plans, networks) = plan(config)?;
+        let Around { journal, keys, seal, rules, rollup, telemetry, board } = around;
+        let outlet = Arc::new(Outlet::new(
+            &plans,
+            telemetry,
+            seal.clone(),
+            rules.clone(),
+            config.rules.iter().any(|rule| rule.on == nearside_actors::RuleSubject::Summary),
+            config.rollup.enabled.then(|| rollup.clone()),
+            board.clone(),
+        ));
+        let (queues, _workers) = inference::start(&networks, &config.inference, telemetry)?;
+        let shards = start_shards(config, &plans, &queues, &outlet, begins_at, telemetry);
+        let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
+        let secret = keys.derive(KeyPurpose::StreamIds, b"v1");
+        let streams = config.limits.max_streams;
+        let ingest = Ingest::new(&plans, handles, journal.clone(), outlet.clone(), secret, streams, telemetry)?;
+        let shards = shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect();
+        Ok(Self { plans, ingest: Arc::new(ingest), outlet, queues, shards })
+    }
+
+    /// Whether every thread is there.
+    pub fn is_alive(&self) -> bool {
+        self.ingest.shards_live() && self.queues.is_alive()
+    }
+
+    /// Closes the windows of all streams, or of those of some definitions, and hands on their summaries.
+    pub async fn close_windows(&self, now: Timestamp, only: Option<&[StreamName]>) {
+        let named = |name: &StreamName| only.is_none_or(|only| only.contains(name));
+        let definitions: Vec<usize> =
+            self.plans.iter().filter(|plan| named(&plan.spec.name)).map(|plan| plan.index).collect();
+        for (_, shard) in &self.shards {
+            if let Err(error) = shard.send(DrainShard { now, definitions: definitions.clone() }).await {
+                tracing::error!(%error, "a shard did not close its windows; its readings are in the journal");
+            }
+        }
+    }
+
+    /// Ends its threads.
+    pub fn stop(&self) {
+        for (arbiter, _) in &self.shards {
+            arbiter.stop();
+        }
+    }
+}
+
+fn start_shards(
+    config: &SiteConfig,
+    plans: &[Arc<StreamPlan>],
+    queues: &InferenceQueues,
+    outlet: &Arc<Outlet>,
+    begins_at: Lsn,
+    telemetry: &Telemetry,
+) -> Vec<(Arbiter, ShardHandle)> {
+    let limits = &config.limits;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = if limits.shards == 0 { cores } else { limits.shards };
+    (0..count)
+        .map(|index| {
+            let gauge = telemetry.gauge(Metric::Credit, &[&index.to_string()]);
+            let credit = ShardCredit::new(limits.shard_credit, limits.stream_credit, gauge);
+            let setup = ShardSetup {
+                index,
+                plans: plans.to_vec(),
+                queues: queues.clone(),
+                outlet: outlet.clone(),
+                credit: credit.clone(),
+                // Every reading with credit may be a message of its own, its answer another.
+                mailbox_bound: 2 * limits.shard_credit + 64,
+                retire_after: limits.retire_after.get(),
+                checkpoint_after: limits.checkpoint_after.get(),
+                begins_at,
+            };
+            let arbiter = Arbiter::new();
+            let address = Shard::start_in_arbiter(&arbiter.handle(), move |ctx| Shard::new(setup, ctx));
+            (arbiter, ShardHandle { address, credit })
+        })
+        .collect()
+}
+
+/// The middle that is in force, and whether it takes readings.
+pub struct Current {
+    /// Held for reading by whoever hands a batch in, for writing while nothing may be taken.
+    gate: Arc<tokio::sync::RwLock<()>>,
+    middle: RwLock<Arc<Middle>>,
+}
+
+/// While it lives nothing is taken, and nobody is in the middle of handing a batch in.
+pub type Closed = OwnedRwLockWriteGuard<()>;
+
+impl Current {
+    /// This one.
+    pub fn new(middle: Middle) -> Arc<Self> {
+        Arc::new(Self { gate: Arc::default(), middle: RwLock::new(Arc::new(middle)) })
+    }
+
+    /// The middle in force.
+    pub fn get(&self) -> Arc<Middle> {
+        self.middle.read().clone()
+    }
+
+    /// Another one from now on.
+    pub fn replace(&self, middle: Middle) {
+        *self.middle.write() = Arc::new(middle);
+    }
+
+    /// Closes the gate once nobody is in it.
+    pub async fn close(&self) -> Closed {
+        self.gate.clone().write_owned().await
+    }
+}
+
+impl Intake for Current {
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _taken = self.gate.read().await;
+            let middle = self.get();
+            middle.ingest.take(batch, answer).await;
+        })
+    }
+}
+
+/// The names of definitions whose windows another configuration cannot go on with.
+pub fn changed_streams(old: &SiteConfig, new: &SiteConfig) -> Vec<StreamName> {
+    let goes_on = |name: &StreamName| {
+        let of = |config: &SiteConfig| config.streams.iter().find(|stream| stream.spec.name == *name).cloned();
+        let (old, new) = (of(old), of(new));
+        old.zip(new).is_some_and(|(old, new)| (old.spec, old.windows, old.guard) == (new.spec, new.windows, new.guard))
+    };
+    old.streams.iter().map(|stream| stream.spec.name.clone()).filter(|name| !goes_on(name)).collect()
+}
