@@ -19,5 +19,5 @@ pub mod seal;
 pub mod stage;
 pub mod stream;
 
-pub use config::{InferenceConfig, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
+pub use config::{ConfigFault, InferenceConfig, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
 pub use error::ActorError;
