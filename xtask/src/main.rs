@@ -5,6 +5,7 @@
 
 mod arrows;
 mod dashboards;
+mod expressions;
 mod reference;
 mod sources;
 
