@@ -90,7 +90,6 @@ impl Watched<'_> {
 
 impl Report {
     /// Compares findings with incidents.
-    #[expect(clippy::too_many_arguments, reason = "each is one figure of the report, collected from where it is kept")]
     pub fn new(
         incidents: &[Incident],
         board: &Board,

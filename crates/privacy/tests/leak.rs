@@ -176,7 +176,7 @@ fn ward(consciousness: FieldPolicy, points: &[(&str, f64)]) -> (StreamSpec, Find
         field("systolic", FieldKind::Number, FieldPolicy::Clear),
     ];
     let contribution = |(name, share): &(&str, f64)| Contribution {
-        field: FieldName::new(*name).unwrap(),
+        field: FieldName::new(name).unwrap(),
         seen: if *name == "consciousness" { *share / 3.0 } else { 130.0 },
         expected: None,
         band: None,
