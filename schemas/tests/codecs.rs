@@ -8,8 +8,12 @@ use arrow::array::{
     ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int32Array, NullArray, RunArray, StringArray,
     StringViewArray, TimestampMillisecondArray,
 };
-use arrow::datatypes::{Field, Int32Type, Schema};
+use arrow::datatypes::Int32Type;
 use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::{
+    FieldArgs, FloatingPoint, FloatingPointArgs, KeyValue, KeyValueArgs, Message, MessageArgs, MessageHeader,
+    MetadataVersion, Precision, SchemaArgs, Type,
+};
 use arrow::record_batch::RecordBatch;
 use nearside_schemas::codec::{CodecSpec, Decoded, Format, TimestampSpec, TimestampUnit, decoder};
 use nearside_schemas::{
@@ -284,16 +288,40 @@ fn arrow_columns_that_only_claim_rows_are_refused() {
     assert_eq!(reasons(&decoded), [SetAsideReason::BadTimestamp; 2]);
 }
 
-/// A schema whose parts are shared unfolds into far more than its bytes.
+/// A schema of many columns, or with one long text as metadata that is named a thousand times: flatbuffers share what is equal.
+fn schema_message(columns: usize, metadata: usize) -> Vec<u8> {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let (key, value) = (builder.create_string("k"), builder.create_string(&"v".repeat(10_000)));
+    let pair = KeyValue::create(&mut builder, &KeyValueArgs { key: Some(key), value: Some(value) });
+    let pairs = builder.create_vector(&vec![pair; metadata]);
+    let name = builder.create_string("a");
+    let double = FloatingPoint::create(&mut builder, &FloatingPointArgs { precision: Precision::DOUBLE });
+    let field = FieldArgs { name: Some(name), nullable: true, type_type: Type::FloatingPoint, ..FieldArgs::default() };
+    let field = FieldArgs { type_: Some(double.as_union_value()), ..field };
+    let field = arrow::ipc::Field::create(&mut builder, &field);
+    let fields = builder.create_vector(&vec![field; columns]);
+    let schema = SchemaArgs { fields: Some(fields), custom_metadata: Some(pairs), ..SchemaArgs::default() };
+    let schema = arrow::ipc::Schema::create(&mut builder, &schema).as_union_value();
+    let message =
+        MessageArgs { version: MetadataVersion::V5, header_type: MessageHeader::Schema, ..Default::default() };
+    let message = Message::create(&mut builder, &MessageArgs { header: Some(schema), ..message });
+    builder.finish(message, None);
+    let data = builder.finished_data();
+    [&[0xFF; 4], &(data.len() as u32).to_le_bytes()[..], data].concat()
+}
+
 #[test]
 fn arrow_schemas_that_unfold_are_refused() {
     let arrow = spec(Format::ArrowIpc, &[("a", "a")], None);
-    let fields: Vec<Field> =
-        (0..2_000).map(|n| Field::new(format!("c{n}"), arrow::datatypes::DataType::Float64, true)).collect();
-    let writer = StreamWriter::try_new(Vec::new(), &Schema::new(fields)).unwrap();
-    let decoded = decode(&arrow, &writer.into_inner().unwrap());
-    assert_eq!(reasons(&decoded), [SetAsideReason::Malformed]);
-    assert!(decoded.errors[0].detail.contains("1024 columns"), "{:?}", decoded.errors[0].detail);
+    let plain = decode(&arrow, &schema_message(1, 1));
+    assert_eq!((plain.rows.len(), plain.errors.len()), (0, 0), "a stream without a batch");
+    for (columns, metadata, expected) in [(2_000, 1, "more than 1024 columns"), (1, 1_000, "unfolds into more")] {
+        let payload = schema_message(columns, metadata);
+        assert!(payload.len() < 30_000, "{}", payload.len());
+        let decoded = decode(&arrow, &payload);
+        assert_eq!(reasons(&decoded), [SetAsideReason::Malformed]);
+        assert!(decoded.errors[0].detail.contains(expected), "{}", decoded.errors[0].detail);
+    }
 }
 
 fn arrow_payload(times: Vec<i64>, values: Vec<Option<f64>>) -> Vec<u8> {
