@@ -5,8 +5,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, ListArray, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::Int32Type;
+use arrow::record_batch::RecordBatch;
 use common::{Gateway, nearside, publish_all, write_site};
+use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 
 const STREAM: &str = r#"
@@ -213,7 +218,37 @@ fn rows_that_are_no_text_are_set_aside_alone() {
     }
     let (output, lines) = scores(STREAM, "a.jsonl", &content, &[]);
     assert!(said(&output).contains("602 rows, 2 set aside"), "{}", said(&output));
+    assert!(said(&output).contains("the first is row 301: the row is not UTF-8"), "{}", said(&output));
     assert_eq!(lines.len(), 603);
+}
+
+/// Columns of any kind beside those that are read, a key, truth values, a value that is missing and one that is no number.
+#[test]
+fn parquet_files_are_read_by_name() {
+    let ts = TimestampMillisecondArray::from_iter_values((0..300).map(|n| 1_397_088_000_000 + n * 300_000));
+    let value = |n: usize| if n == 7 { f64::NAN } else { 50.0 + ((n * 37) % 17) as f64 / 4.0 };
+    let values: Float64Array = (0..300).map(|n| (n != 5).then(|| value(n))).collect();
+    let names: StringArray = (0..300).map(|n| Some(format!("s{}", n % 2))).collect();
+    let tags = ListArray::from_iter_primitive::<Int32Type, _, _>((0..300).map(|n| Some(vec![Some(n)])));
+    let on: BooleanArray = (0..300).map(|n| Some(n % 3 == 0)).collect();
+    let columns: [(&str, ArrayRef); 5] = [
+        ("tags", Arc::new(tags)),
+        ("value", Arc::new(values)),
+        ("name", Arc::new(names)),
+        ("timestamp", Arc::new(ts)),
+        ("on", Arc::new(on)),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    let content = writer.into_inner().unwrap();
+    let site = STREAM.replace("{ value = \"$.value\" }", "{ value = \"$.value\", on = \"$.on\" }");
+    let (output, lines) = scores(&site, "a.parquet", &content, &[]);
+    assert!(said(&output).contains("300 rows, 1 set aside"), "{}", said(&output));
+    assert!(said(&output).contains("the first is row 8: a number cannot be read"), "{}", said(&output));
+    assert!(lines[1].starts_with("2014-04-10T00:00:00Z,50,"), "{}", lines[1]);
+    // A missing value beside one that is there is no fault.
+    assert!(lines[6].starts_with("2014-04-10T00:25:00Z,,"), "{}", lines[6]);
 }
 
 #[test]

@@ -65,10 +65,14 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     sinks.write_score(["timestamp", "value", "score", "flagged"])?;
     let mut out = Outputs { keep_scores: true, ..Outputs::default() };
     let (mut rows, mut findings, mut summaries, mut refused) = (0u64, 0u64, 0u64, 0u64);
+    let mut first_fault = None;
     for row in LookAhead::new(read_recorded(&args.input, &plan.spec, &given)?) {
         let (recorded, next) = row?;
         rows += 1;
-        refused += u64::from(recorded.reading.is_err());
+        if let Err(why) = &recorded.reading {
+            refused += 1;
+            first_fault.get_or_insert_with(|| (rows, why.clone()));
+        }
         let judgement = replay.push(&recorded, next, &mut out);
         sinks.score(&recorded, judgement)?;
         findings += out.raised.len() as u64;
@@ -80,6 +84,9 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     summaries += out.summaries.len() as u64;
     sinks.take(&replay, &mut out)?;
     sinks.flush()?;
+    if let Some((row, why)) = first_fault {
+        eprintln!("warning: {refused} rows are no readings; the first is row {row}: {why}");
+    }
     let set_aside = replay.set_aside() + refused;
     eprintln!("{rows} rows, {set_aside} set aside, {findings} findings, {summaries} summaries");
     Ok(())
