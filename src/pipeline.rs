@@ -101,7 +101,7 @@ const STAGE_BOUND: usize = 4_096;
 /// Commands that may wait for the broker.
 const COMMAND_BOUND: usize = 1_024;
 /// Findings and commands that the console remembers.
-const BOARD_BOUND: usize = 1_000;
+pub const BOARD_BOUND: usize = 1_000;
 
 /// How long a reload waits for what is in flight.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -114,6 +114,8 @@ pub struct Surroundings {
     pub seed: u64,
     /// Where relative paths begin.
     pub base: PathBuf,
+    /// Findings and commands that are remembered for the console and for a closing report; [`BOARD_BOUND`] is usual.
+    pub board: usize,
 }
 
 /// A running gateway.
@@ -158,9 +160,9 @@ impl Gateway {
     /// # Errors
     /// Where a file, a port or a model cannot be used; nothing is left running then.
     pub async fn start(config: &SiteConfig, surroundings: Surroundings) -> Result<Self, StartError> {
-        let Surroundings { clock, seed, base } = surroundings;
+        let Surroundings { clock, seed, base, board } = surroundings;
         let telemetry = Telemetry::new();
-        let board = Arc::new(Board::new(BOARD_BOUND));
+        let board = Arc::new(Board::new(board));
         let data = base.join(&config.site.data_dir);
         std::fs::create_dir_all(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
         let back = Back::start(config, &data, &clock, &telemetry)?;

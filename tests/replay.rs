@@ -5,8 +5,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, ListArray, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::Int32Type;
+use arrow::record_batch::RecordBatch;
 use common::{Gateway, nearside, publish_all, write_site};
+use parquet::arrow::ArrowWriter;
 use serde_json::Value;
 
 const STREAM: &str = r#"
@@ -84,6 +89,182 @@ fn it_is_the_same_in_every_run_and_causal() {
     write_csv(&csv, &rows()[..400]);
     let cut = replay(folder.path(), &csv);
     assert_eq!(cut[0].lines().collect::<Vec<_>>(), scores[..401]);
+}
+
+/// Replays a file through the stream `series` of a site; gives back the program's result and the lines of `--scores`.
+fn scores(site: &str, name: &str, content: &[u8], more: &[&str]) -> (std::process::Output, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let site = write_site(folder.path(), site);
+    let (input, scores) = (folder.path().join(name), folder.path().join("scores.csv"));
+    std::fs::write(&input, content).unwrap();
+    let [site, input, output] = [&site, &input, &scores].map(|path| path.to_str().unwrap());
+    let fixed = ["replay", "--config", site, "--stream", "series", "--input", input, "--scores", output];
+    let result = nearside(&[&fixed, more].concat());
+    let text = std::fs::read_to_string(&scores).unwrap_or_default();
+    (result, text.lines().map(str::to_owned).collect())
+}
+
+fn said(output: &std::process::Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// As a CSV file, in the order of the rows.
+fn csv(rows: impl IntoIterator<Item = (String, f64)>) -> String {
+    let lines: String = rows.into_iter().map(|(time, value)| format!("{time},{value}\n")).collect();
+    format!("timestamp,value\n{lines}")
+}
+
+/// NEWS2 flags a heart rate of 135 (3 points) with a score of 3/20, below what ordinary scatter has by the other model.
+#[test]
+fn a_row_is_flagged_if_any_model_flags_it() {
+    let site = STREAM.replace("[\"robust-z\", \"forecaster\"]", "[\"news2\", \"robust-z\"]").replace(
+        "{ value = \"$.value\" }",
+        "{ heart_rate = \"$.heart_rate\", respiration = \"$.respiration\", temperature = \"$.temperature\" }",
+    );
+    let row = |n: i64| format!("2014-04-10 {:02}:{:02}:00,{},15,37\n", n * 5 / 60, n * 5 % 60, 135 + n * 37 % 17);
+    let content = "timestamp,heart_rate,respiration,temperature\n".to_owned() + &(0..200).map(row).collect::<String>();
+    let (output, lines) = scores(&site, "a.csv", content.as_bytes(), &[]);
+    said(&output);
+    let cells: Vec<Vec<&str>> = lines[1..].iter().map(|line| line.split(',').collect()).collect();
+    assert!(cells.iter().all(|cells| cells[3] == "1"), "every row is flagged");
+    let score = |cells: &Vec<&str>| cells[2].parse::<f64>().unwrap();
+    assert!(cells.iter().all(|cells| score(cells) >= 0.15), "the higher of two scores");
+    assert!(cells.iter().any(|cells| (0.16..0.5).contains(&score(cells))), "some by the model that does not flag");
+}
+
+#[test]
+fn one_row_of_another_century_moves_no_clock() {
+    let guarded = STREAM.replace("past = \"36500d\"\nfuture = \"36500d\"", "past = \"7d\"\nfuture = \"5m\"");
+    let mut rows = rows();
+    for at in [0, 200] {
+        rows.insert(at, ("2099-01-01 00:00:00".to_owned(), 50.0));
+    }
+    let (output, lines) = scores(&guarded, "a.csv", csv(rows.clone()).as_bytes(), &[]);
+    assert!(said(&output).contains("602 rows, 2 set aside"), "{}", said(&output));
+    assert_eq!(lines.len(), 603);
+    // The clock moves on where rows agree, however far.
+    let gap = rows[..100]
+        .iter()
+        .cloned()
+        .chain((0..100).map(|n| (format!("2015-06-01 {:02}:{:02}:00", n / 60, n % 60), 50.0)));
+    let (output, _) = scores(&guarded, "a.csv", csv(gap).as_bytes(), &[]);
+    assert!(said(&output).contains("200 rows, 1 set aside"), "{}", said(&output));
+}
+
+#[test]
+fn json_lines_are_matched_by_name_for_every_format() {
+    let line = |n: usize, (time, value): &(String, f64)| {
+        format!(r#"{{"ts":"{time}","reading":{value},"name":"s{}","valid":true,"tags":[1]}}"#, n % 2)
+    };
+    let rows = rows();
+    let content: String = rows.iter().enumerate().map(|(n, row)| line(n, row) + "\n").collect();
+    let keys = "[\"robust-z\", \"forecaster\"]\nprivacy = { name = \"clear\" }";
+    let base = STREAM.replace("[\"robust-z\", \"forecaster\"]", keys);
+    let with = |format: &str, timestamp: &str, path: &str| {
+        let site = base.replace("\"json\"", &format!("\"{format}\""));
+        site.replace("timestamp = \"$.timestamp\"", timestamp)
+            .replace("value = \"$.value\"", &format!("reading = \"{path}\""))
+    };
+    let mut results = Vec::new();
+    for site in [
+        with("json", "timestamp = \"$.ts\"", "$.reading"),
+        with("json", "timestamp = \"$.at\"", "$.elsewhere"),
+        with("json", "", "$.reading"),
+        with("cbor", "timestamp = \"$.ts\"", "$.reading"),
+        with("number", "", "$"),
+        with("senml", "", "power"),
+        with("arrow_ipc", "timestamp = \"ts\"", "reading"),
+        with("csv", "timestamp = \"0\"", "1"),
+    ] {
+        let (output, lines) = scores(&site, "a.jsonl", content.as_bytes(), &[]);
+        let said = said(&output);
+        assert!(said.contains("600 rows, 0 set aside"), "{said}\n{site}");
+        let score = |line: &String| {
+            line.rsplit_once(',').map(|(rest, flag)| (rest.rsplit_once(',').unwrap().1.to_owned(), flag.to_owned()))
+        };
+        results.push(lines[1..].iter().filter_map(score).collect::<Vec<_>>());
+    }
+    assert!(results.iter().all(|result| *result == results[0]), "the same rows whatever the stream's own format");
+    // Two series, by the member that is their key: one of them alone has the same scores.
+    let first: String =
+        rows.iter().enumerate().filter(|(n, _)| n % 2 == 0).map(|(n, row)| line(n, row) + "\n").collect();
+    let (_, lines) = scores(&with("json", "timestamp = \"$.ts\"", "$.reading"), "a.jsonl", first.as_bytes(), &[]);
+    let alone: Vec<&str> = lines[1..].iter().map(|line| line.split(',').nth(2).unwrap()).collect();
+    let together: Vec<&str> = results[0].iter().step_by(2).map(|(score, _)| score.as_str()).collect();
+    assert_eq!(alone, together);
+}
+
+#[test]
+fn rows_that_are_no_text_are_set_aside_alone() {
+    let rows = rows();
+    let mut content = csv(rows[..300].to_vec()).into_bytes();
+    content.extend(b"2014-04-11 00:30:30,\xFF\xFE\n");
+    content.extend(csv(rows[300..].to_vec()).into_bytes().into_iter().skip("timestamp,value\n".len()));
+    let (output, lines) = scores(STREAM, "a.csv", &content, &[]);
+    assert!(said(&output).contains("601 rows, 1 set aside"), "{}", said(&output));
+    assert!(
+        lines[301].starts_with("2014-04-11 00:30:30,") && lines[301].ends_with(",0.0000000000,0"),
+        "{}",
+        lines[301]
+    );
+
+    let mut content = Vec::new();
+    for (n, (time, value)) in rows.iter().enumerate() {
+        if n == 300 {
+            content.extend(b"{\"timestamp\":\"\xFF\"}\nnot JSON\n\n");
+        }
+        content.extend(format!("{{\"timestamp\":\"{time}\",\"value\":{value}}}\n").into_bytes());
+    }
+    let (output, lines) = scores(STREAM, "a.jsonl", &content, &[]);
+    assert!(said(&output).contains("602 rows, 2 set aside"), "{}", said(&output));
+    assert!(said(&output).contains("the first is row 301: the row is not UTF-8"), "{}", said(&output));
+    assert_eq!(lines.len(), 603);
+}
+
+/// Columns of any kind beside those that are read, a key, truth values, a value that is missing and one that is no number.
+#[test]
+fn parquet_files_are_read_by_name() {
+    let ts = TimestampMillisecondArray::from_iter_values((0..300).map(|n| 1_397_088_000_000 + n * 300_000));
+    let value = |n: usize| if n == 7 { f64::NAN } else { 50.0 + ((n * 37) % 17) as f64 / 4.0 };
+    let values: Float64Array = (0..300).map(|n| (n != 5).then(|| value(n))).collect();
+    let names: StringArray = (0..300).map(|n| Some(format!("s{}", n % 2))).collect();
+    let tags = ListArray::from_iter_primitive::<Int32Type, _, _>((0..300).map(|n| Some(vec![Some(n)])));
+    let on: BooleanArray = (0..300).map(|n| Some(n % 3 == 0)).collect();
+    let columns: [(&str, ArrayRef); 5] = [
+        ("tags", Arc::new(tags)),
+        ("value", Arc::new(values)),
+        ("name", Arc::new(names)),
+        ("timestamp", Arc::new(ts)),
+        ("on", Arc::new(on)),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    let content = writer.into_inner().unwrap();
+    let site = STREAM.replace("{ value = \"$.value\" }", "{ value = \"$.value\", on = \"$.on\" }");
+    let (output, lines) = scores(&site, "a.parquet", &content, &[]);
+    assert!(said(&output).contains("300 rows, 1 set aside"), "{}", said(&output));
+    assert!(said(&output).contains("the first is row 8: a number cannot be read"), "{}", said(&output));
+    assert!(lines[1].starts_with("2014-04-10T00:00:00Z,50,"), "{}", lines[1]);
+    // A missing value beside one that is there is no fault.
+    assert!(lines[6].starts_with("2014-04-10T00:25:00Z,,"), "{}", lines[6]);
+}
+
+#[test]
+fn scores_are_csv_whatever_a_cell_holds() {
+    let content = "timestamp,value\n\"April 10, 2014 \"\"noon\"\"\",1\n2014-04-10 12:00:00,2\n";
+    let (output, lines) = scores(STREAM, "a.csv", content.as_bytes(), &[]);
+    assert!(said(&output).contains("2 rows, 1 set aside"), "{}", said(&output));
+    assert_eq!(lines[1], "\"April 10, 2014 \"\"noon\"\"\",1,0.0000000000,0");
+}
+
+#[test]
+fn a_key_that_the_stream_does_not_have_is_refused() {
+    let (output, _) = scores(STREAM, "a.csv", csv(rows()).as_bytes(), &["--key", "nmae=x"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--key nmae=…") && text.contains("has the key parts: name"), "{text}");
 }
 
 /// What a finding says, without the stream's id, which the site's own key makes.

@@ -1,7 +1,32 @@
 //! The parts of the configuration that belong to the actors.
 
+use std::time::Duration;
+
 use nearside_schemas::{HumanDuration, QoS, RuleName, StreamName};
 use serde::{Deserialize, Serialize};
+
+/// A value with which the gateway would start and then not work. The fault of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` {why}")]
+pub struct ConfigFault {
+    /// The key, without its section.
+    pub key: &'static str,
+    /// What is wrong and what to write.
+    pub why: &'static str,
+}
+
+/// Most threads of one kind: beyond it the system refuses them.
+const MOST_THREADS: usize = 1_024;
+/// Time is looked at no more often.
+const SHORTEST_TICK: Duration = Duration::from_millis(10);
+
+/// The first of these that is wrong.
+fn first_fault(checks: &[(&'static str, bool, &'static str)]) -> Result<(), ConfigFault> {
+    let fault = checks.iter().find(|(_, wrong, _)| *wrong);
+    fault.map_or(Ok(()), |(key, _, why)| Err(ConfigFault { key, why }))
+}
+
+const ABOVE_ZERO: &str = "must be above zero";
 
 /// `[streams]`: how streams are spread and bounded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -56,6 +81,20 @@ impl Default for StreamsConfig {
     }
 }
 
+impl StreamsConfig {
+    /// Checks that readings can pass.
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        first_fault(&[
+            ("shards", self.shards > MOST_THREADS, "must not be above 1024; 0 is one for each core"),
+            ("shard_credit", self.shard_credit == 0, ABOVE_ZERO),
+            ("stream_credit", self.stream_credit == 0, ABOVE_ZERO),
+            ("max_streams", self.max_streams == 0, ABOVE_ZERO),
+            ("retire_after", self.retire_after.get().is_zero(), "must be above zero, such as \"10m\""),
+            ("tick", self.tick.get() < SHORTEST_TICK, "must be at least 10ms"),
+        ])
+    }
+}
+
 /// `[inference]`: the worker threads that run the networks.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,6 +112,17 @@ pub struct InferenceConfig {
 impl Default for InferenceConfig {
     fn default() -> Self {
         Self { threads: 1, max_batch: 64, max_wait: HumanDuration::millis(5), deadline: HumanDuration::secs(2) }
+    }
+}
+
+impl InferenceConfig {
+    /// Checks that rows can be judged in time.
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        first_fault(&[
+            ("threads", !(1..=MOST_THREADS).contains(&self.threads), "must be between 1 and 1024"),
+            ("max_batch", self.max_batch == 0, ABOVE_ZERO),
+            ("max_wait", self.max_wait >= self.deadline, "must be below `deadline`, or no window is judged in time"),
+        ])
     }
 }
 
@@ -101,6 +151,16 @@ impl Default for RollUpConfig {
             revise_for: HumanDuration::secs(300),
             max_windows: 500_000,
         }
+    }
+}
+
+impl RollUpConfig {
+    /// Checks that a roll-up has a span.
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        first_fault(&[
+            ("every", self.every.get().is_zero(), "must be above zero, such as \"1m\""),
+            ("max_windows", self.max_windows == 0, ABOVE_ZERO),
+        ])
     }
 }
 
@@ -139,6 +199,14 @@ pub struct RuleConfig {
     /// How long a command may wait to be sent; after that it is counted as expired and not sent.
     #[serde(default = "default_time_to_live")]
     pub time_to_live: HumanDuration,
+}
+
+impl RuleConfig {
+    /// Checks that a command can be sent before it expires. Condition, topic and payload are checked against the streams.
+    pub fn validate(&self) -> Result<(), ConfigFault> {
+        let expired = "must be above zero, such as \"30s\": every command would be expired before it is sent";
+        first_fault(&[("time_to_live", self.time_to_live.get().is_zero(), expired)])
+    }
 }
 
 fn default_cooldown() -> HumanDuration {

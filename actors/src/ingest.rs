@@ -328,7 +328,7 @@ impl Ingest {
             self.outlet.set_aside(definition, SetAsideReason::Panicked, 1);
         }
         for error in &decoded.errors {
-            self.outlet.set_aside(definition, error.reason, 1);
+            self.outlet.set_aside(definition, error.reason, error.readings);
             tracing::debug!(definition = %self.definitions[definition].plan.spec.name, error = %error, "set aside");
         }
         self.definitions[definition].readings.inc_by(decoded.rows.len() as u64);

@@ -22,5 +22,7 @@ pub mod seal;
 pub mod stage;
 pub mod stream;
 
-pub use config::{InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
+pub use config::{
+    ConfigFault, InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig,
+};
 pub use error::ActorError;

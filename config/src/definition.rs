@@ -41,6 +41,7 @@ pub(crate) fn check(raw: Spanned<RawStream>, problems: &mut Problems<'_>) -> Opt
     let fields = fields(&raw, problems);
     let key = topic.as_ref().map(|topic| key(&raw, topic, problems));
     check_privacy_names(&raw, &fields, key.as_deref().unwrap_or_default(), problems);
+    check_bounds(&raw, problems);
     let guard = guard(&raw);
     let windows: Vec<WindowConfig> = raw.windows.iter().map(|window| window.get_ref().clone()).collect();
     for window in &raw.windows {
@@ -65,10 +66,10 @@ pub(crate) fn check(raw: Spanned<RawStream>, problems: &mut Problems<'_>) -> Opt
             format: *raw.format.get_ref(),
             paths: fields.into_iter().map(|(_, path)| path).collect(),
             rows: raw.rows.clone(),
-            rate_hz: raw.rate_hz,
+            rate_hz: raw.rate_hz.as_ref().map(|rate| *rate.get_ref()),
             rate_path: raw.rate.clone(),
-            max_payload_bytes: raw.max_payload.bytes() as usize,
-            max_readings: raw.max_readings,
+            max_payload_bytes: raw.max_payload.get_ref().bytes() as usize,
+            max_readings: *raw.max_readings.get_ref(),
         },
         timestamp,
         sequence: raw.sequence.clone(),
@@ -148,6 +149,21 @@ fn check_privacy_names(
         if !names().any(|known| known == name) {
             problems.add(policy.span(), unknown("privacy names", name, names()));
         }
+    }
+}
+
+/// Values with which no message would ever be decoded.
+fn check_bounds(raw: &RawStream, problems: &mut Problems<'_>) {
+    if let Some(rate) = &raw.rate_hz
+        && !(rate.get_ref().is_finite() && *rate.get_ref() > 0.0)
+    {
+        problems.add(rate.span(), "`rate_hz` must be above zero: samples a second");
+    }
+    if raw.max_payload.get_ref().bytes() == 0 {
+        problems.add(raw.max_payload.span(), "`max_payload` must be above zero, such as \"256KiB\"");
+    }
+    if *raw.max_readings.get_ref() == 0 {
+        problems.add(raw.max_readings.span(), "`max_readings` must be above zero");
     }
 }
 

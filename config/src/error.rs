@@ -88,6 +88,24 @@ impl<'t> Problems<'t> {
         });
     }
 
+    /// Where `key` is set in the section that begins at `section`; the section itself where it is not found.
+    pub(crate) fn key_in(&self, section: Range<usize>, key: &str) -> Range<usize> {
+        let start = self.text.floor_char_boundary(section.start.min(self.text.len()));
+        let mut at = start;
+        for (n, line) in self.text[start..].split_inclusive('\n').enumerate() {
+            let begin = at + line.len() - line.trim_start().len();
+            at += line.len();
+            let line = line.trim();
+            if n > 0 && line.starts_with('[') {
+                break;
+            }
+            if line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')) {
+                return begin..begin + line.len();
+            }
+        }
+        section
+    }
+
     pub(crate) fn into_vec(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|problem| (problem.line, problem.column));
         self.found

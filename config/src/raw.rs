@@ -25,15 +25,15 @@ pub(crate) struct RawSite {
     #[serde(default)]
     pub(crate) journal: Option<Spanned<JournalConfig>>,
     #[serde(default)]
-    pub(crate) streams: StreamsConfig,
+    pub(crate) streams: Option<Spanned<StreamsConfig>>,
     #[serde(default)]
-    pub(crate) inference: InferenceConfig,
+    pub(crate) inference: Option<Spanned<InferenceConfig>>,
     #[serde(default, rename = "stream")]
     pub(crate) definitions: Vec<Spanned<RawStream>>,
     #[serde(default, rename = "rule")]
     pub(crate) rules: Vec<Spanned<RuleConfig>>,
     #[serde(default)]
-    pub(crate) rollup: RollUpConfig,
+    pub(crate) rollup: Option<Spanned<RollUpConfig>>,
     #[serde(default)]
     pub(crate) privacy: PrivacyConfig,
     #[serde(default)]
@@ -41,7 +41,7 @@ pub(crate) struct RawSite {
     #[serde(default)]
     pub(crate) uplink: Option<Spanned<UplinkConfig>>,
     #[serde(default)]
-    pub(crate) console: ConsoleConfig,
+    pub(crate) console: Option<Spanned<ConsoleConfig>>,
 }
 
 /// `[site]`.
@@ -80,7 +80,7 @@ pub(crate) struct RawStream {
     pub(crate) rows: Option<String>,
     /// For array values: samples a second.
     #[serde(default)]
-    pub(crate) rate_hz: Option<f64>,
+    pub(crate) rate_hz: Option<Spanned<f64>>,
     /// For array values: where the samples a second stand in the payload.
     #[serde(default)]
     pub(crate) rate: Option<String>,
@@ -121,20 +121,25 @@ pub(crate) struct RawStream {
     pub(crate) max_open: Option<usize>,
     /// The largest payload that is decoded.
     #[serde(default = "default_max_payload")]
-    pub(crate) max_payload: ByteSize,
+    pub(crate) max_payload: Spanned<ByteSize>,
     /// Most readings that one message may carry.
     #[serde(default = "default_max_readings")]
-    pub(crate) max_readings: usize,
+    pub(crate) max_readings: Spanned<usize>,
 }
 
 const fn default_min_rows() -> u64 {
     3
 }
-const fn default_max_payload() -> ByteSize {
-    ByteSize::kib(256)
+fn default_max_payload() -> Spanned<ByteSize> {
+    unwritten(ByteSize::kib(256))
 }
-const fn default_max_readings() -> usize {
-    10_000
+fn default_max_readings() -> Spanned<usize> {
+    unwritten(10_000)
+}
+
+/// A value that the file does not hold.
+fn unwritten<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
 }
 
 #[derive(Clone, Deserialize)]

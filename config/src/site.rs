@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_actors::{ConfigFault, InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_journal::JournalConfig;
@@ -85,6 +85,13 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
     section(&raw.journal, JournalConfig::validate, &mut problems);
     section(&raw.outbox, OutboxConfig::validate, &mut problems);
     section(&raw.uplink, UplinkConfig::validate, &mut problems);
+    keyed_section(&raw.streams, StreamsConfig::validate, &mut problems);
+    keyed_section(&raw.inference, InferenceConfig::validate, &mut problems);
+    keyed_section(&raw.rollup, RollUpConfig::validate, &mut problems);
+    for rule in &raw.rules {
+        keyed(rule, RuleConfig::validate, &mut problems);
+    }
+    section(&raw.console, ConsoleConfig::validate, &mut problems);
     let found = problems.into_vec();
     if !found.is_empty() {
         return Err(ConfigError::Wrong { path: path.to_owned(), problems: found });
@@ -93,15 +100,15 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
         site: SiteSection { id: raw.site.id, data_dir: raw.site.data_dir },
         broker: inner(raw.broker),
         journal: inner(raw.journal),
-        limits: raw.streams,
-        inference: raw.inference,
+        limits: inner(raw.streams),
+        inference: inner(raw.inference),
         streams,
         rules: raw.rules.into_iter().map(Spanned::into_inner).collect(),
-        rollup: raw.rollup,
+        rollup: inner(raw.rollup),
         privacy: raw.privacy,
         outbox: inner(raw.outbox),
         uplink: raw.uplink.map(Spanned::into_inner),
-        console: raw.console,
+        console: inner(raw.console),
     })
 }
 
@@ -130,6 +137,23 @@ fn section<T, E: std::fmt::Display>(
         && let Err(error) = validate(section.get_ref())
     {
         problems.add(section.span(), error.to_string());
+    }
+}
+
+fn keyed_section<T>(
+    section: &Option<Spanned<T>>,
+    validate: fn(&T) -> Result<(), ConfigFault>,
+    problems: &mut Problems<'_>,
+) {
+    if let Some(section) = section {
+        keyed(section, validate, problems);
+    }
+}
+
+/// Says what is wrong at the key that it is wrong with.
+fn keyed<T>(section: &Spanned<T>, validate: fn(&T) -> Result<(), ConfigFault>, problems: &mut Problems<'_>) {
+    if let Err(fault) = validate(section.get_ref()) {
+        problems.add(problems.key_in(section.span(), fault.key), fault.to_string());
     }
 }
 

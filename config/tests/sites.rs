@@ -70,6 +70,12 @@ fn mistakes_are_said_with_place_and_hint() {
         ("id = \"s\"", "id = \"a b\"", &["site.toml:3:", "is not a valid site id"]),
         ("[[rule]]", "[uplink]\nurl = \"ftp://x\"\n[[rule]]", &["mqtt://host:1883"]),
         ("[[rule]]", "[broker]\nmax_packet = \"10B\"\n[[rule]]", &["broker.max_packet"]),
+        ("[[rule]]", "[uplink]\nurl = \"mqtt://x\"\nkeep_alive = \"500ms\"\n[[rule]]", &["uplink.keep_alive", "1s"]),
+        ("[[rule]]", "[console]\nmax_requests = 0\n[[rule]]", &["`console.max_requests` must be above zero"]),
+        ("windows = ", "idle = \"0s\"\nwindows = ", &["`idle` must be above zero"]),
+        ("windows = ", "max_readings = 0\nwindows = ", &["site.toml:10:16", "`max_readings` must be above zero"]),
+        ("windows = ", "max_payload = \"0B\"\nwindows = ", &["site.toml:10:15", "`max_payload` must be above zero"]),
+        ("windows = ", "rate_hz = 0.0\nwindows = ", &["site.toml:10:11", "`rate_hz` must be above zero"]),
         (
             "[[rule]]",
             "[[stream]]\nname = \"b\"\ntopic = \"{y}/z\"\nformat = \"number\"\nfields = { v = \"$\" }\nwindows = [{ kind = \"tumbling\", size = \"1s\" }]\n[[rule]]",
@@ -81,4 +87,31 @@ fn mistakes_are_said_with_place_and_hint() {
             assert!(text.contains(part), "`{to}`: expected `{part}` in:\n{text}");
         }
     }
+}
+
+/// Values of the right type with which the gateway would start and then do nothing.
+#[test]
+fn bounds_that_cannot_work_are_said_at_their_key() {
+    for (section, key) in [
+        ("streams", "shards = 5_000"),
+        ("streams", "shard_credit = 0"),
+        ("streams", "stream_credit = 0"),
+        ("streams", "max_streams = 0"),
+        ("streams", "retire_after = \"0s\""),
+        ("streams", "tick = \"1ms\""),
+        ("inference", "threads = 0"),
+        ("inference", "max_batch = 0"),
+        ("inference", "max_wait = \"3s\""),
+        ("inference", "deadline = \"0s\""),
+        ("rollup", "every = \"0s\""),
+        ("rollup", "max_windows = 0"),
+    ] {
+        let text = error("[[rule]]", &format!("[{section}]\n# A comment.\n{key}\n[[rule]]"));
+        // Where the two have to fit, the fault is the one that is not set as the other wants it.
+        let name = key.split(' ').next().unwrap();
+        let place = if name == "deadline" { "site.toml:13:" } else { "site.toml:15:1: " };
+        assert!(text.contains(place) && text.contains(&format!("`{name}`")), "`{key}`:\n{text}");
+    }
+    let rule = error("when = ", "time_to_live = \"0s\"\nwhen = ");
+    assert!(rule.contains("site.toml:15:1: `time_to_live` must be above zero"), "{rule}");
 }

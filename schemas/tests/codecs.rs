@@ -4,8 +4,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int32Array, NullArray, RunArray, StringArray,
+    StringViewArray, TimestampMillisecondArray,
+};
+use arrow::datatypes::Int32Type;
 use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::{
+    FieldArgs, FloatingPoint, FloatingPointArgs, KeyValue, KeyValueArgs, Message, MessageArgs, MessageHeader,
+    MetadataVersion, Precision, SchemaArgs, Type,
+};
 use arrow::record_batch::RecordBatch;
 use nearside_schemas::codec::{CodecSpec, Decoded, Format, TimestampSpec, TimestampUnit, decoder};
 use nearside_schemas::{
@@ -145,6 +153,175 @@ fn senml_resolves_base_fields() {
     ciborium::into_writer(&ciborium::Value::Array(vec![record("power", -10.0, 5.0)]), &mut cbor).unwrap();
     assert_eq!(rows(&decode(&energy, &cbor)), [(1.7e9 - 10.0, vec![Some(5.0), None])]);
     assert_eq!(reasons(&decode(&energy, br#"[{"n":"power","v":1,"must_":2}]"#)), [SetAsideReason::Malformed]);
+}
+
+/// Records of one time that are not one reading are set aside, none overwrites another.
+#[test]
+fn senml_sensors_without_a_key_are_not_mixed() {
+    let mut climate = spec(Format::Senml, &[("a", "a"), ("b", "b")], None);
+    let pack = json!([{"bn": "x:", "n": "a", "v": 1}, {"n": "b", "v": 2}, {"bn": "y:", "n": "a", "v": 3}]).to_string();
+    let decoded = decode(&climate, pack.as_bytes());
+    assert_eq!(rows(&decoded), [(1.7e9, vec![Some(1.0), Some(2.0)])], "the first stays");
+    assert_eq!(reasons(&decoded), [SetAsideReason::Duplicate]);
+    climate.key.push(KeyPartSpec {
+        name: FieldName::new("device").unwrap(),
+        path: Some("bn".to_owned()),
+        policy: FieldPolicy::Pseudonym,
+    });
+    let keyed = decode(&climate, pack.as_bytes());
+    assert_eq!((keyed.rows.len(), keyed.errors.len()), (2, 0));
+    assert_eq!(keyed.rows[1].key[0].expose().as_ref(), "y");
+}
+
+#[test]
+fn senml_sums_versions_and_values_are_as_the_rfc_says() {
+    let meter = spec(Format::Senml, &[("power", "power"), ("energy", "power#s")], None);
+    let pack = json!([
+        {"bn": "m:", "bver": 10, "bs": 1_000, "bv": 5, "n": "power", "v": 2, "s": 30},
+        {"n": "power", "t": -1, "s": 40},
+        {"n": "power", "t": -2, "v": 1, "vb": true}
+    ]);
+    let decoded = decode(&meter, pack.to_string().as_bytes());
+    let expected = [(1.7e9, vec![Some(7.0), Some(1_030.0)]), (1.7e9 - 1.0, vec![Some(5.0), Some(1_040.0)])];
+    assert_eq!(rows(&decoded), expected);
+    assert_eq!(reasons(&decoded), [SetAsideReason::Malformed], "two values in a record");
+    let sum_alone = decode(&meter, br#"[{"n":"power","s":7}]"#);
+    assert_eq!((rows(&sum_alone), sum_alone.errors.len()), (vec![(1.7e9, vec![None, Some(7.0)])], 0));
+    assert_eq!(reasons(&decode(&meter, br#"[{"n":"power","vd":"aGk"}]"#)), [SetAsideReason::Malformed]);
+    for refused in [
+        r#"[{"n":"power","v":1},{"bver":11,"n":"power","v":1,"t":-1}]"#,
+        r#"[{"n":"power","v":1},{"bver":9,"n":"power","v":1,"t":-1}]"#,
+        r#"[{"bver":1.5,"n":"power","v":1},{"n":"power","v":1,"t":-1}]"#,
+        r#"[{"n":"power","v":1},{"n":"power","v":1,"t":-1,"must_":2}]"#,
+    ] {
+        let decoded = decode(&meter, refused.as_bytes());
+        assert_eq!((decoded.rows.len(), reasons(&decoded)), (0, vec![SetAsideReason::Malformed]), "{refused}");
+        assert_eq!(decoded.errors[0].readings, 2, "the pack as a whole");
+    }
+}
+
+#[test]
+fn senml_packs_of_many_records_keep_their_order() {
+    let records: Vec<_> = (0..20_000).map(|n| json!({"n": "a", "t": -20_000 + n, "v": n})).collect();
+    let mut many = spec(Format::Senml, &[("a", "a")], None);
+    many.codec.max_payload_bytes = 4 << 20;
+    many.codec.max_readings = 15_000;
+    let decoded = decode(&many, serde_json::Value::from(records).to_string().as_bytes());
+    assert_eq!(decoded.rows.len(), 15_000);
+    assert!(decoded.rows.windows(2).all(|pair| pair[0].reading.time < pair[1].reading.time));
+    assert_eq!((decoded.errors.len(), decoded.errors[0].readings), (1, 5_000));
+}
+
+/// What has no room is counted, whatever the format.
+#[test]
+fn every_reading_beyond_the_bound_is_counted() {
+    let lost = |mut spec: StreamSpec, payload: &[u8]| {
+        spec.codec.max_readings = 3;
+        let decoded = decode(&spec, payload);
+        assert_eq!(decoded.rows.len(), 3, "{:?}", spec.codec.format);
+        assert_eq!(reasons(&decoded), [SetAsideReason::TooLarge], "{:?}", spec.codec.format);
+        decoded.errors[0].readings
+    };
+    let mut ecg = spec(Format::Json, &[("mv", "$.mv")], Some("$.ts"));
+    ecg.codec.rate_hz = Some(360.0);
+    assert_eq!(lost(ecg.clone(), br#"{"ts":10,"mv":[1,2,3,4,5,6,7]}"#), 4);
+    assert_eq!(lost(ecg, br#"[{"ts":10,"mv":[1,2]},{"ts":20,"mv":[3,4]},{"ts":30,"mv":[5,6,7]}]"#), 4);
+    let json = spec(Format::Json, &[("a", "$.a")], None);
+    assert_eq!(lost(json.clone(), br#"[{"a":1},{"a":2},{"a":3},{"a":4},{"a":"bad"}]"#), 2);
+    let mut cbor = Vec::new();
+    ciborium::into_writer(&json!([{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]), &mut cbor).unwrap();
+    assert_eq!(lost(spec(Format::Cbor, &[("a", "$.a")], None), &cbor), 1);
+    assert_eq!(lost(spec(Format::Csv, &[("a", "1")], Some("0")), b"1,1\n2,2\n3,3\n4,4\n5,5\n"), 2);
+    let arrow = spec(Format::ArrowIpc, &[("a", "a")], Some("ts"));
+    assert_eq!(lost(arrow, &arrow_payload(vec![1; 40], vec![Some(1.0); 40])), 37);
+
+    // Bad rows take room as well: a message of nothing else does not fill the memory with errors.
+    let mut small = json;
+    small.codec.max_readings = 2;
+    let decoded = decode(&small, br#"[1,2,3,4,5]"#);
+    assert_eq!(reasons(&decoded), [SetAsideReason::Malformed, SetAsideReason::Malformed, SetAsideReason::TooLarge]);
+    assert_eq!(decoded.errors[2].readings, 3);
+}
+
+fn arrow_stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// Columns whose rows have no bytes of their own can claim any number of rows: they are refused before anything is made of them.
+#[test]
+fn arrow_columns_that_only_claim_rows_are_refused() {
+    const CLAIMED: i32 = 2_000_000_000;
+    let null = || -> ArrayRef { Arc::new(NullArray::new(CLAIMED as usize)) };
+    let runs = || -> ArrayRef {
+        Arc::new(
+            RunArray::<Int32Type>::try_new(&Int32Array::from(vec![CLAIMED]), &Float64Array::from(vec![1.0])).unwrap(),
+        )
+    };
+    let words: DictionaryArray<Int32Type> = vec!["x"; 3].into_iter().collect();
+    let views = StringViewArray::from(vec!["a text that is too long for the view itself"; 3]);
+    let arrow = spec(Format::ArrowIpc, &[("a", "a"), ("text", "text")], Some("ts"));
+    let times = || -> ArrayRef { Arc::new(TimestampMillisecondArray::from(vec![1, 2, 3])) };
+    for columns in [
+        vec![("ts", null()), ("a", null())],
+        vec![("ts", runs()), ("a", runs())],
+        vec![("ts", times()), ("text", Arc::new(words) as ArrayRef)],
+        vec![("ts", times()), ("text", Arc::new(views) as ArrayRef)],
+    ] {
+        let payload = arrow_stream(columns);
+        assert!(payload.len() < 2_000, "{}", payload.len());
+        let decoded = decode(&arrow, &payload);
+        assert_eq!((decoded.rows.len(), reasons(&decoded)), (0, vec![SetAsideReason::Malformed]));
+    }
+    // One bit a row is the least that is read: what is beyond the bound is only counted.
+    let flags = arrow_stream(vec![("a", Arc::new(BooleanArray::from(vec![true; 1_000_000])) as ArrayRef)]);
+    let decoded = decode(&spec(Format::ArrowIpc, &[("a", "a")], None), &flags);
+    assert_eq!((decoded.rows.len(), decoded.errors[0].readings), (1_000, 999_000));
+    // A column that no field names may be of any kind.
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![1.5, 2.5, 3.5]));
+    let beside: ArrayRef = Arc::new(NullArray::new(3));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("2014-04-10 00:04:00"), None, Some("soon")]));
+    let decoded = decode(&arrow, &arrow_stream(vec![("x", beside), ("a", values), ("ts", texts)]));
+    assert_eq!(rows(&decoded), [(1_397_088_240.0, vec![Some(1.5), None])]);
+    assert_eq!(reasons(&decoded), [SetAsideReason::BadTimestamp; 2]);
+}
+
+/// A schema of many columns, or with one long text as metadata that is named a thousand times: flatbuffers share what is equal.
+fn schema_message(columns: usize, metadata: usize) -> Vec<u8> {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let (key, value) = (builder.create_string("k"), builder.create_string(&"v".repeat(10_000)));
+    let pair = KeyValue::create(&mut builder, &KeyValueArgs { key: Some(key), value: Some(value) });
+    let pairs = builder.create_vector(&vec![pair; metadata]);
+    let name = builder.create_string("a");
+    let double = FloatingPoint::create(&mut builder, &FloatingPointArgs { precision: Precision::DOUBLE });
+    let field = FieldArgs { name: Some(name), nullable: true, type_type: Type::FloatingPoint, ..FieldArgs::default() };
+    let field = FieldArgs { type_: Some(double.as_union_value()), ..field };
+    let field = arrow::ipc::Field::create(&mut builder, &field);
+    let fields = builder.create_vector(&vec![field; columns]);
+    let schema = SchemaArgs { fields: Some(fields), custom_metadata: Some(pairs), ..SchemaArgs::default() };
+    let schema = arrow::ipc::Schema::create(&mut builder, &schema).as_union_value();
+    let message =
+        MessageArgs { version: MetadataVersion::V5, header_type: MessageHeader::Schema, ..Default::default() };
+    let message = Message::create(&mut builder, &MessageArgs { header: Some(schema), ..message });
+    builder.finish(message, None);
+    let data = builder.finished_data();
+    [&[0xFF; 4], &(data.len() as u32).to_le_bytes()[..], data].concat()
+}
+
+#[test]
+fn arrow_schemas_that_unfold_are_refused() {
+    let arrow = spec(Format::ArrowIpc, &[("a", "a")], None);
+    let plain = decode(&arrow, &schema_message(1, 1));
+    assert_eq!((plain.rows.len(), plain.errors.len()), (0, 0), "a stream without a batch");
+    for (columns, metadata, expected) in [(2_000, 1, "more than 1024 columns"), (1, 1_000, "unfolds into more")] {
+        let payload = schema_message(columns, metadata);
+        assert!(payload.len() < 30_000, "{}", payload.len());
+        let decoded = decode(&arrow, &payload);
+        assert_eq!(reasons(&decoded), [SetAsideReason::Malformed]);
+        assert!(decoded.errors[0].detail.contains(expected), "{}", decoded.errors[0].detail);
+    }
 }
 
 fn arrow_payload(times: Vec<i64>, values: Vec<Option<f64>>) -> Vec<u8> {

@@ -5,12 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nearside_actors::stream::{Outputs, ScoredRow};
+use nearside_actors::stream::Outputs;
 use nearside_privacy::{preview_finding, preview_summary};
 
 use crate::error::StartError;
 use crate::replay::input::{Recorded, read_recorded};
-use crate::replay::{Replay, ReplayKeys};
+use crate::replay::{Judgement, LookAhead, Replay, ReplayKeys};
 
 /// Replays a recorded file through one stream of a site.
 #[derive(Args, Debug)]
@@ -24,10 +24,13 @@ pub struct ReplayArgs {
     /// What was recorded: .csv, .jsonl or .parquet.
     #[arg(long)]
     input: PathBuf,
-    /// A key part that is no column of the input: NAME=VALUE. Without it the file's name stands in.
+    /// A part of the stream's key, for all rows: NAME=VALUE. Without it the column or member of that name counts, and where
+    /// there is none the file's name.
     #[arg(long, value_name = "NAME=VALUE")]
     key: Vec<String>,
-    /// Writes timestamp, value, score and flag of every input row here.
+    /// Writes a CSV line for each input row here: timestamp, value, score, flagged. The score is the highest that a model of
+    /// the stream gave the row, from 0 (ordinary) to 1; flagged is 1 where any of them flagged it. Models have thresholds of
+    /// their own, so a flagged row need not have the highest score of the file. Both are 0 where the row was set aside.
     #[arg(long)]
     scores: Option<PathBuf>,
     /// Writes the findings here, one JSON object a line.
@@ -40,7 +43,7 @@ pub struct ReplayArgs {
 
 /// Where the results go.
 struct Sinks {
-    scores: Option<BufWriter<File>>,
+    scores: Option<csv::Writer<BufWriter<File>>>,
     findings: Option<BufWriter<File>>,
     summaries: Option<BufWriter<File>>,
 }
@@ -56,17 +59,22 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     })?;
     let given = given_keys(&args.key)?;
     let keys = ReplayKeys::of_site(&base.join(&config.site.data_dir).join(&config.privacy.key_file))?;
-    let mut replay = Replay::new(plan.clone(), keys, config.limits.tick.get());
+    let future = config.streams[plan.index].guard.future.get();
+    let mut replay = Replay::new(plan.clone(), keys, config.limits.tick.get(), future);
     let mut sinks = Sinks::open(args)?;
-    sinks.header()?;
+    sinks.write_score(["timestamp", "value", "score", "flagged"])?;
     let mut out = Outputs { keep_scores: true, ..Outputs::default() };
     let (mut rows, mut findings, mut summaries, mut refused) = (0u64, 0u64, 0u64, 0u64);
-    for recorded in read_recorded(&args.input, &plan.spec, &given)? {
-        let recorded = recorded?;
+    let mut first_fault = None;
+    for row in LookAhead::new(read_recorded(&args.input, &plan.spec, &given)?) {
+        let (recorded, next) = row?;
         rows += 1;
-        refused += u64::from(recorded.reading.is_err());
-        let score = replay.push(&recorded, &mut out);
-        sinks.score(&recorded, score.as_ref())?;
+        if let Err(why) = &recorded.reading {
+            refused += 1;
+            first_fault.get_or_insert_with(|| (rows, why.clone()));
+        }
+        let judgement = replay.push(&recorded, next, &mut out);
+        sinks.score(&recorded, judgement)?;
         findings += out.raised.len() as u64;
         summaries += out.summaries.len() as u64;
         sinks.take(&replay, &mut out)?;
@@ -76,6 +84,9 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     summaries += out.summaries.len() as u64;
     sinks.take(&replay, &mut out)?;
     sinks.flush()?;
+    if let Some((row, why)) = first_fault {
+        eprintln!("warning: {refused} rows are no readings; the first is row {row}: {why}");
+    }
     let set_aside = replay.set_aside() + refused;
     eprintln!("{rows} rows, {set_aside} set aside, {findings} findings, {summaries} summaries");
     Ok(())
@@ -96,22 +107,24 @@ impl Sinks {
             Ok(Some(BufWriter::new(File::create(path).map_err(StartError::file(path))?)))
         };
         Ok(Self {
-            scores: create(&args.scores)?,
+            scores: create(&args.scores)?.map(csv::Writer::from_writer),
             findings: create(&args.findings)?,
             summaries: create(&args.summaries)?,
         })
     }
 
-    fn header(&mut self) -> Result<(), StartError> {
-        write_line(&mut self.scores, || "timestamp,value,score,flagged".to_owned())
+    fn score(&mut self, recorded: &Recorded, judgement: Option<Judgement>) -> Result<(), StartError> {
+        let Judgement { score, flagged } = judgement.unwrap_or(Judgement { score: 0.0, flagged: false });
+        // Ten digits: enough to tell scores apart, the same on every machine.
+        let score = format!("{score:.10}");
+        let flagged = if flagged { "1" } else { "0" };
+        self.write_score([&recorded.timestamp_text, &recorded.value_text, &score, flagged])
     }
 
-    fn score(&mut self, recorded: &Recorded, score: Option<&ScoredRow>) -> Result<(), StartError> {
-        write_line(&mut self.scores, || {
-            let (score, flagged) = score.map_or((0.0, false), |row| (row.verdict.score, row.verdict.flagged));
-            // Ten digits: enough to tell scores apart, the same on every machine.
-            format!("{},{},{score:.10},{}", recorded.timestamp_text, recorded.value_text, u8::from(flagged))
-        })
+    fn write_score(&mut self, cells: [&str; 4]) -> Result<(), StartError> {
+        let Some(scores) = &mut self.scores else { return Ok(()) };
+        let failed = |error: csv::Error| StartError::file(Path::new("output"))(error.into());
+        scores.write_record(cells).map_err(failed)
     }
 
     /// Writes and empties what the component gave back.
@@ -132,7 +145,10 @@ impl Sinks {
     }
 
     fn flush(&mut self) -> Result<(), StartError> {
-        for sink in [&mut self.scores, &mut self.findings, &mut self.summaries].into_iter().flatten() {
+        if let Some(scores) = &mut self.scores {
+            scores.flush().map_err(StartError::file(Path::new("output")))?;
+        }
+        for sink in [&mut self.findings, &mut self.summaries].into_iter().flatten() {
             sink.flush().map_err(StartError::file(Path::new("output")))?;
         }
         Ok(())

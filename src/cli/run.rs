@@ -10,7 +10,7 @@ use nearside_telemetry::Metric;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::StartError;
-use crate::pipeline::{Gateway, Surroundings};
+use crate::pipeline::{BOARD_BOUND, Gateway, Surroundings};
 
 /// How often the site's file is looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         // The one place where a seed comes from outside: it only spreads the pauses between tries to reach the cloud.
         let seed = clock.now().as_micros().unsigned_abs();
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();
-        let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base }).await?;
+        let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base, board: BOARD_BOUND }).await?;
         println!("{} is running", config.site.id);
         println!("  devices  mqtt://{}", gateway.broker_addr());
         println!("  console  http://{}", gateway.console_addr());

@@ -23,7 +23,8 @@ pub struct SimulateArgs {
     /// How many devices.
     #[arg(long, default_value_t = 30)]
     streams: usize,
-    /// City and ward: simulated seconds in a real one. Load: messages a second in all, or `max`.
+    /// City and ward: simulated seconds in a real one. Load: messages a second in all. `max`: as fast as the broker
+    /// acknowledges; a city or ward then starts six days ago and ends when its time has caught up.
     #[arg(long, default_value = "1")]
     rate: String,
     /// The broker: mqtt://host:port.
@@ -35,13 +36,16 @@ pub struct SimulateArgs {
     /// Connections that the devices share.
     #[arg(long, default_value_t = 4)]
     connections: usize,
-    /// Load: most unacknowledged messages of a connection.
+    /// Load and `--rate max`: most unacknowledged messages of a connection.
     #[arg(long, default_value_t = 1000)]
     inflight: u16,
-    /// How long, in seconds; without end where none is stated (load: 10).
+    /// How long, in seconds; without end where none is stated (load and `--rate max`: 10).
     #[arg(long)]
     seconds: Option<u64>,
 }
+
+/// How far back a fleet without a pace starts: within the week that a gateway takes where nothing else is configured.
+const UNPACED_SPAN: Duration = Duration::from_secs(6 * 86_400);
 
 /// Runs the command.
 pub fn run(args: &SimulateArgs) -> Result<(), StartError> {
@@ -55,6 +59,23 @@ pub fn run(args: &SimulateArgs) -> Result<(), StartError> {
     }
 }
 
+impl SimulateArgs {
+    /// The rate; `None`: as fast as it goes.
+    fn rate(&self) -> Result<Option<f64>, StartError> {
+        if self.rate == "max" {
+            return Ok(None);
+        }
+        let number = self.rate.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        let wrong = || StartError::Usage(format!("--rate {}: write a number above zero, or `max`", self.rate));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// How long load is generated.
+    fn load_seconds(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(10))
+    }
+}
+
 /// The program's error for the simulator's.
 fn failed(error: SimulatorError) -> StartError {
     match error {
@@ -64,16 +85,13 @@ fn failed(error: SimulatorError) -> StartError {
 }
 
 async fn run_load(args: &SimulateArgs, broker: BrokerUrl) -> Result<(), StartError> {
-    let rate = match args.rate.as_str() {
-        "max" => None,
-        text => Some(positive(text)?),
-    };
+    let rate = args.rate()?;
     let config = LoadConfig {
         streams: args.streams,
         rate,
         connections: args.connections,
         inflight: args.inflight,
-        limit: LoadLimit::Duration(Duration::from_secs(args.seconds.unwrap_or(10))),
+        limit: LoadLimit::Duration(args.load_seconds()),
         seed: args.seed,
         ..LoadConfig::new(broker)
     };
@@ -104,8 +122,12 @@ async fn interrupt() {
 }
 
 async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> Result<(), StartError> {
-    let speed = positive(&args.rate)?;
-    let duration = args.seconds.map(|seconds| Duration::from_secs_f64(seconds as f64 * speed));
+    let rate = args.rate()?;
+    let duration = match rate {
+        Some(speed) => args.seconds.map(|seconds| Duration::from_secs_f64(seconds as f64 * speed)),
+        None => Some(UNPACED_SPAN),
+    };
+    let speed = rate.unwrap_or(f64::INFINITY);
     let start = match duration {
         // Faster than real time: it starts in the past and ends now, for a gateway sets the future aside.
         Some(duration) if speed > 1.0 => SystemClock.now().minus(duration),
@@ -121,14 +143,24 @@ async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> 
     for incident in fleet.incidents() {
         eprintln!("{}  {}", incident.from, incident.name);
     }
-    let options = PublishOptions {
+    let mut options = PublishOptions {
         pace: Pace { speed, rate_max: None },
         connections: args.connections,
         client_prefix: format!("{}-{}", args.profile, args.seed),
         ..PublishOptions::default()
     };
+    if rate.is_none() {
+        options.inflight = args.inflight;
+    }
+    let stop = async {
+        match rate {
+            Some(_) => interrupt().await,
+            // Ctrl-C ends it sooner.
+            None => drop(tokio::time::timeout(args.load_seconds(), interrupt()).await),
+        }
+    };
     let progress = Arc::new(Progress::default());
-    let report = publish_fleet(fleet, &broker, options, &SystemClock, progress, interrupt()).await.map_err(failed)?;
+    let report = publish_fleet(fleet, &broker, options, &SystemClock, progress, stop).await.map_err(failed)?;
     let line = json!({
         "sent": report.sent,
         "acknowledged": report.acknowledged,
@@ -138,9 +170,4 @@ async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> 
     });
     println!("{line}");
     Ok(())
-}
-
-fn positive(text: &str) -> Result<f64, StartError> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| StartError::Usage(format!("--rate {text}: write a number above zero")))
 }

@@ -24,7 +24,7 @@ use nearside_uplink::UplinkConfig;
 use tokio::sync::watch;
 
 use crate::error::StartError;
-use crate::pipeline::{Gateway, Surroundings};
+use crate::pipeline::{BOARD_BOUND, Gateway, Surroundings};
 use clock::ScaledClock;
 use cloud::Cloud;
 pub use report::Report;
@@ -34,6 +34,11 @@ const PERIOD_SCALE: f64 = 0.5;
 /// Devices of each profile.
 const CITY_STREAMS: usize = 40;
 const WARD_STREAMS: usize = 25;
+
+/// Findings that the closing report remembers for each simulated hour, many times what 65 devices usually raise; and the most
+/// in all.
+const FINDINGS_PER_HOUR: f64 = 1_000.0;
+const MOST_FINDINGS: usize = 200_000;
 
 /// What to demonstrate.
 #[derive(Clone, Debug)]
@@ -50,6 +55,14 @@ pub struct DemoConfig {
     pub console: SocketAddr,
 }
 
+impl DemoConfig {
+    /// How many findings the closing report looks at.
+    fn findings_remembered(&self) -> usize {
+        let hours = self.duration.as_secs_f64() * self.speed / 3_600.0;
+        ((hours * FINDINGS_PER_HOUR) as usize).clamp(BOARD_BOUND, MOST_FINDINGS)
+    }
+}
+
 /// A demonstration that is running.
 pub struct Demo {
     gateway: Gateway,
@@ -57,6 +70,7 @@ pub struct Demo {
     cloud_door: FrontDoor,
     clock: Arc<ScaledClock>,
     incidents: Vec<Incident>,
+    rules: Vec<String>,
     fleets: Vec<tokio::task::JoinHandle<Published>>,
     stop: watch::Sender<bool>,
     folder: PathBuf,
@@ -89,6 +103,20 @@ pub struct Figures {
     pub events_out: u64,
     /// Bytes of those.
     pub bytes_out: u64,
+}
+
+impl Figures {
+    fn new(telemetry: &Telemetry, rules: &[String], cloud: &Cloud) -> Self {
+        let (events_out, bytes_out) = cloud.received();
+        Self {
+            readings: telemetry.total(Metric::Readings),
+            bytes_in: telemetry.total(Metric::BytesReceived),
+            findings: telemetry.total(Metric::Findings),
+            commands: rules.iter().map(|rule| telemetry.counter(Metric::Commands, &[rule, "sent"]).get()).sum(),
+            events_out,
+            bytes_out,
+        }
+    }
 }
 
 /// Both ready-made sites as one, listening on free ports.
@@ -127,7 +155,8 @@ impl Demo {
         let intake = Arc::new(AcceptAll::watching(move |batch| seen.take(batch)));
         let cloud_door = FrontDoor::bind(listen, intake, clock.clone(), &Telemetry::new()).await?;
         let site = site(config, &folder, cloud_door.local_addr())?;
-        let surroundings = Surroundings { clock: clock.clone(), seed: config.seed, base: folder.clone() };
+        let board = config.findings_remembered();
+        let surroundings = Surroundings { clock: clock.clone(), seed: config.seed, base: folder.clone(), board };
         let gateway = Gateway::start(&site, surroundings).await?;
         let (stop, stopped) = watch::channel(false);
         let mut demo = Self {
@@ -136,6 +165,7 @@ impl Demo {
             cloud_door,
             clock,
             incidents: Vec::new(),
+            rules: site.rules.iter().map(|rule| rule.name.to_string()).collect(),
             fleets: Vec::new(),
             stop,
             folder,
@@ -199,17 +229,7 @@ impl Demo {
 
     /// The figures now.
     pub fn figures(&self) -> Figures {
-        let telemetry = self.gateway.telemetry();
-        let (events_out, bytes_out) = self.cloud.received();
-        let sent = self.gateway.board().commands(usize::MAX);
-        Figures {
-            readings: telemetry.total(Metric::Readings),
-            bytes_in: telemetry.total(Metric::BytesReceived),
-            findings: telemetry.total(Metric::Findings),
-            commands: sent.iter().filter(|command| command.outcome == "sent").count() as u64,
-            events_out,
-            bytes_out,
-        }
+        Figures::new(self.gateway.telemetry(), &self.rules, &self.cloud)
     }
 
     /// Whether every device has said its last word.
@@ -232,12 +252,34 @@ impl Demo {
         let now = self.clock.now();
         self.gateway.stop(Duration::from_secs(10)).await;
         self.cloud_door.drain(Duration::from_secs(1)).await;
-        let (events_out, bytes_out) = self.cloud.received();
-        let report = Report::new(&self.incidents, &board, &ingest, now, published, &telemetry, events_out, bytes_out);
+        let figures = Figures { bytes_in: published.bytes, ..Figures::new(&telemetry, &self.rules, &self.cloud) };
+        let set_aside = telemetry.total(Metric::SetAside);
+        let report = Report::new(&self.incidents, &board, &ingest, now, published, figures, set_aside);
         if self.is_temporary {
             // Left behind where it cannot be removed: a temporary folder is swept by the system.
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_counted_and_long_runs_remember_more_findings() {
+        let telemetry = Telemetry::new();
+        let rules = ["a".to_owned(), "b".to_owned()];
+        for (rule, outcome, count) in [("a", "sent", 5_000), ("b", "sent", 7), ("b", "expired", 9)] {
+            telemetry.counter(Metric::Commands, &[rule, outcome]).inc_by(count);
+        }
+        assert_eq!(Figures::new(&telemetry, &rules, &Cloud::default()).commands, 5_007);
+        let remembered = |seconds| {
+            let console = SocketAddr::from(([127, 0, 0, 1], 0));
+            let duration = Duration::from_secs(seconds);
+            DemoConfig { seed: 1, speed: 120.0, duration, data: None, console }.findings_remembered()
+        };
+        assert_eq!([1, 120, 86_400].map(remembered), [1_000, 4_000, 200_000]);
     }
 }

@@ -8,10 +8,9 @@ use nearside_actors::board::{Board, PostedFinding};
 use nearside_actors::ingest::Ingest;
 use nearside_schemas::{StreamId, Timestamp, Topic};
 use nearside_simulator::Incident;
-use nearside_telemetry::{Metric, Telemetry};
 use serde::Serialize;
 
-use super::Published;
+use super::{Figures, Published};
 
 /// After an incident's end its traces may still be in a detector's memory.
 const AFTERMATH: Duration = Duration::from_secs(600);
@@ -63,6 +62,8 @@ pub struct Report {
     pub bytes_out: u64,
     /// Findings.
     pub findings: u64,
+    /// Of those, how many were more than is remembered: they explain no incident here.
+    pub forgotten: u64,
     /// Commands sent to devices.
     pub commands: u64,
     /// Every incident that had begun long enough ago to be seen.
@@ -89,16 +90,14 @@ impl Watched<'_> {
 
 impl Report {
     /// Compares findings with incidents.
-    #[expect(clippy::too_many_arguments, reason = "each is one figure of the report, collected from where it is kept")]
     pub fn new(
         incidents: &[Incident],
         board: &Board,
         ingest: &Ingest,
         now: Timestamp,
         published: Published,
-        telemetry: &Telemetry,
-        events_out: u64,
-        bytes_out: u64,
+        figures: Figures,
+        set_aside: u64,
     ) -> Self {
         let mut findings = board.findings(usize::MAX);
         findings.sort_by_key(|posted| posted.finding.at);
@@ -108,17 +107,18 @@ impl Report {
             .map(|incident| Watched { incident, streams: incident.topics.iter().filter_map(stream).collect() })
             .collect();
         let (seen, early): (Vec<_>, Vec<_>) = watched.iter().partition(|one| one.incident.detectable_by <= now);
-        let commands = board.commands(usize::MAX);
+        let Figures { readings, bytes_in, findings: raised, commands, events_out, bytes_out } = figures;
         Self {
             messages: published.messages,
             acknowledged: published.acknowledged,
-            readings: telemetry.total(Metric::Readings),
-            set_aside: telemetry.total(Metric::SetAside),
-            bytes_in: published.bytes,
+            readings,
+            set_aside,
+            bytes_in,
             events_out,
             bytes_out,
-            findings: telemetry.total(Metric::Findings),
-            commands: commands.iter().filter(|command| command.outcome == "sent").count() as u64,
+            findings: raised,
+            forgotten: raised.saturating_sub(findings.len() as u64),
+            commands,
             incidents: seen.iter().map(|one| outcome(one, &findings)).collect(),
             too_early: early.len() as u64,
             unexplained: unexplained(&watched, &findings),
@@ -164,6 +164,9 @@ impl fmt::Display for Report {
         let share = if self.bytes_in == 0 { 0.0 } else { 100.0 * self.bytes_out as f64 / self.bytes_in as f64 };
         writeln!(f, "bytes out      {:>10}   ({share:.1} % of what came in)", self.bytes_out)?;
         writeln!(f, "findings       {:>10}", self.findings)?;
+        if self.forgotten > 0 {
+            writeln!(f, "  the {} oldest are not remembered and find no incident below", self.forgotten)?;
+        }
         writeln!(f, "commands       {:>10}", self.commands)?;
         writeln!(f, "\nincidents: {found} of {} found", self.incidents.len())?;
         for incident in &self.incidents {

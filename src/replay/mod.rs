@@ -4,14 +4,19 @@
 //! a row's score depends on it and earlier rows of its stream alone.
 //! Never: it reads the machine's clock.
 
+mod columns;
 pub mod input;
+mod jsonl;
+mod look_ahead;
+
+pub use look_ahead::LookAhead;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearside_actors::stream::{Outputs, ScoredRow, StreamComponent, StreamPlan};
+use nearside_actors::stream::{Outputs, StreamComponent, StreamPlan};
 use nearside_privacy::{KeyRing, PrivacyError};
 use nearside_schemas::{KeyPurpose, KeySource, KeyValues, SecretKey, StreamId, StreamSpec, Timestamp};
 
@@ -43,13 +48,23 @@ pub struct Replay {
     now: Timestamp,
     next_tick: Timestamp,
     tick: Duration,
+    future: Duration,
     set_aside: u64,
     inputs: Vec<f32>,
 }
 
+/// How a row was judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judgement {
+    /// The highest score that a model of the stream gave it, 0 to 1.
+    pub score: f64,
+    /// Whether any model flagged it.
+    pub flagged: bool,
+}
+
 impl Replay {
-    /// A replay of one definition; `tick` is how often idle windows are looked for.
-    pub fn new(plan: Arc<StreamPlan>, keys: ReplayKeys, tick: Duration) -> Self {
+    /// A replay of one definition; `tick` is how often idle windows are looked for, `future` the definition's guard.
+    pub fn new(plan: Arc<StreamPlan>, keys: ReplayKeys, tick: Duration, future: Duration) -> Self {
         let secret = keys.0.derive(KeyPurpose::StreamIds, b"v1");
         Self {
             plan,
@@ -60,6 +75,7 @@ impl Replay {
             now: Timestamp::MIN,
             next_tick: Timestamp::MIN,
             tick: tick.max(Duration::from_millis(1)),
+            future,
             set_aside: 0,
             inputs: Vec::new(),
         }
@@ -80,20 +96,28 @@ impl Replay {
         self.set_aside
     }
 
-    /// Pushes a row. Gives back the highest score that a model gave it; `None` where it was set aside or no model judges.
-    pub fn push(&mut self, recorded: &Recorded, out: &mut Outputs) -> Option<ScoredRow> {
+    /// Pushes a row; `next` is the time of the reading after it. Gives back how it was judged; `None` where it was set aside or no
+    /// model judges.
+    pub fn push(&mut self, recorded: &Recorded, next: Option<Timestamp>, out: &mut Outputs) -> Option<Judgement> {
         let Ok(reading) = &recorded.reading else { return None };
         let mut reading = reading.clone();
-        // The receive clock follows event time and never goes back.
-        self.let_time_pass(reading.time, out);
+        // The receive clock follows event time and never goes back. One row far ahead of all others must not move it, or
+        // all of those would count as past: it does not where the row after it goes on from where the clock stands.
+        let goes_on = |next: Timestamp| next >= self.now.minus(self.future) && next < reading.time.minus(self.future);
+        if reading.time <= self.now.plus(self.future) || !next.is_some_and(goes_on) {
+            self.let_time_pass(reading.time, out);
+        }
         reading.received = self.now;
         let id = self.stream(&recorded.key);
         let component = self.streams.get_mut(&id)?;
         component.on_reading(reading, out);
         answer(component, &self.plan, &mut self.inputs, out);
         self.set_aside += out.set_aside.drain(..).count() as u64;
-        let best = |a: ScoredRow, b: ScoredRow| if b.verdict.score > a.verdict.score { b } else { a };
-        out.scores.drain(..).reduce(best)
+        let judgements = out.scores.drain(..).map(|row| (row.verdict.score, row.verdict.flagged));
+        judgements.fold(None, |so_far: Option<Judgement>, (score, flagged)| {
+            let before = so_far.unwrap_or(Judgement { score, flagged });
+            Some(Judgement { score: before.score.max(score), flagged: before.flagged || flagged })
+        })
     }
 
     /// The input has ended: closes everything.

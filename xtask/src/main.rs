@@ -5,6 +5,8 @@
 
 mod arrows;
 mod dashboards;
+mod dependencies;
+mod expressions;
 mod reference;
 mod sources;
 
@@ -43,6 +45,7 @@ fn tidy(write: bool) -> Result<Vec<String>, String> {
     let mut offences = arrows::check(&root)?;
     let files = tracked_files(&root)?;
     offences.extend(sources::check(&root, &files)?);
+    offences.extend(dependencies::check(&root, &files)?);
     offences.extend(dashboards::check(&root)?);
     offences.extend(reference::check(&root, write)?);
     Ok(offences)

@@ -32,6 +32,16 @@ impl Default for ConsoleConfig {
     }
 }
 
+impl ConsoleConfig {
+    /// Checks that it can answer.
+    ///
+    /// # Errors
+    /// With what is wrong and what to write.
+    pub const fn validate(&self) -> Result<(), &'static str> {
+        if self.max_requests == 0 { Err("`console.max_requests` must be above zero") } else { Ok(()) }
+    }
+}
+
 /// The console cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("the console cannot listen on {address}: {source}; set [console] listen to a free port")]

@@ -2,7 +2,8 @@
 //!
 //! Each envelope has a random 128-bit salt; its key is derived from the site's key and the salt, and used once, so a nonce cannot
 //! repeat under a key (promise I7). Site, stream, window, revision and the place in the event are authenticated with it: an envelope that is
-//! moved to another event, field or row does not open. The text is padded, so a short word of a small vocabulary is not known by its length.
+//! moved to another event, field or row does not open. The text is padded, so neither a short word of a small
+//! vocabulary nor which sentence a model wrote is known by its length.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
@@ -18,8 +19,8 @@ use crate::keys::KeyRing;
 
 /// The name of the algorithm as in RFC 7518 section 5.1.
 const ALGORITHM: &str = "A256GCM";
-/// Plaintexts are padded to a multiple of as many bytes.
-const PADDED_TO: usize = 32;
+/// Plaintexts are padded to a multiple of as many bytes: room for a model's sentence.
+const PADDED_TO: usize = 256;
 
 /// Where a value belongs.
 #[derive(Clone, Copy, Debug)]

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use base64::Engine;
 use nearside_privacy::{
-    Context, Envelope, KeyRing, SealedItem, SummaryFormat, open_event, preview_summary, seal_summary,
+    Context, Envelope, KeyRing, SealedItem, SummaryFormat, open_event, preview_finding, preview_summary, seal_finding,
+    seal_summary,
 };
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
-    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, Personal, SecretKey, SetAsideCounts, SiteId,
-    StreamId, StreamName, StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
+    CloseCause, Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, Finding, KeyPartSpec, ModelName, ModelRef,
+    Personal, SecretKey, SetAsideCounts, Severity, SiteId, StreamId, StreamName, StreamSpec, Summary, Timestamp,
+    TopicTemplate, Verdict, WindowDefinition, WindowId,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -162,4 +164,76 @@ fn equal_values_have_equal_pseudonyms_on_one_site() {
     let patient = |name: &str| preview_summary(&summary(name, ""), &spec, &keys()).unwrap()["key"]["patient"].clone();
     assert_eq!(patient("张三"), patient("张三"));
     assert_ne!(patient("张三"), patient("李四"));
+}
+
+/// A ward's definition and a finding of it as NEWS2 makes them: the score is the total over 20, a share is points, the most first.
+fn ward(consciousness: FieldPolicy, points: &[(&str, f64)]) -> (StreamSpec, Finding) {
+    let mut spec = spec(FieldPolicy::Pseudonym, FieldPolicy::Drop);
+    let field = |name: &str, kind, policy| FieldSpec { name: FieldName::new(name).unwrap(), kind, unit: None, policy };
+    spec.fields = vec![
+        field("heart_rate", FieldKind::Number, FieldPolicy::Clear),
+        field("consciousness", FieldKind::Text, consciousness),
+        field("systolic", FieldKind::Number, FieldPolicy::Clear),
+    ];
+    let contribution = |(name, share): &(&str, f64)| Contribution {
+        field: FieldName::new(name).unwrap(),
+        seen: if *name == "consciousness" { *share / 3.0 } else { 130.0 },
+        expected: None,
+        band: None,
+        share: *share,
+        note: Some("scale 2".to_owned()),
+    };
+    let total: f64 = points.iter().map(|(_, share)| share).sum();
+    let mut contributions: Vec<Contribution> = points.iter().map(contribution).collect();
+    contributions.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let finding = Finding {
+        window: summary("", "").window,
+        model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
+        label: "news2_medium".to_owned(),
+        severity: Severity::Warning,
+        since: Timestamp::from_secs(61),
+        at: Timestamp::from_secs(62),
+        rows: 1,
+        score: total / 20.0,
+        threshold: 0.25,
+        contributions,
+        text: format!("NEWS2 total {total} of 20"),
+    };
+    (spec, finding)
+}
+
+/// What leaves is the same whatever the hidden value is: it cannot be had by subtraction, from an order or from the words.
+#[test]
+fn a_hidden_contribution_cannot_be_worked_out_from_the_rest() {
+    for policy in [FieldPolicy::Drop, FieldPolicy::Pseudonym, FieldPolicy::Encrypt] {
+        let view = |points: f64| {
+            let shares = [("systolic", 2.0), ("heart_rate", 1.0), ("consciousness", points)];
+            let (spec, finding) = ward(policy, &shares);
+            let mut whole = summary("", "");
+            whole.findings = vec![finding.clone()];
+            let alone = preview_finding(&finding, &spec).unwrap();
+            (alone, preview_summary(&whole, &spec, &keys()).unwrap()["findings"].clone())
+        };
+        assert_eq!(view(0.0), view(3.0), "{policy:?}");
+        let (alone, _) = view(3.0);
+        assert_eq!((&alone["label"], &alone["severity"]), (&Value::from("news2_medium"), &Value::from("warning")));
+        let fields: Vec<&Value> =
+            alone["contributions"].as_array().unwrap().iter().map(|part| &part["field"]).collect();
+        assert_eq!(fields, ["heart_rate", "consciousness", "systolic"], "in the order of the stream's fields");
+        assert!(!alone.to_string().contains("share"), "{alone}");
+    }
+    // Where nothing is hidden all is said (I6).
+    let (spec, finding) = ward(FieldPolicy::Clear, &[("systolic", 2.0), ("consciousness", 3.0)]);
+    let view = preview_finding(&finding, &spec).unwrap();
+    assert_eq!((&view["score"], &view["contributions"][0]["share"]), (&Value::from(0.25), &Value::from(3.0)));
+}
+
+#[test]
+fn the_holder_of_the_key_reads_the_score_of_an_encrypted_field() {
+    let (spec, finding) = ward(FieldPolicy::Encrypt, &[("systolic", 2.0), ("consciousness", 3.0)]);
+    let item = seal_finding(&finding, &spec, &SiteId::new("ward-7").unwrap(), &keys()).unwrap().into_item();
+    let opened = open_event(serde_json::from_slice(item.bytes()).unwrap(), &keys()).unwrap();
+    assert_eq!(opened["data"]["score"], Value::from(0.25));
+    assert_eq!(opened["data"]["contributions"][0]["sealed"]["share"], Value::from(3.0));
+    assert_eq!(opened["data"]["text"], Value::from(finding.text));
 }

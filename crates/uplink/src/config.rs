@@ -176,6 +176,13 @@ impl UplinkConfig {
         if filled.is_empty() || filled.contains(['+', '#', '{', '}', '\0']) {
             return wrong("topic", "write a topic without wildcards; only {site} and {class} are filled in");
         }
+        // The MQTT client counts whole seconds, in 16 bits.
+        if !(1..=65_535).contains(&self.keep_alive.get().as_secs()) {
+            return wrong("keep_alive", "must be between 1s and 65535s");
+        }
+        if self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(255) {
+            return wrong("max_item", "must be between 1KiB and 255MiB");
+        }
         if self.inflight == 0 {
             return wrong("inflight", "must be above zero");
         }
@@ -192,6 +199,19 @@ impl UplinkConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_client_cannot_do_is_refused() {
+        let wrong = |change: fn(&mut UplinkConfig)| {
+            let mut config = UplinkConfig::to("mqtt://cloud.example");
+            assert!(config.validate().is_ok());
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(wrong(|config| config.keep_alive = HumanDuration::millis(500)).contains("keep_alive"));
+        assert!(wrong(|config| config.keep_alive = HumanDuration::secs(70_000)).contains("keep_alive"));
+        assert!(wrong(|config| config.max_item = ByteSize::kib(0)).contains("max_item"));
+    }
 
     #[test]
     fn addresses_are_read() {

@@ -1,29 +1,46 @@
 //! Arrow IPC streams: fields are columns by name.
+//!
+//! Promises: a payload costs memory and time in proportion to its bytes. A few bytes of Arrow can claim any number of rows, so
+//! only columns are read whose every row has bytes of its own (numbers, truth values, times, plain text), the metadata is
+//! measured before it is unfolded, and a batch is cut to the rows that have room before anything is made of it.
+//! Never: a dictionary, a run-end encoded, a view, a nested or a null column is read; compressed buffers are not built in.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, Float64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::ipc;
 use arrow::ipc::reader::StreamReader;
 use arrow::record_batch::RecordBatch;
 
 use super::layout::{Layout, bad_timestamp, finite, key_text, malformed};
-use super::timestamp::from_number;
-use super::{CodecError, Decode, DecodeError, Decoded, DecodedRow};
+use super::room::Room;
+use super::timestamp::{from_number, parse_timestamp};
+use super::{CodecError, Decode, DecodeError, Decoded, DecodedRow, TimestampUnit};
 use crate::personal::Personal;
 use crate::reading::{FieldValue, KeyValues, Reading, Values};
 use crate::stream::FieldKind;
 use crate::time::Timestamp;
 
+/// Most columns of a payload, those that no field names among them.
+const MAX_COLUMNS: usize = 1_024;
+
 pub(super) struct ArrowIpc {
     layout: Layout,
-    names: Vec<String>,
+    fields: Vec<String>,
+    key: Vec<String>,
+    timestamp: Option<(String, TimestampUnit)>,
+    sequence: Option<String>,
 }
 
 fn name(path: &str) -> String {
     path.trim_start_matches('$').trim_start_matches('.').to_owned()
+}
+
+fn broken() -> DecodeError {
+    malformed("the Arrow IPC stream is broken")
 }
 
 impl ArrowIpc {
@@ -32,122 +49,190 @@ impl ArrowIpc {
             let what = "format `arrow_ipc` has rows of its own: leave `rows` and `rate_hz` out";
             return Err(CodecError { what: what.to_owned() });
         }
-        let names = layout.fields.iter().map(|slot| name(slot.path.text())).collect();
-        Ok(Self { layout, names })
+        Ok(Self {
+            fields: layout.fields.iter().map(|slot| name(slot.path.text())).collect(),
+            key: layout.key.iter().map(|path| name(path.text())).collect(),
+            timestamp: layout.timestamp.as_ref().map(|(path, spec)| (name(path.text()), spec.unit)),
+            sequence: layout.sequence.as_ref().map(|path| name(path.text())),
+            layout,
+        })
     }
 
-    fn read(&self, payload: &[u8], received: Timestamp, out: &mut Decoded) -> Result<(), DecodeError> {
-        let broken = || malformed("the Arrow IPC stream is broken");
-        let before = out.rows.len();
-        for batch in StreamReader::try_new(payload, None).map_err(|_| broken())? {
-            self.take_batch(&batch.map_err(|_| broken())?, received, before, out)?;
+    fn read(&self, payload: &[u8], received: Timestamp, room: &mut Room, out: &mut Decoded) -> Result<(), DecodeError> {
+        check_schema(payload)?;
+        let whole = StreamReader::try_new(payload, None).map_err(|_| broken())?.schema();
+        let wanted = self.wanted(&whole)?;
+        for batch in StreamReader::try_new(payload, Some(wanted)).map_err(|_| broken())? {
+            self.take_batch(&batch.map_err(|_| broken())?, received, room, out);
         }
         Ok(())
     }
 
-    fn take_batch(
-        &self,
-        batch: &RecordBatch,
-        received: Timestamp,
-        before: usize,
-        out: &mut Decoded,
-    ) -> Result<(), DecodeError> {
-        let mut columns = Vec::new();
-        for (slot, name) in self.layout.fields.iter().zip(&self.names) {
-            let column = batch.column_by_name(name).map(|column| ColumnOf::new(column.as_ref(), slot.kind, name));
-            columns.push(column.transpose()?);
-        }
-        if columns.iter().all(Option::is_none) {
+    /// The columns that are read, each of a plain kind.
+    fn wanted(&self, schema: &Schema) -> Result<Vec<usize>, DecodeError> {
+        let place = |name: &String| schema.fields().iter().position(|field| field.name() == name);
+        if !self.fields.iter().any(|name| place(name).is_some()) {
             return Err(malformed("no column is a field of the stream"));
         }
-        let key_columns = self.layout.key.iter().map(|path| text_column(batch, &name(path.text())));
-        let key_columns: Vec<StringArray> = key_columns.collect::<Result<_, _>>()?;
-        let times = self.times(batch)?;
-        let sequences = self.layout.sequence.as_ref().and_then(|path| {
-            let column = batch.column_by_name(&name(path.text()))?;
-            cast(column, &DataType::UInt64).ok()?.as_any().downcast_ref::<UInt64Array>().cloned()
-        });
-        for row in 0..batch.num_rows() {
-            if !self.layout.has_room(before, out) {
-                return Ok(());
-            }
-            let time = match &times {
-                None => Ok(received),
-                Some(times) => times[row].ok_or_else(|| bad_timestamp("time")),
-            };
-            let sequence = sequences.as_ref().filter(|s| s.is_valid(row)).map(|s| s.value(row));
-            match self.row(row, &columns, &key_columns, time, received, sequence) {
-                Ok(decoded) => out.rows.push(decoded),
-                Err(error) => out.errors.push(error),
+        let others = self.key.iter().chain(&self.sequence).chain(self.timestamp.as_ref().map(|(name, _)| name));
+        let mut wanted: Vec<usize> = self.fields.iter().chain(others).filter_map(place).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for field in wanted.iter().map(|at| schema.field(*at)) {
+            let kind = field.data_type();
+            let plain = kind.is_primitive() || matches!(kind, DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8);
+            if !plain {
+                let name = field.name();
+                let detail = format!("column {name}: expected plain numbers, truth values, times or text");
+                return Err(malformed(detail));
             }
         }
-        Ok(())
+        Ok(wanted)
     }
 
-    fn row(
-        &self,
-        row: usize,
-        columns: &[Option<ColumnOf>],
-        key: &[StringArray],
-        time: Result<Timestamp, DecodeError>,
-        received: Timestamp,
-        sequence: Option<u64>,
-    ) -> Result<DecodedRow, DecodeError> {
+    fn take_batch(&self, batch: &RecordBatch, received: Timestamp, room: &mut Room, out: &mut Decoded) {
+        let batch = batch.slice(0, room.take_many(batch.num_rows()));
+        match self.columns(&batch) {
+            Ok(columns) => (0..batch.num_rows()).for_each(|row| out.push(self.row(row, &columns, received))),
+            Err(error) if batch.num_rows() > 0 => {
+                out.errors.push(DecodeError { readings: batch.num_rows() as u64, ..error });
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn columns(&self, batch: &RecordBatch) -> Result<Columns, DecodeError> {
+        let mut fields = Vec::new();
+        for (slot, name) in self.layout.fields.iter().zip(&self.fields) {
+            let column = batch.column_by_name(name).map(|column| FieldColumn::new(column, slot.kind, name));
+            fields.push(column.transpose()?);
+        }
+        Ok(Columns {
+            fields,
+            key: self.key.iter().map(|name| key_column(batch, name)).collect::<Result<_, _>>()?,
+            times: self.timestamp.as_ref().map(|(name, unit)| TimeColumn::new(batch, name, *unit)).transpose()?,
+            sequence: self.sequence.as_ref().and_then(|name| {
+                let column = batch.column_by_name(name)?;
+                cast(column, &DataType::UInt64).ok()?.as_any().downcast_ref::<UInt64Array>().cloned()
+            }),
+        })
+    }
+
+    fn row(&self, row: usize, columns: &Columns, received: Timestamp) -> Result<DecodedRow, DecodeError> {
         let mut values = Values::new();
-        for (column, name) in columns.iter().zip(&self.names) {
+        for (column, name) in columns.fields.iter().zip(&self.fields) {
             values.push(column.as_ref().map_or(Ok(FieldValue::Missing), |column| column.value(row, name))?);
         }
         if values.iter().all(|value| *value == FieldValue::Missing) {
             return Err(malformed("no field of the row has a value"));
         }
-        let part =
-            |column: &StringArray| if column.is_valid(row) { column.value(row).to_owned() } else { String::new() };
-        let key = key.iter().map(|column| key_text(&part(column), "key")).collect::<Result<KeyValues, _>>()?;
-        Ok(DecodedRow { key, reading: Reading { time: time?, received, sequence, values } })
+        let part = |column: &StringArray| key_text(if column.is_valid(row) { column.value(row) } else { "" }, "key");
+        let key = columns.key.iter().map(part).collect::<Result<KeyValues, _>>()?;
+        let time = match &columns.times {
+            None => received,
+            Some(times) => times.value(row).ok_or_else(|| bad_timestamp("time"))?,
+        };
+        let sequence = columns.sequence.as_ref().filter(|s| s.is_valid(row)).map(|s| s.value(row));
+        Ok(DecodedRow { key, reading: Reading { time, received, sequence, values } })
     }
+}
 
-    fn times(&self, batch: &RecordBatch) -> Result<Option<Vec<Option<Timestamp>>>, DecodeError> {
-        let Some((path, spec)) = &self.layout.timestamp else { return Ok(None) };
-        let wrong = || bad_timestamp(path.text());
-        let column = batch.column_by_name(&name(path.text())).ok_or_else(wrong)?;
-        if matches!(column.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
-            let cast = cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None)).map_err(|_| wrong())?;
-            let times = cast.as_any().downcast_ref::<TimestampMicrosecondArray>().ok_or_else(wrong)?;
-            return Ok(Some(times.iter().map(|time| time.map(Timestamp::from_micros)).collect()));
+/// Looks at the schema while it is still the flatbuffer that came in. Its parts may be shared, so that a few bytes unfold into
+/// gigabytes of names and metadata: unfolded, it must take no more than the payload does.
+fn check_schema(payload: &[u8]) -> Result<(), DecodeError> {
+    fn text_bytes<'a>(pairs: Option<impl IntoIterator<Item = ipc::KeyValue<'a>>>) -> usize {
+        let bytes = |text: Option<&str>| text.map_or(0, str::len);
+        pairs.into_iter().flatten().map(|pair| bytes(pair.key()) + bytes(pair.value())).sum()
+    }
+    let framed = payload.strip_prefix(&[0xFF; 4]).unwrap_or(payload);
+    let (length, rest) = framed.split_first_chunk::<4>().ok_or_else(broken)?;
+    let metadata = rest.get(..u32::from_le_bytes(*length) as usize).ok_or_else(broken)?;
+    let message = ipc::root_as_message(metadata).map_err(|_| broken())?;
+    let schema = message.header_as_schema().ok_or_else(broken)?;
+    let fields = schema.fields().ok_or_else(broken)?;
+    if fields.len() > MAX_COLUMNS {
+        return Err(malformed(format!("there are more than {MAX_COLUMNS} columns")));
+    }
+    let mut bytes = text_bytes(schema.custom_metadata());
+    for field in fields {
+        if field.dictionary().is_some() || field.children().is_some_and(|children| !children.is_empty()) {
+            return Err(malformed("a column is nested or has a dictionary: write plain columns"));
         }
-        let cast = cast(column, &DataType::Float64).map_err(|_| wrong())?;
-        let numbers = cast.as_any().downcast_ref::<Float64Array>().ok_or_else(wrong)?;
-        Ok(Some(numbers.iter().map(|number| number.and_then(|number| from_number(number, spec.unit))).collect()))
+        bytes += field.name().map_or(0, str::len) + text_bytes(field.custom_metadata());
+    }
+    if bytes > payload.len() { Err(malformed("the schema unfolds into more than was sent")) } else { Ok(()) }
+}
+
+/// The columns of a batch, none longer than the room.
+struct Columns {
+    fields: Vec<Option<FieldColumn>>,
+    key: Vec<StringArray>,
+    times: Option<TimeColumn>,
+    sequence: Option<UInt64Array>,
+}
+
+fn key_column(batch: &RecordBatch, name: &str) -> Result<StringArray, DecodeError> {
+    let wrong = || malformed(format!("column {name}: expected the key"));
+    texts(batch.column_by_name(name).ok_or_else(wrong)?).ok_or_else(wrong)
+}
+
+fn texts(column: &ArrayRef) -> Option<StringArray> {
+    cast(column, &DataType::Utf8).ok()?.as_any().downcast_ref().cloned()
+}
+
+fn numbers(column: &ArrayRef) -> Option<Float64Array> {
+    cast(column, &DataType::Float64).ok()?.as_any().downcast_ref().cloned()
+}
+
+const fn is_text(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8 | DataType::LargeUtf8)
+}
+
+enum TimeColumn {
+    Micros(TimestampMicrosecondArray),
+    Numbers(Float64Array, TimestampUnit),
+    Texts(StringArray, TimestampUnit),
+}
+
+impl TimeColumn {
+    fn new(batch: &RecordBatch, name: &str, unit: TimestampUnit) -> Result<Self, DecodeError> {
+        let wrong = || bad_timestamp(name);
+        let column = batch.column_by_name(name).ok_or_else(wrong)?;
+        match column.data_type() {
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+                let times = cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None)).map_err(|_| wrong())?;
+                times.as_any().downcast_ref().cloned().map(Self::Micros)
+            }
+            kind if is_text(kind) => texts(column).map(|texts| Self::Texts(texts, unit)),
+            _ => numbers(column).map(|numbers| Self::Numbers(numbers, unit)),
+        }
+        .ok_or_else(wrong)
+    }
+
+    fn value(&self, row: usize) -> Option<Timestamp> {
+        match self {
+            Self::Micros(times) => times.is_valid(row).then(|| Timestamp::from_micros(times.value(row))),
+            Self::Numbers(numbers, unit) => {
+                numbers.is_valid(row).then(|| from_number(numbers.value(row), *unit)).flatten()
+            }
+            Self::Texts(texts, unit) => texts.is_valid(row).then(|| parse_timestamp(texts.value(row), *unit)).flatten(),
+        }
     }
 }
 
-fn text_column(batch: &RecordBatch, name: &str) -> Result<StringArray, DecodeError> {
-    let wrong = || malformed(format!("column {name}: expected the key"));
-    let column = batch.column_by_name(name).ok_or_else(wrong)?;
-    let cast = cast(column, &DataType::Utf8).map_err(|_| wrong())?;
-    cast.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(wrong)
-}
-
-enum ColumnOf {
+enum FieldColumn {
     Numbers(Float64Array),
     Texts(StringArray),
 }
 
-impl ColumnOf {
-    fn new(column: &dyn Array, kind: FieldKind, name: &str) -> Result<Self, DecodeError> {
-        let wrong = || malformed(format!("column {name}: cannot be read as the field's kind"));
-        let is_text = matches!(column.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-        match kind {
-            FieldKind::Number if !is_text => {
-                let cast = cast(column, &DataType::Float64).map_err(|_| wrong())?;
-                cast.as_any().downcast_ref::<Float64Array>().cloned().map(Self::Numbers).ok_or_else(wrong)
-            }
-            FieldKind::Text if is_text => {
-                let cast = cast(column, &DataType::Utf8).map_err(|_| wrong())?;
-                cast.as_any().downcast_ref::<StringArray>().cloned().map(Self::Texts).ok_or_else(wrong)
-            }
-            _ => Err(wrong()),
-        }
+impl FieldColumn {
+    fn new(column: &ArrayRef, kind: FieldKind, name: &str) -> Result<Self, DecodeError> {
+        let column = match (kind, is_text(column.data_type())) {
+            (FieldKind::Number, false) => numbers(column).map(Self::Numbers),
+            (FieldKind::Text, true) => texts(column).map(Self::Texts),
+            _ => None,
+        };
+        column.ok_or_else(|| malformed(format!("column {name}: cannot be read as the field's kind")))
     }
 
     fn value(&self, row: usize, name: &str) -> Result<FieldValue, DecodeError> {
@@ -166,12 +251,14 @@ impl Decode for ArrowIpc {
         if !self.layout.admits(payload, out) {
             return;
         }
+        let mut room = self.layout.room();
         // arrow-rs checks lengths of a stream, but a panic in its reader must stay a bad payload.
-        let result = catch_unwind(AssertUnwindSafe(|| self.read(payload, received, out)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.read(payload, received, &mut room, out)));
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => out.errors.push(error),
-            Err(_) => out.errors.push(malformed("the Arrow IPC stream is broken")),
+            Err(_) => out.errors.push(broken()),
         }
+        room.close(out);
     }
 }

@@ -14,6 +14,14 @@ enum Column {
     Name(String),
 }
 
+/// Where in a line the columns stand; `None`: the header does not name it.
+struct Places {
+    fields: Vec<Option<usize>>,
+    key: Vec<Option<usize>>,
+    timestamp: Option<usize>,
+    sequence: Option<usize>,
+}
+
 pub(super) struct Csv {
     layout: Layout,
     fields: Vec<Column>,
@@ -43,17 +51,26 @@ impl Csv {
         Ok(Self { layout, fields, key, timestamp, sequence, has_header: named > 0 })
     }
 
-    fn read(
-        &self,
-        cells: &[String],
-        place: &impl Fn(&Column) -> Option<usize>,
-        received: Timestamp,
-    ) -> Result<DecodedRow, DecodeError> {
-        let cell = |column: &Column| place(column).and_then(|at| cells.get(at)).map(|cell| cell.trim());
+    /// Where the columns stand under this header.
+    fn places(&self, header: &[String]) -> Places {
+        let place = |column: &Column| match column {
+            Column::Number(at) => Some(*at),
+            Column::Name(name) => header.iter().position(|cell| cell.trim() == name),
+        };
+        Places {
+            fields: self.fields.iter().map(place).collect(),
+            key: self.key.iter().map(place).collect(),
+            timestamp: self.timestamp.as_ref().and_then(place),
+            sequence: self.sequence.as_ref().and_then(place),
+        }
+    }
+
+    fn read(&self, cells: &[String], places: &Places, received: Timestamp) -> Result<DecodedRow, DecodeError> {
+        let cell = |place: Option<usize>| place.and_then(|at| cells.get(at)).map(|cell| cell.trim());
         let mut values = Values::new();
-        for (slot, column) in self.layout.fields.iter().zip(&self.fields) {
+        for (slot, place) in self.layout.fields.iter().zip(&places.fields) {
             let path = slot.path.text();
-            values.push(match (slot.kind, cell(column)) {
+            values.push(match (slot.kind, cell(*place)) {
                 (_, None | Some("")) => FieldValue::Missing,
                 (FieldKind::Text, Some(text)) => FieldValue::Text(Personal::new(text.into())),
                 (FieldKind::Number, Some("true")) => FieldValue::Number(1.0),
@@ -67,16 +84,16 @@ impl Csv {
         if values.iter().all(|value| *value == FieldValue::Missing) {
             return Err(malformed("no column of the stream has a value"));
         }
-        let key = self.key.iter().zip(&self.layout.key);
+        let key = places.key.iter().zip(&self.layout.key);
         let key =
-            key.map(|(column, path)| key_text(cell(column).unwrap_or(""), path.text())).collect::<Result<_, _>>()?;
-        let time = match (&self.timestamp, &self.layout.timestamp) {
-            (Some(column), Some((path, spec))) => cell(column)
+            key.map(|(place, path)| key_text(cell(*place).unwrap_or(""), path.text())).collect::<Result<_, _>>()?;
+        let time = match &self.layout.timestamp {
+            Some((path, spec)) => cell(places.timestamp)
                 .and_then(|text| parse_timestamp(text, spec.unit))
                 .ok_or_else(|| bad_timestamp(path.text()))?,
-            _ => received,
+            None => received,
         };
-        let sequence = self.sequence.as_ref().and_then(cell).and_then(|text| text.parse().ok());
+        let sequence = cell(places.sequence).and_then(|text| text.parse().ok());
         Ok(DecodedRow { key, reading: Reading { time, received, sequence, values } })
     }
 }
@@ -91,22 +108,16 @@ impl Decode for Csv {
         };
         let mut rows = Rows(text);
         let header = if self.has_header { rows.next().unwrap_or_default() } else { Vec::new() };
-        let place = |column: &Column| match column {
-            Column::Number(at) => Some(*at),
-            Column::Name(name) => header.iter().position(|cell| cell.trim() == name),
-        };
-        let before = out.rows.len();
+        let places = self.places(&header);
+        let mut room = self.layout.room();
         let mut any = false;
         for cells in rows {
             any = true;
-            if !self.layout.has_room(before, out) {
-                return;
-            }
-            match self.read(&cells, &place, received) {
-                Ok(row) => out.rows.push(row),
-                Err(error) => out.errors.push(error),
+            if room.take() {
+                out.push(self.read(&cells, &places, received));
             }
         }
+        room.close(out);
         if !any {
             out.errors.push(malformed("the payload has no line of values"));
         }

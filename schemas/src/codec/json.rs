@@ -35,11 +35,7 @@ impl Decode for Json {
         if let Some(flat) = &self.flat
             && let Some(row) = flat.decode(&self.layout, payload, received)
         {
-            match row {
-                Ok(row) => out.rows.push(row),
-                Err(error) => out.errors.push(error),
-            }
-            return;
+            return out.push(row);
         }
         match serde_json::from_slice::<Tree>(payload) {
             Ok(tree) => self.layout.take_tree(&tree, received, out),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::path::Path;
+use super::room::Room;
 use super::timestamp::{from_number, parse_timestamp};
 use super::tree::Tree;
 use super::{CodecError, DecodeError, Decoded, DecodedRow, TimestampSpec};
@@ -36,7 +37,7 @@ pub(super) struct Layout {
 }
 
 pub(super) fn error(reason: SetAsideReason, detail: impl Into<String>) -> DecodeError {
-    DecodeError { reason, detail: detail.into() }
+    DecodeError { reason, detail: detail.into(), readings: 1 }
 }
 
 pub(super) fn malformed(detail: impl Into<String>) -> DecodeError {
@@ -79,14 +80,9 @@ impl Layout {
         fits
     }
 
-    /// Whether one more reading may be taken; says so once where not.
-    pub(super) fn has_room(&self, before: usize, out: &mut Decoded) -> bool {
-        let room = out.rows.len() - before < self.max_readings;
-        if !room {
-            let detail = format!("the message carries more than {} readings", self.max_readings);
-            out.errors.push(error(SetAsideReason::TooLarge, detail));
-        }
-        room
+    /// The room of a message.
+    pub(super) const fn room(&self) -> Room {
+        Room::new(self.max_readings)
     }
 
     /// The rows of a tree: the tree itself, its items where it is an array, or what stands at `rows`.
@@ -95,17 +91,18 @@ impl Layout {
             None => Some(tree),
             Some(path) => path.find(tree),
         };
-        let before = out.rows.len();
+        let mut room = self.room();
         match rows {
             Some(Tree::Array(items)) => {
+                let common = self.common(tree);
                 for item in items {
-                    if !self.has_room(before, out) {
-                        return;
-                    }
-                    self.take_row(item, tree, received, before, out);
+                    self.take_row(item, &common, received, &mut room, out);
                 }
             }
-            Some(row @ Tree::Map(_)) => self.take_row(row, tree, received, before, out),
+            Some(row @ Tree::Map(_)) => {
+                let common = if self.rows.is_some() { self.common(tree) } else { Common(Vec::new()) };
+                self.take_row(row, &common, received, &mut room, out);
+            }
             Some(other) => {
                 out.errors.push(malformed(format!("expected an object or an array, found {}", other.kind())))
             }
@@ -114,25 +111,31 @@ impl Layout {
                 out.errors.push(malformed(format!("{path}: nothing stands there")));
             }
         }
+        room.close(out);
     }
 
-    /// One row. What does not stand in the row itself is looked for at the payload's top: a device's name, a common time.
-    fn take_row(&self, row: &Tree, top: &Tree, received: Timestamp, before: usize, out: &mut Decoded) {
-        let find = |path: &Path| path.find(row).or_else(|| path.find(top));
+    /// What stands at the payload's top for each path: a device's name, a common time. Looked for once a message, not once a row.
+    fn common<'t>(&'t self, top: &'t Tree) -> Common<'t> {
+        let fields = self.fields.iter().map(|slot| &slot.path).chain(&self.key);
+        let others = self.timestamp.iter().map(|(path, _)| path).chain(&self.sequence).chain(&self.rate);
+        Common(fields.chain(others).map(|path| (path, path.find(top))).collect())
+    }
+
+    /// One row. What does not stand in the row itself is looked for at the payload's top.
+    fn take_row(&self, row: &Tree, common: &Common<'_>, received: Timestamp, room: &mut Room, out: &mut Decoded) {
+        let find = |path: &Path| path.find(row).or_else(|| common.find(path));
         match self.read_row(&find, received) {
             Ok(parsed) => {
                 let samples = parsed.columns.iter().map(Column::len).max().unwrap_or(0);
-                for sample in 0..samples {
-                    if !self.has_room(before, out) {
-                        return;
-                    }
-                    match parsed.reading(sample) {
-                        Ok(row) => out.rows.push(row),
-                        Err(error) => out.errors.push(error),
-                    }
+                for sample in 0..room.take_many(samples) {
+                    out.push(parsed.reading(sample));
                 }
             }
-            Err(error) => out.errors.push(error),
+            Err(error) => {
+                if room.take() {
+                    out.errors.push(error);
+                }
+            }
         }
     }
 
@@ -190,6 +193,16 @@ impl Layout {
             _ => None,
         };
         time.ok_or_else(|| bad_timestamp(path.text()))
+    }
+}
+
+/// What stands at a payload's top, by path.
+struct Common<'t>(Vec<(&'t Path, Option<&'t Tree>)>);
+
+impl<'t> Common<'t> {
+    /// `path` is one of the layout's own: the same place in memory is the same path.
+    fn find(&self, path: &Path) -> Option<&'t Tree> {
+        self.0.iter().find(|(known, _)| std::ptr::eq(*known, path)).and_then(|(_, found)| *found)
     }
 }
 

@@ -11,6 +11,7 @@ mod json;
 mod layout;
 mod number;
 mod path;
+mod room;
 mod senml;
 mod timestamp;
 mod tree;
@@ -39,9 +40,9 @@ pub enum Format {
     Csv,
     /// CBOR (RFC 8949), fields found by the same paths as in JSON.
     Cbor,
-    /// SenML in JSON or CBOR (RFC 8428): fields are found by record name.
+    /// SenML in JSON or CBOR (RFC 8428): fields are found by record name; `name#s` is the record's sum.
     Senml,
-    /// An Arrow IPC stream: fields are found by column name.
+    /// An Arrow IPC stream: fields are found by column name. Columns are plain: no dictionaries, views or nesting.
     ArrowIpc,
 }
 
@@ -60,7 +61,7 @@ pub struct CodecSpec {
     pub rate_path: Option<String>,
     /// The largest payload that is looked at, in bytes.
     pub max_payload_bytes: usize,
-    /// The most readings one message may carry.
+    /// The most readings one message may carry, good and bad ones together.
     pub max_readings: usize,
 }
 
@@ -107,6 +108,8 @@ pub struct DecodeError {
     pub reason: SetAsideReason,
     /// What was wrong and where, for people, such as `$.value: expected a number, found text`.
     pub detail: String,
+    /// How many readings were lost by it; 1 where that cannot be known.
+    pub readings: u64,
 }
 
 /// What came out of one payload.
@@ -114,8 +117,18 @@ pub struct DecodeError {
 pub struct Decoded {
     /// The rows, in payload order.
     pub rows: Vec<DecodedRow>,
-    /// What was set aside: one entry for each row, or one for the payload as a whole.
+    /// What was set aside: one entry for each row, or one for several rows or the payload as a whole.
     pub errors: Vec<DecodeError>,
+}
+
+impl Decoded {
+    /// Takes in what became of one row.
+    fn push(&mut self, row: Result<DecodedRow, DecodeError>) {
+        match row {
+            Ok(row) => self.rows.push(row),
+            Err(error) => self.errors.push(error),
+        }
+    }
 }
 
 /// A decoder for one stream definition, with its paths compiled.
