@@ -17,6 +17,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[[rule]] publish", "actors/src/config.rs", "PublishConfig"),
     ("[rollup]", "actors/src/config.rs", "RollUpConfig"),
     ("[privacy]", "crates/privacy/src/keys.rs", "PrivacyConfig"),
+    ("[deadletters]", "crates/deadletters/src/config.rs", "DeadLettersConfig"),
     ("[outbox]", "crates/outbox/src/config.rs", "OutboxConfig"),
     ("[uplink]", "crates/uplink/src/config.rs", "UplinkConfig"),
     ("[console]", "crates/console/src/server.rs", "ConsoleConfig"),
