@@ -66,7 +66,7 @@ impl Medium for FileMedium {
 
 /// Written, not only lengthened: a hole takes up no space.
 fn fill(path: &Path, bytes: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut file = private().write(true).create(true).truncate(true).open(path)?;
     let mut left = bytes;
     while left > 0 {

@@ -67,14 +67,13 @@ impl Remembered {
             return Ok(additions);
         }
         let mut table = write.open_table(SENT)?;
-        let mut next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
+        let first = table.last()?.map_or(0, |(number, _)| number.value() + 1);
         let mut rows = redb::ReadableTableMetadata::len(&table)?;
-        for (digest, revision) in acknowledged {
+        for (number, (digest, revision)) in (first..).zip(acknowledged) {
             let before = additions.added.get(&digest).or_else(|| self.known.get(&digest));
             let revision = before.map_or(revision, |(before, _)| revision.max(*before));
-            table.insert(next, (digest.0, digest.1, revision))?;
-            additions.added.insert(digest, (revision, next));
-            next += 1;
+            table.insert(number, (digest.0, digest.1, revision))?;
+            additions.added.insert(digest, (revision, number));
             rows += 1;
         }
         while rows > self.most as u64 {

@@ -74,6 +74,12 @@ pub(crate) struct Round {
     pub(crate) rejected: Vec<Rejection>,
 }
 
+impl Round {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.acknowledged.is_empty() && self.rejected.is_empty()
+    }
+}
+
 /// What it did.
 #[derive(Default)]
 pub(crate) struct Changes {
