@@ -42,6 +42,9 @@ pub enum StartError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Outbox(#[from] nearside_outbox::OutboxError),
+    /// Dead letters cannot be read or kept.
+    #[error(transparent)]
+    DeadLetters(#[from] nearside_deadletters::DeadLetterError),
     /// The uplink's configuration is wrong.
     #[error(transparent)]
     Uplink(#[from] nearside_uplink::UplinkError),
@@ -71,8 +74,8 @@ pub enum StartError {
         why: String,
     },
     /// A check found damage.
-    #[error("the journal has damaged places")]
-    Damaged,
+    #[error("the {0} has damaged places")]
+    Damaged(&'static str),
     /// Something outside does not answer.
     #[error("{0}")]
     Surroundings(String),

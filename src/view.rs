@@ -9,7 +9,7 @@ use nearside_actors::stage::Depth;
 use nearside_config::SiteConfig;
 use nearside_console::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
 use nearside_journal::JournalHandle;
-use nearside_outbox::OutboxHandle;
+use nearside_outbox::{OutboxHandle, Trouble};
 use nearside_schemas::{Clock, Contribution};
 use nearside_telemetry::{Metric, Telemetry};
 
@@ -152,6 +152,19 @@ impl View for GatewayView {
     fn health(&self) -> Health {
         if self.telemetry.total(Metric::JournalErrors) > 0 {
             return Health::Failing("the journal cannot write; nothing is acknowledged until a restart".to_owned());
+        }
+        match self.outbox.trouble() {
+            Some(Trouble::Poisoned) => {
+                return Health::Failing(
+                    "the outbox cannot write; what is sealed waits in the journal for a restart".to_owned(),
+                );
+            }
+            Some(Trouble::DiskFull) => {
+                return Health::Failing(
+                    "the disk is full and the outbox's reserve is spent; sealing waits for room".to_owned(),
+                );
+            }
+            None => {}
         }
         let ended = self.guardian.ended(&self.telemetry);
         if !ended.is_empty() {

@@ -1,12 +1,12 @@
 //! The seal stage: summaries, findings and roll-ups become sealed items in the outbox.
 //!
 //! Promises: what leaves this stage towards the outbox was sealed by `privacy` and nothing else can be handed to the
-//! uplink (promise I2); what cannot be sealed is counted.
+//! uplink (promise I2); what cannot be sealed, or finds the outbox failed, is counted.
 
 use std::sync::Arc;
 
 use nearside_outbox::OutboxHandle;
-use nearside_privacy::{KeyRing, PrivacyError, Sealed, SealedItem, SummaryFormat};
+use nearside_privacy::{Class, KeyRing, PrivacyError, Sealed, SealedItem, SummaryFormat};
 use nearside_schemas::{Finding, RollUp, Summary};
 use nearside_telemetry::{Metric, Telemetry};
 
@@ -46,31 +46,38 @@ impl Sealer {
         Self { keys, format, outbox, telemetry }
     }
 
-    /// Seals one message and queues it for the outbox.
+    /// Seals one message and queues it for the outbox, waiting while that is full.
     pub fn seal(&self, message: SealMessage) {
-        let item = match &message {
+        let keys = &self.keys;
+        let (class, item) = match &message {
             SealMessage::Summary { summary, plan } => {
-                nearside_privacy::seal_summary(summary, &plan.spec, &self.keys, self.format).map(Sealed::into_item)
+                let sealed = nearside_privacy::seal_summary(summary, &plan.spec, keys, self.format);
+                (Class::Summary, sealed.map(Sealed::into_item))
             }
             SealMessage::Finding { finding, plan } => {
-                nearside_privacy::seal_finding(finding, &plan.spec, &plan.site, &self.keys).map(Sealed::into_item)
+                let sealed = nearside_privacy::seal_finding(finding, &plan.spec, &plan.site, keys);
+                (Class::Alert, sealed.map(Sealed::into_item))
             }
-            SealMessage::RollUp(rollup) => nearside_privacy::seal_rollup(rollup, &self.keys).map(Sealed::into_item),
+            SealMessage::RollUp(rollup) => {
+                (Class::RollUp, nearside_privacy::seal_rollup(rollup, keys).map(Sealed::into_item))
+            }
         };
-        self.queue(item);
+        self.queue(class.label(), item);
     }
 
-    fn queue(&self, item: Result<SealedItem, PrivacyError>) {
+    fn queue(&self, class: &str, item: Result<SealedItem, PrivacyError>) {
         match item {
             Ok(item) => {
-                let class = item.class().label();
                 self.telemetry.counter(Metric::Summaries, &[class]).inc();
                 self.telemetry.counter(Metric::SealedBytes, &[class]).inc_by(item.bytes().len() as u64);
-                self.outbox.put_blocking(item);
+                if !self.outbox.put_blocking(item) {
+                    // The outbox has said why; what the item was made of is still in the journal.
+                    self.telemetry.counter(Metric::OutboxRefused, &[]).inc();
+                }
             }
             Err(error) => {
-                self.telemetry.counter(Metric::OutboxErrors, &[]).inc();
-                tracing::error!(%error, "an item could not be sealed and does not leave the site");
+                self.telemetry.counter(Metric::SealErrors, &[class]).inc();
+                tracing::error!(%error, class, "an item could not be sealed and does not leave the site");
             }
         }
     }

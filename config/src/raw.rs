@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
+use nearside_deadletters::DeadLettersConfig;
 use nearside_journal::JournalConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
@@ -36,6 +37,8 @@ pub(crate) struct RawSite {
     pub(crate) rollup: Option<Spanned<RollUpConfig>>,
     #[serde(default)]
     pub(crate) privacy: PrivacyConfig,
+    #[serde(default)]
+    pub(crate) deadletters: Option<Spanned<DeadLettersConfig>>,
     #[serde(default)]
     pub(crate) outbox: Option<Spanned<OutboxConfig>>,
     #[serde(default)]

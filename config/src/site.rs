@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nearside_actors::{ConfigFault, InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
+use nearside_deadletters::DeadLettersConfig;
 use nearside_journal::JournalConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
@@ -47,6 +48,8 @@ pub struct SiteConfig {
     pub rollup: RollUpConfig,
     /// `[privacy]`.
     pub privacy: PrivacyConfig,
+    /// `[deadletters]`.
+    pub deadletters: DeadLettersConfig,
     /// `[outbox]`.
     pub outbox: OutboxConfig,
     /// `[uplink]`; without it summaries wait in the outbox.
@@ -83,6 +86,7 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
     check_rules(&raw.rules, &specs, streams.len() == raw.definitions.len(), &mut problems);
     section(&raw.broker, BrokerConfig::validate, &mut problems);
     section(&raw.journal, JournalConfig::validate, &mut problems);
+    section(&raw.deadletters, DeadLettersConfig::validate, &mut problems);
     section(&raw.outbox, OutboxConfig::validate, &mut problems);
     section(&raw.uplink, UplinkConfig::validate, &mut problems);
     keyed_section(&raw.streams, StreamsConfig::validate, &mut problems);
@@ -106,6 +110,7 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
         rules: raw.rules.into_iter().map(Spanned::into_inner).collect(),
         rollup: inner(raw.rollup),
         privacy: raw.privacy,
+        deadletters: inner(raw.deadletters),
         outbox: inner(raw.outbox),
         uplink: raw.uplink.map(Spanned::into_inner),
         console: inner(raw.console),

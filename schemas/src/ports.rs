@@ -56,6 +56,8 @@ pub enum KeyPurpose {
     OutboxSeal,
     /// Checkpoints and stream state at rest.
     Checkpoints,
+    /// Messages set aside for inspection.
+    DeadLetters,
 }
 
 /// 256 secret bits, wiped when dropped.

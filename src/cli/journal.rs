@@ -49,7 +49,7 @@ pub fn run(args: &JournalArgs) -> Result<(), StartError> {
                 println!("{} at byte {}: {}", damage.segment, damage.offset, damage.kind.label());
             }
             let whole = report.damage.is_empty();
-            if whole { Ok(()) } else { Err(StartError::Damaged) }
+            if whole { Ok(()) } else { Err(StartError::Damaged("journal")) }
         }
         What::Show { .. } => {
             let mut out = std::io::stdout().lock();

@@ -4,10 +4,12 @@
 
 mod check;
 mod config;
+mod deadletters;
 mod demo;
 mod eval;
 mod journal;
 mod open;
+mod outbox;
 mod replay;
 mod run;
 mod simulate;
@@ -61,6 +63,10 @@ enum Command {
     Open(open::OpenArgs),
     /// Looks at a site's journal.
     Journal(journal::JournalArgs),
+    /// Looks at what waits for the cloud, and mends it.
+    Outbox(outbox::OutboxArgs),
+    /// Looks at messages that could not be handled, and sends them again.
+    Deadletters(deadletters::DeadlettersArgs),
     /// About the configuration.
     Config(config::ConfigArgs),
 }
@@ -98,6 +104,8 @@ impl Command {
             Self::Eval(args) => eval::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),
+            Self::Outbox(args) => outbox::run(args),
+            Self::Deadletters(args) => deadletters::run(args),
             Self::Config(args) => config::run(args),
         }
     }

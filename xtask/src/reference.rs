@@ -17,7 +17,8 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[[rule]] publish", "actors/src/config.rs", "PublishConfig"),
     ("[rollup]", "actors/src/config.rs", "RollUpConfig"),
     ("[privacy]", "crates/privacy/src/keys.rs", "PrivacyConfig"),
-    ("[outbox]", "crates/outbox/src/outbox.rs", "OutboxConfig"),
+    ("[deadletters]", "crates/deadletters/src/config.rs", "DeadLettersConfig"),
+    ("[outbox]", "crates/outbox/src/config.rs", "OutboxConfig"),
     ("[uplink]", "crates/uplink/src/config.rs", "UplinkConfig"),
     ("[console]", "crates/console/src/server.rs", "ConsoleConfig"),
 ];

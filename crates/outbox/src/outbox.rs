@@ -1,81 +1,21 @@
 //! The outbox's handle: puts and acknowledgements go into a bounded queue, one thread commits them together.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use flume::{Receiver, Sender};
 use nearside_privacy::{KeyRing, SealedItem};
-use nearside_schemas::{ByteSize, Clock};
+use nearside_schemas::Clock;
 use nearside_telemetry::Telemetry;
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::store::{Entry, Sequence, Stats, Store};
+use crate::config::{OutboxConfig, OutboxError};
+use crate::dead::DeadReason;
+use crate::medium::{FileMedium, Medium};
+use crate::stats::{Entry, Sequence, Stats, Take};
+use crate::store::{Shared, Store, Trouble};
 use crate::writer::{Request, Writer};
-
-/// `[outbox]`: what waits for the cloud.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OutboxConfig {
-    /// Most bytes that wait. When met, the oldest item of the least urgent class is shed and counted.
-    pub quota: ByteSize,
-    /// Most items that wait to be committed; when met, sealing waits.
-    pub queue: usize,
-}
-
-impl Default for OutboxConfig {
-    fn default() -> Self {
-        Self { quota: ByteSize::mib(1_024), queue: 4_096 }
-    }
-}
-
-/// What can go wrong with the outbox.
-#[derive(Debug, thiserror::Error)]
-pub enum OutboxError {
-    /// The file cannot be opened.
-    #[error("outbox {path}: {why}; check that no other gateway uses the data folder and that it is writable")]
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// What the database said.
-        why: String,
-    },
-    /// A transaction failed. Trying again may help once the disk has room.
-    #[error("outbox: {0}")]
-    Database(redb::Error),
-    /// The thread could not be started.
-    #[error("the outbox's thread could not be started: {0}")]
-    Thread(std::io::Error),
-    /// The configuration makes no sense.
-    #[error("{0}")]
-    Config(&'static str),
-}
-
-impl OutboxError {
-    pub(crate) fn open(path: &Path, error: redb::DatabaseError) -> Self {
-        Self::Open { path: path.to_owned(), why: error.to_string() }
-    }
-
-    /// Whether the same call may succeed later.
-    pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_))
-    }
-}
-
-impl OutboxConfig {
-    /// Checks that the bounds make sense.
-    pub fn validate(&self) -> Result<(), OutboxError> {
-        if self.quota < ByteSize::mib(1) {
-            return Err(OutboxError::Config("`outbox.quota` must be at least 1MiB"));
-        }
-        if self.queue == 0 {
-            return Err(OutboxError::Config("`outbox.queue` must be above zero"));
-        }
-        Ok(())
-    }
-}
 
 /// An open outbox.
 pub struct Outbox {
@@ -87,7 +27,7 @@ pub struct Outbox {
 #[derive(Clone)]
 pub struct OutboxHandle {
     requests: Sender<Request>,
-    store: Arc<Mutex<Store>>,
+    shared: Arc<Shared>,
     keys: Arc<KeyRing>,
     arrived: Arc<Notify>,
 }
@@ -96,7 +36,7 @@ impl Outbox {
     /// Opens the outbox in `path`, making it where it is missing.
     ///
     /// # Errors
-    /// Where the file cannot be opened, is in use or damaged beyond what the database repairs.
+    /// Where the file cannot be opened, is in use, is of another format, or is damaged beyond what the database repairs by itself.
     pub fn open(
         path: &Path,
         config: &OutboxConfig,
@@ -104,16 +44,32 @@ impl Outbox {
         clock: Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, OutboxError> {
+        Self::open_on(Arc::new(FileMedium::new(path, config.reserve.bytes())), path, config, keys, clock, telemetry)
+    }
+
+    /// Opens the outbox on another medium than a file; `path` is for error texts.
+    ///
+    /// # Errors
+    /// As for [`Outbox::open`].
+    pub fn open_on(
+        medium: Arc<dyn Medium>,
+        path: &Path,
+        config: &OutboxConfig,
+        keys: Arc<KeyRing>,
+        clock: Arc<dyn Clock>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, OutboxError> {
         config.validate()?;
-        let store = Arc::new(Mutex::new(Store::open(path)?));
+        let store = Store::open(medium, path, config)?;
+        let shared = store.shared.clone();
         let (requests, queue): (Sender<Request>, Receiver<Request>) = flume::bounded(config.queue);
         let arrived = Arc::new(Notify::new());
-        let writer = Writer::new(store.clone(), keys.clone(), clock, config, arrived.clone(), telemetry);
+        let writer = Writer::new(store, keys.clone(), clock, config, arrived.clone(), telemetry);
         let thread = std::thread::Builder::new()
             .name("outbox".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(OutboxError::Thread)?;
-        Ok(Self { handle: OutboxHandle { requests, store, keys, arrived }, thread })
+        Ok(Self { handle: OutboxHandle { requests, shared, keys, arrived }, thread })
     }
 
     /// A handle.
@@ -130,21 +86,39 @@ impl Outbox {
 }
 
 impl OutboxHandle {
-    /// Queues an item, waiting while the queue is full. False where the outbox has ended.
+    /// Queues an item, waiting while the queue is full. False where the outbox has ended or was poisoned.
     pub fn put_blocking(&self, item: SealedItem) -> bool {
-        self.requests.send(Request::Put(item, None)).is_ok()
+        self.trouble() != Some(Trouble::Poisoned) && self.requests.send(Request::Put(item, None)).is_ok()
     }
 
-    /// Puts an item and returns once it is on disk. False where it could not be committed.
+    /// Puts an item and returns once it is on disk. False where it, or anything put before it, could not be committed.
     pub async fn put(&self, item: SealedItem) -> bool {
         let (done, committed) = tokio::sync::oneshot::channel();
         self.requests.send_async(Request::Put(item, Some(done))).await.is_ok() && committed.await.unwrap_or(false)
     }
 
-    /// Returns once everything put so far is on disk. False where it could not be committed.
+    /// Returns once everything put so far is on disk. False where any of it, since the start, could not be committed: what it was made of
+    /// must then stay in the journal.
     pub async fn flush(&self) -> bool {
         let (done, committed) = tokio::sync::oneshot::channel();
         self.requests.send_async(Request::Flush(done)).await.is_ok() && committed.await.unwrap_or(false)
+    }
+
+    /// The items asked for that `skip` does not name, without removing them. Damaged ones become dead letters on the way.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn take(&self, take: &Take<'_>, skip: &dyn Fn(&Sequence) -> bool) -> Result<Vec<Entry>, OutboxError> {
+        let (entries, damaged) = self.shared.take(&self.keys, take, skip)?;
+        for sequence in damaged {
+            let detail = "it is not what was sealed on this site".to_owned();
+            let request = Request::Reject { sequence, reason: DeadReason::Damaged, detail };
+            // Where the queue is full, the next look finds it again.
+            if self.requests.try_send(request).is_ok() {
+                self.shared.state.lock().removing.insert(sequence);
+            }
+        }
+        Ok(entries)
     }
 
     /// The oldest items of the most urgent classes that `skip` does not name, without removing them.
@@ -157,14 +131,21 @@ impl OutboxHandle {
         max_bytes: usize,
         skip: &dyn Fn(&Sequence) -> bool,
     ) -> Result<Vec<Entry>, OutboxError> {
-        self.store.lock().batch(&self.keys, most, max_bytes, skip)
+        self.take(&Take::first(most, max_bytes), skip)
     }
 
     /// The cloud has these: they are removed with the next commit.
     pub async fn acknowledge(&self, sequences: Vec<Sequence>) {
-        self.store.lock().removing.extend(&sequences);
+        self.shared.state.lock().removing.extend(&sequences);
         // An outbox that has ended sends them again at the next start.
-        let _ = self.requests.send_async(Request::Remove(sequences)).await;
+        let _ = self.requests.send_async(Request::Acknowledge(sequences)).await;
+    }
+
+    /// The cloud will never take this one: it becomes a dead letter with the next commit. `detail` says what the cloud said.
+    pub async fn reject(&self, sequence: Sequence, reason: DeadReason, detail: String) {
+        self.shared.state.lock().removing.insert(sequence);
+        // An outbox that has ended finds out again at the next start.
+        let _ = self.requests.send_async(Request::Reject { sequence, reason, detail }).await;
     }
 
     /// Waits until something was put.
@@ -174,6 +155,16 @@ impl OutboxHandle {
 
     /// What waits.
     pub fn stats(&self) -> Stats {
-        self.store.lock().stats.clone()
+        self.shared.state.lock().stats.clone()
+    }
+
+    /// The number that the next item gets: all that wait now have lower ones.
+    pub fn next_number(&self) -> u64 {
+        self.shared.state.lock().next
+    }
+
+    /// Why nothing can be written, where that is so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.state.lock().trouble
     }
 }

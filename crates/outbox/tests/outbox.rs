@@ -2,95 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod common;
 
-use nearside_outbox::{Outbox, OutboxConfig};
-use nearside_privacy::{KeyRing, Sealed, SealedItem, seal_finding, seal_rollup};
-use nearside_schemas::codec::{CodecSpec, Format};
-use nearside_schemas::{
-    ByteSize, FieldName, Finding, ManualClock, ModelName, ModelRef, RollUp, RollUpId, SecretKey, Severity, SiteId,
-    StreamId, StreamName, StreamSpec, Timestamp, TopicTemplate, WindowDefinition, WindowId,
-};
+use std::collections::{BTreeMap, HashMap};
+
+use common::{alert, block_on, open, rollup, waiting};
 use nearside_telemetry::{Metric, Telemetry};
 use proptest::prelude::*;
-
-fn keys() -> Arc<KeyRing> {
-    Arc::new(KeyRing::from_master(SecretKey::new([3; 32])))
-}
-
-fn site() -> SiteId {
-    SiteId::new("s").unwrap()
-}
-
-/// A roll-up, the least urgent class.
-fn rollup(n: i64, revision: u32) -> SealedItem {
-    let rollup = RollUp {
-        site: site(),
-        id: RollUpId { group: "g".into(), field: FieldName::new("f").unwrap(), start: Timestamp::from_secs(n) },
-        revision,
-        end: Timestamp::from_secs(n + 60),
-        streams: 1,
-        windows: 1,
-        rows: 1,
-        min: 0.0,
-        max: 0.0,
-        mean: 0.0,
-        findings: 0,
-    };
-    seal_rollup(&rollup, &keys()).map(Sealed::into_item).unwrap()
-}
-
-/// A finding, the most urgent class.
-fn alert(n: i64) -> SealedItem {
-    let spec = StreamSpec {
-        name: StreamName::new("x").unwrap(),
-        topic: TopicTemplate::parse("x").unwrap(),
-        codec: CodecSpec {
-            format: Format::Number,
-            paths: vec![],
-            rows: None,
-            rate_hz: None,
-            rate_path: None,
-            max_payload_bytes: 1,
-            max_readings: 1,
-        },
-        timestamp: None,
-        sequence: None,
-        fields: vec![],
-        key: vec![],
-        group: "g".into(),
-    };
-    let finding = Finding {
-        window: WindowId {
-            stream: StreamId::from_bytes([1; 16]),
-            definition: WindowDefinition::new("w").unwrap(),
-            start: Timestamp::from_secs(n),
-        },
-        model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
-        label: "spike".into(),
-        severity: Severity::Warning,
-        since: Timestamp::from_secs(n),
-        at: Timestamp::from_secs(n),
-        rows: 1,
-        score: 1.0,
-        threshold: 0.5,
-        contributions: vec![],
-        text: "x".repeat(200),
-    };
-    seal_finding(&finding, &spec, &site(), &keys()).map(Sealed::into_item).unwrap()
-}
-
-fn open(path: &std::path::Path, telemetry: &Telemetry) -> Outbox {
-    let config = OutboxConfig { quota: ByteSize::mib(1), queue: 64 };
-    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1)));
-    Outbox::open(&path.join("outbox.redb"), &config, keys(), clock, telemetry).unwrap()
-}
-
-fn waiting(outbox: &Outbox) -> Vec<String> {
-    let entries = outbox.handle().batch(10_000, usize::MAX, &|_| false).unwrap();
-    entries.iter().map(|entry| entry.item.id()).collect()
-}
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -117,11 +35,12 @@ proptest! {
     fn it_agrees_with_a_map(actions in prop::collection::vec(action(), 1..25)) {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut outbox = open(folder.path(), &telemetry);
         // (class, order) → (subject, revision, id)
         let mut model: BTreeMap<(u8, u64), (String, u32, String)> = BTreeMap::new();
         let mut order = 0;
+        // What the cloud has: subject → revision.
+        let mut sent: HashMap<String, u32> = HashMap::new();
         for action in actions {
             match action {
                 Action::PutRollUp(..) | Action::PutAlert(_) => {
@@ -130,7 +49,11 @@ proptest! {
                         Action::PutAlert(n) => alert(n),
                         _ => unreachable!(),
                     };
-                    prop_assert!(runtime.block_on(outbox.handle().put(item.clone())));
+                    prop_assert!(block_on(outbox.handle().put(item.clone())));
+                    if sent.get(item.subject()).is_some_and(|revision| *revision >= item.revision()) {
+                        prop_assert_eq!(waiting(&outbox), model.values().map(|v| v.2.clone()).collect::<Vec<_>>());
+                        continue;
+                    }
                     let known = model.iter().find(|(_, value)| value.0 == item.subject()).map(|(k, v)| (*k, v.1));
                     if known.is_none_or(|(_, revision)| revision < item.revision()) {
                         if let Some((key, _)) = known {
@@ -144,9 +67,10 @@ proptest! {
                 Action::Acknowledge(nth) => {
                     let entries = outbox.handle().batch(10_000, usize::MAX, &|_| false).unwrap();
                     if let Some(entry) = entries.get(nth) {
-                        runtime.block_on(outbox.handle().acknowledge(vec![entry.sequence]));
+                        block_on(outbox.handle().acknowledge(vec![entry.sequence]));
                         let key = *model.iter().find(|(_, value)| value.2 == entry.item.id()).unwrap().0;
                         model.remove(&key);
+                        sent.insert(entry.item.subject().to_owned(), entry.item.revision());
                     }
                 }
                 Action::Reopen => {
@@ -165,12 +89,11 @@ fn past_the_quota_the_least_urgent_and_oldest_goes_first_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let telemetry = Telemetry::new();
     let outbox = open(folder.path(), &telemetry);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(outbox.handle().put(alert(0)));
+    block_on(outbox.handle().put(alert(0)));
     for n in 0..2_500 {
         outbox.handle().put_blocking(rollup(n, 0));
     }
-    runtime.block_on(outbox.handle().put(alert(1)));
+    block_on(outbox.handle().put(alert(1)));
     let ids = waiting(&outbox);
     assert_eq!(ids.iter().filter(|id| id.contains("spike")).count(), 2, "alerts stay");
     assert!(telemetry.total(Metric::OutboxShed) > 0);

@@ -67,6 +67,10 @@ impl<T> Sealed<T> {
 }
 
 const MAC_BYTES: usize = 32;
+/// How every stored item begins: its first line is JSON with the class first.
+const HEAD: &[u8] = b"{\"class\":\"";
+/// More than any first line has.
+const MAX_HEAD: usize = 4_096;
 
 impl SealedItem {
     /// Its class.
@@ -117,10 +121,31 @@ impl SealedItem {
         Ok(bytes)
     }
 
-    /// What a stored item is, read without proof: only to find its place in an index.
-    pub fn subject_of_stored(stored: &[u8]) -> Option<String> {
+    /// What a stored item is and its revision, read without proof: only to find its place in an index.
+    pub fn identity_of_stored(stored: &[u8]) -> Option<(String, u32)> {
         let line = stored.iter().position(|byte| *byte == b'\n')?;
-        serde_json::from_slice::<Stored>(stored.get(..line)?).ok().map(|head| head.subject)
+        let head = serde_json::from_slice::<Stored>(stored.get(..line)?).ok()?;
+        Some((head.subject, head.revision))
+    }
+
+    /// Shows every stored item that begins among the first `begins` bytes and is whole, wherever it stands: for a file whose
+    /// structure is lost. Each carries its own proof.
+    pub fn find_stored(bytes: &[u8], begins: usize, keys: &KeyRing, show: &mut dyn FnMut(Self)) {
+        let mut at = 0;
+        while at < begins.min(bytes.len()) {
+            let rest = &bytes[at..];
+            if !rest.starts_with(HEAD) {
+                at += rest[1..].iter().position(|byte| *byte == HEAD[0]).map_or(rest.len(), |skip| skip + 1);
+                continue;
+            }
+            match stored_length(rest).and_then(|length| Self::load(rest.get(..length)?, keys).ok().zip(Some(length))) {
+                Some((item, length)) => {
+                    show(item);
+                    at += length;
+                }
+                None => at += 1,
+            }
+        }
     }
 
     /// Reads what [`SealedItem::store`] wrote.
@@ -155,6 +180,14 @@ struct Stored {
     revision: u32,
     time: Timestamp,
     content_type: String,
+}
+
+/// The length of the stored item that `bytes` begin with, if its parts are what they look like: a line, an event, a proof.
+fn stored_length(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.iter().take(MAX_HEAD).position(|byte| *byte == b'\n')?;
+    let mut event = serde_json::Deserializer::from_slice(bytes.get(line + 1..)?).into_iter::<serde::de::IgnoredAny>();
+    event.next()?.ok()?;
+    Some(line + 1 + event.byte_offset() + MAC_BYTES)
 }
 
 impl From<&SealedItem> for Stored {

@@ -102,16 +102,35 @@ table! {
 
     Summaries, "nearside_summaries_sealed_total", Counter, ["class"], "Items sealed for the cloud, by class.";
     SealedBytes, "nearside_sealed_bytes_total", Counter, ["class"], "Bytes sealed for the cloud, by class.";
+    SealErrors, "nearside_seal_errors_total", Counter, ["class"], "Items that could not be sealed and do not leave the site.";
     OutboxItems, "nearside_outbox_items", Gauge, ["class"], "Sealed items waiting for the cloud, by class.";
     OutboxBytes, "nearside_outbox_bytes", Gauge, [], "Bytes waiting for the cloud.";
     OutboxOldest, "nearside_outbox_oldest_age_seconds", Gauge, [], "Age of the oldest item that waits for the cloud.";
-    OutboxShed, "nearside_outbox_shed_total", Counter, ["class"], "Items removed because the outbox met its quota.";
+    OutboxShed, "nearside_outbox_shed_total", Counter, ["class"], "Items removed because the outbox met its quota or the disk was full.";
+    OutboxReplaced, "nearside_outbox_replaced_total", Counter, ["class"], "Items whose place a higher revision took before they were acknowledged.";
+    OutboxRepeated, "nearside_outbox_repeated_total", Counter, ["state"], "Items put again that wait already or that the cloud has acknowledged.";
+    OutboxDead, "nearside_outbox_dead_letters_total", Counter, ["reason"], "Items that became dead letters, by reason.";
+    OutboxDeadItems, "nearside_outbox_dead_letters", Gauge, [], "Dead letters that wait for somebody to look.";
+    OutboxDeadShed, "nearside_outbox_dead_letters_shed_total", Counter, [], "Dead letters removed because they met their quota.";
+    OutboxRefused, "nearside_outbox_refused_total", Counter, [], "Items that could not be put because the outbox had failed; what they were made of stays in the journal.";
+    OutboxReserve, "nearside_outbox_reserve_set", Gauge, [], "1 while disk space is set aside for a full disk.";
+    OutboxTrouble, "nearside_outbox_failing", Gauge, [], "1 while the outbox cannot write.";
     OutboxCommit, "nearside_outbox_commit_seconds", Histogram(LATENCY_SECONDS), [], "Time of one commit of the outbox.";
     OutboxErrors, "nearside_outbox_errors_total", Counter, [], "Failed commits of the outbox.";
     UplinkSent, "nearside_uplink_sent_total", Counter, ["class"], "Items the cloud acknowledged, by class.";
     UplinkBytes, "nearside_uplink_sent_bytes_total", Counter, [], "Payload bytes the cloud acknowledged.";
     UplinkConnected, "nearside_uplink_connected", Gauge, [], "1 while the cloud is connected.";
     UplinkErrors, "nearside_uplink_errors_total", Counter, ["kind"], "Failures of the uplink, by kind.";
+    UplinkEndpoint, "nearside_uplink_endpoint", Gauge, [], "The address in use: 0 the first, 1 the first fallback, and so on.";
+    UplinkConnects, "nearside_uplink_connects_total", Counter, ["endpoint"], "Connections that the cloud accepted, by address.";
+    UplinkInFlight, "nearside_uplink_in_flight_items", Gauge, [], "Items sent and not yet acknowledged.";
+    UplinkAcknowledge, "nearside_uplink_acknowledge_seconds", Histogram(LATENCY_SECONDS), ["class"], "Time from sending an item to the cloud's acknowledgement.";
+    UplinkRefused, "nearside_uplink_refused_total", Counter, ["class", "reason"], "Items that the cloud refused, by reason; each try counts.";
+
+    DeadLetters, "nearside_deadletters", Gauge, [], "Messages set aside for inspection.";
+    DeadLetterBytes, "nearside_deadletters_bytes", Gauge, [], "Bytes of messages set aside for inspection.";
+    DeadLettersKept, "nearside_deadletters_total", Counter, ["stream", "reason"], "Messages set aside for inspection, by stream definition and reason.";
+    DeadLettersShed, "nearside_deadletters_shed_total", Counter, ["reason"], "Messages set aside that were not kept: the oldest past the quota, or new ones while the disk was behind or failed.";
 
     MailboxDepth, "nearside_stage_queue_depth", Gauge, ["stage"], "Messages waiting in a stage of the pipeline.";
     StageWaits, "nearside_stage_waits_total", Counter, ["stage"], "Times a stage waited because the next one was full.";

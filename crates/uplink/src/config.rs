@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use nearside_privacy::SummaryFormat;
 use nearside_schemas::{ByteSize, HumanDuration};
 use serde::{Deserialize, Serialize};
+
+use crate::backoff::Backoff;
 
 /// `[uplink]`: the cloud. Without this section summaries wait in the outbox, up to its quota.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -13,6 +16,14 @@ use serde::{Deserialize, Serialize};
 pub struct UplinkConfig {
     /// Where the cloud's MQTT broker is: `mqtt://host:1883`, or `mqtts://host:8883` for TLS.
     pub url: String,
+    /// Further addresses, tried in this order where the first fails; all else is the same for each. An item whose acknowledgement was lost on
+    /// the way may reach two of them, under one id.
+    #[serde(default)]
+    pub fallback: Vec<String>,
+    /// The version of MQTT: `5` (the default), or `3.1.1` for a broker that speaks no other. Only with 5 can the cloud say why it refuses
+    /// an item.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The topic that items go to; `{site}` and `{class}` (`alert`, `summary`, `rollup`) are filled in.
     #[serde(default = "default_topic")]
     pub topic: String,
@@ -34,15 +45,40 @@ pub struct UplinkConfig {
     /// Most items that are sent and not yet acknowledged.
     #[serde(default = "default_inflight")]
     pub inflight: u16,
-    /// The largest item that is sent.
+    /// The largest item that is sent; a larger one becomes a dead letter.
     #[serde(default = "default_max_item")]
     pub max_item: ByteSize,
-    /// The first pause after a failure.
+    /// What waited while the cloud was away takes at most this share of `inflight` once it is back; the rest stays free for
+    /// what is new.
+    #[serde(default = "default_backlog_share")]
+    pub backlog_share: f64,
+    /// Most items a second of what waited while the cloud was away; 0: as many as it takes. What is new does not count.
+    #[serde(default = "default_backlog_rate")]
+    pub backlog_rate: u32,
+    /// After so many tries in a row without an acknowledgement the next address is used.
+    #[serde(default = "default_failover_after")]
+    pub failover_after: u32,
+    /// While a fallback is used, how often the first address is looked at; once it can be reached it is used again.
+    #[serde(default = "default_failback_every")]
+    pub failback_every: HumanDuration,
+    /// The longest first pause after a failure; pauses are random below a bound that doubles with each failure.
     #[serde(default = "default_backoff_min")]
     pub backoff_min: HumanDuration,
     /// The longest pause between tries.
     #[serde(default = "default_backoff_max")]
     pub backoff_max: HumanDuration,
+}
+
+/// A version of MQTT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Protocol {
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+    /// MQTT 5.0.
+    #[default]
+    #[serde(rename = "5")]
+    V5,
 }
 
 fn default_topic() -> String {
@@ -56,6 +92,18 @@ const fn default_inflight() -> u16 {
 }
 const fn default_max_item() -> ByteSize {
     ByteSize::mib(4)
+}
+const fn default_backlog_share() -> f64 {
+    0.75
+}
+const fn default_backlog_rate() -> u32 {
+    4_000
+}
+const fn default_failover_after() -> u32 {
+    3
+}
+const fn default_failback_every() -> HumanDuration {
+    HumanDuration::secs(60)
 }
 const fn default_backoff_min() -> HumanDuration {
     HumanDuration::millis(500)
@@ -127,6 +175,9 @@ pub enum UplinkError {
     /// The cloud refused the connection: credentials or client id.
     #[error("the cloud refused the connection: {0}; check user name, password and client id")]
     Refused(String),
+    /// The first address can be reached again.
+    #[error("the first address can be reached again")]
+    FirstIsBack,
     /// The outbox cannot be read.
     #[error(transparent)]
     Outbox(#[from] nearside_outbox::OutboxError),
@@ -145,6 +196,7 @@ impl UplinkError {
             Self::Config { .. } | Self::PasswordFile { .. } => "config",
             Self::Away(_) => "away",
             Self::Refused(_) => "refused",
+            Self::FirstIsBack => "first_is_back",
             Self::Outbox(_) => "outbox",
         }
     }
@@ -155,6 +207,8 @@ impl UplinkConfig {
     pub fn to(url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            fallback: Vec::new(),
+            protocol: Protocol::default(),
             topic: default_topic(),
             format: SummaryFormat::default(),
             client_id: None,
@@ -163,15 +217,34 @@ impl UplinkConfig {
             keep_alive: default_keep_alive(),
             inflight: default_inflight(),
             max_item: default_max_item(),
+            backlog_share: default_backlog_share(),
+            backlog_rate: default_backlog_rate(),
+            failover_after: default_failover_after(),
+            failback_every: default_failback_every(),
             backoff_min: default_backoff_min(),
             backoff_max: default_backoff_max(),
         }
     }
 
+    /// All addresses, the first first.
+    pub(crate) fn urls(&self) -> Result<Vec<CloudUrl>, UplinkError> {
+        let fallback = |url: &String| {
+            url.parse().map_err(|error| match error {
+                UplinkError::Config { why, .. } => UplinkError::Config { key: "fallback", why },
+                other => other,
+            })
+        };
+        let mut urls = vec![self.url.parse()?];
+        for url in &self.fallback {
+            urls.push(fallback(url)?);
+        }
+        Ok(urls)
+    }
+
     /// Checks the values that types cannot.
     pub fn validate(&self) -> Result<(), UplinkError> {
         let wrong = |key, why: &str| Err(UplinkError::Config { key, why: why.to_owned() });
-        self.url.parse::<CloudUrl>()?;
+        self.urls()?;
         let filled = self.topic.replace("{site}", "s").replace("{class}", "c");
         if filled.is_empty() || filled.contains(['+', '#', '{', '}', '\0']) {
             return wrong("topic", "write a topic without wildcards; only {site} and {class} are filled in");
@@ -186,6 +259,21 @@ impl UplinkConfig {
         if self.inflight == 0 {
             return wrong("inflight", "must be above zero");
         }
+        if !(self.backlog_share > 0.0 && self.backlog_share <= 1.0) {
+            return wrong("backlog_share", "must be above 0 and at most 1");
+        }
+        if self.failover_after == 0 {
+            return wrong("failover_after", "must be above zero");
+        }
+        if self.failback_every.get() < Duration::from_secs(1) {
+            return wrong("failback_every", "must be at least 1s");
+        }
+        if !(5..=65_535).contains(&self.keep_alive.get().as_secs()) {
+            return wrong("keep_alive", "must be between 5s and 18h");
+        }
+        if self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(256) {
+            return wrong("max_item", "must be between 1KiB and 256MiB");
+        }
         if self.password_file.is_some() && self.username.is_none() {
             return wrong("username", "a password needs a user name");
         }
@@ -193,6 +281,11 @@ impl UplinkConfig {
             return wrong("backoff_min", "must be above zero and not above backoff_max");
         }
         Ok(())
+    }
+
+    /// The pause policy with this seed.
+    pub(crate) fn backoff(&self, seed: u64) -> Backoff {
+        Backoff::new(self.backoff_min.get(), self.backoff_max.get(), seed)
     }
 }
 
@@ -219,6 +312,9 @@ mod tests {
         assert_eq!(url("mqtt://cloud.example"), Some((false, "cloud.example".into(), 1883)));
         assert_eq!(url("mqtts://cloud.example:9999/"), Some((true, "cloud.example".into(), 9999)));
         assert_eq!(url("mqtt://[::1]:1884"), Some((false, "::1".into(), 1884)));
+        let mut config = UplinkConfig::to("mqtt://a");
+        config.fallback = vec!["mqtts://b".to_owned(), "c".to_owned()];
+        assert!(config.validate().is_err_and(|error| error.to_string().starts_with("uplink.fallback: `c`")));
         for bad in ["cloud.example", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://u@x", "mqtt://a/b"] {
             assert_eq!(url(bad), None, "{bad}");
         }

@@ -1,0 +1,122 @@
+//! What waits for the cloud and what could not be handled, seen and mended from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+
+use common::{Gateway, nearside, publish_all};
+use nearside_deadletters::{DeadLetter, DeadLetters, DeadLettersConfig};
+use nearside_privacy::KeyRing;
+use nearside_schemas::{QoS, Timestamp};
+use nearside_telemetry::Telemetry;
+
+const SITE: &str = r#"
+[[stream]]
+name = "plain"
+topic = "城市/{room}/温度"
+format = "number"
+fields = { value = "$" }
+windows = [{ kind = "count", rows = 3 }]
+[uplink]
+url = "mqtt://127.0.0.1:1"
+backoff_min = "50ms"
+"#;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn run(arguments: &[&str], site: &Path) -> Output {
+    nearside(&[arguments, &[site.to_str().unwrap()]].concat())
+}
+
+fn lines(output: &Output) -> Vec<serde_json::Value> {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_listed_checked_and_saved_from_a_damaged_file() {
+    let gateway = Gateway::start(SITE);
+    let readings = (0..9).map(|n| ("城市/厨房/温度".to_owned(), vec![b'0' + n])).collect();
+    publish_all("sensor", gateway.broker, readings).await;
+    gateway.wait_for("nearside_outbox_items{class=\"summary\"}", 3.0);
+    let site = gateway.site();
+    let refused = run(&["outbox", "list"], &site);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("stop it first"), "{refused:?}");
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+
+    let before = lines(&run(&["outbox", "list", "--json"], &site));
+    let summaries: Vec<_> = before.iter().filter(|item| item["class"] == "summary").collect();
+    assert_eq!(summaries.len(), 3);
+    assert!(summaries.iter().all(|item| item["state"] == "waiting" && item["whole"] == true), "{summaries:?}");
+    let table = run(&["outbox", "list"], &site);
+    assert!(text(&table.stdout).contains(summaries[0]["id"].as_str().unwrap()));
+    assert!(!text(&table.stdout).contains("厨房"), "a list holds no key");
+    assert!(run(&["outbox", "check"], &site).status.success());
+
+    // The head of the file is gone: the gateway says what to do, and what it says helps.
+    let file = folder.path().join("data/outbox.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[..512].fill(0);
+    std::fs::write(&file, bytes).unwrap();
+    let refused = run(&["run"], &site);
+    assert!(text(&refused.stderr).contains("nearside outbox repair"), "{refused:?}");
+    let repaired = run(&["outbox", "repair"], &site);
+    assert!(repaired.status.success(), "{repaired:?}");
+    let ids = |items: &[serde_json::Value]| {
+        let mut ids: Vec<String> = items.iter().map(|item| item["id"].to_string()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&lines(&run(&["outbox", "list", "--json"], &site))), ids(&before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_set_aside_are_listed_shown_and_sent_again() {
+    let gateway = Gateway::start(SITE);
+    let site = gateway.site();
+    let data = gateway.folder.path().join("data");
+    let keys = Arc::new(KeyRing::load(&data.join("site.key")).unwrap());
+    let folder = data.join("deadletters");
+    let area = DeadLetters::open(&folder, &DeadLettersConfig::default(), keys, &Telemetry::new()).unwrap();
+    for payload in ["20.5", "21.5"] {
+        area.put(letter(payload));
+    }
+    area.flush().await;
+
+    let letters = lines(&run(&["deadletters", "list", "--json"], &site));
+    assert_eq!(letters.len(), 2);
+    assert_eq!((&letters[0]["topic"], &letters[0]["stream"]), (&"城市/厨房/温度".into(), &"plain".into()));
+    let shown = nearside(&["deadletters", "show", site.to_str().unwrap(), "1"]);
+    assert_eq!(lines(&shown)[0]["payload"], "21.5");
+    let broker = gateway.broker.to_string();
+    let replayed = run(&["deadletters", "replay", "--broker", &broker], &site);
+    assert!(replayed.status.success(), "{replayed:?}");
+    gateway.wait_for("nearside_readings_total{stream=\"plain\"}", 2.0);
+    assert!(lines(&run(&["deadletters", "list", "--json"], &site)).is_empty(), "what was sent is gone");
+    // Where nobody listens, nothing is thrown away.
+    area.put(letter("22.5"));
+    area.flush().await;
+    let unreachable = run(&["deadletters", "replay", "--broker", "127.0.0.1:1"], &site);
+    assert!(!unreachable.status.success() && text(&unreachable.stderr).contains("the others stay"), "{unreachable:?}");
+    assert_eq!(lines(&run(&["deadletters", "list", "--json"], &site)).len(), 1);
+}
+
+fn letter(payload: &str) -> DeadLetter {
+    DeadLetter {
+        reason: "panicked".to_owned(),
+        stage: "decode".to_owned(),
+        stream: Some("plain".to_owned()),
+        received: Timestamp::from_secs(7),
+        topic: "城市/厨房/温度".to_owned(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        payload: payload.as_bytes().to_vec().into(),
+    }
+}
