@@ -230,19 +230,19 @@ fn parquet_files_are_read_by_name() {
     let values: Float64Array = (0..300).map(|n| (n != 5).then(|| value(n))).collect();
     let names: StringArray = (0..300).map(|n| Some(format!("s{}", n % 2))).collect();
     let tags = ListArray::from_iter_primitive::<Int32Type, _, _>((0..300).map(|n| Some(vec![Some(n)])));
-    let on: BooleanArray = (0..300).map(|n| Some(n % 3 == 0)).collect();
+    let working: BooleanArray = (0..300).map(|n| Some(n % 3 == 0)).collect();
     let columns: [(&str, ArrayRef); 5] = [
         ("tags", Arc::new(tags)),
         ("value", Arc::new(values)),
         ("name", Arc::new(names)),
         ("timestamp", Arc::new(ts)),
-        ("on", Arc::new(on)),
+        ("working", Arc::new(working)),
     ];
     let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     let content = writer.into_inner().unwrap();
-    let site = STREAM.replace("{ value = \"$.value\" }", "{ value = \"$.value\", on = \"$.on\" }");
+    let site = STREAM.replace("{ value = \"$.value\" }", "{ value = \"$.value\", working = \"$.working\" }");
     let (output, lines) = scores(&site, "a.parquet", &content, &[]);
     assert!(said(&output).contains("300 rows, 1 set aside"), "{}", said(&output));
     assert!(said(&output).contains("the first is row 8: a number cannot be read"), "{}", said(&output));
