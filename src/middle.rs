@@ -9,7 +9,7 @@ use actix::{Actor, Addr, Arbiter};
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
 use nearside_actors::inference::{self, InferenceQueues};
-use nearside_actors::ingest::{Ingest, ShardHandle};
+use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
 use nearside_actors::outlet::Outlet;
 use nearside_actors::rollup::RollUpMessage;
 use nearside_actors::rules_stage::RulesMessage;
@@ -17,6 +17,7 @@ use nearside_actors::seal::SealMessage;
 use nearside_actors::stage::StageSender;
 use nearside_actors::stream::{DrainShard, PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_config::SiteConfig;
+use nearside_deadletters::DeadLetters;
 use nearside_journal::{JournalHandle, Lsn};
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
@@ -76,6 +77,8 @@ pub struct Around {
     pub journal: JournalHandle,
     /// The keys.
     pub keys: Arc<KeyRing>,
+    /// Where messages go that could not be read.
+    pub letters: DeadLetters,
     /// The stages behind the streams.
     pub seal: StageSender<SealMessage>,
     /// See `seal`.
@@ -108,7 +111,7 @@ impl Middle {
     /// Where a model does not load or a thread cannot be started.
     pub fn build(config: &SiteConfig, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
         let (plans, networks) = plan(config)?;
-        let Around { journal, keys, seal, rules, rollup, telemetry, board } = around;
+        let Around { journal, keys, letters, seal, rules, rollup, telemetry, board } = around;
         let outlet = Arc::new(Outlet::new(
             &plans,
             telemetry,
@@ -121,9 +124,14 @@ impl Middle {
         let (queues, _workers) = inference::start(&networks, &config.inference, telemetry)?;
         let shards = start_shards(config, &plans, &queues, &outlet, begins_at, telemetry);
         let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
-        let secret = keys.derive(KeyPurpose::StreamIds, b"v1");
-        let streams = config.limits.max_streams;
-        let ingest = Ingest::new(&plans, handles, journal.clone(), outlet.clone(), secret, streams, telemetry)?;
+        let setup = IngestSetup {
+            journal: journal.clone(),
+            outlet: outlet.clone(),
+            letters: letters.clone(),
+            stream_secret: keys.derive(KeyPurpose::StreamIds, b"v1"),
+            max_streams: config.limits.max_streams,
+        };
+        let ingest = Ingest::new(&plans, handles, setup, telemetry)?;
         let shards = shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect();
         Ok(Self { plans, ingest: Arc::new(ingest), outlet, queues, shards })
     }

@@ -27,6 +27,7 @@ use nearside_actors::stage::{self, StageSender};
 use nearside_broker::{FrontDoor, LocalPublisher};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
+use nearside_deadletters::DeadLetters;
 use nearside_journal::{
     Checkpoint, CheckpointStore, CommitOutcome, DirectoryStorage, EpochKind, Journal, JournalHandle, Lsn, Reader,
     Record,
@@ -169,6 +170,7 @@ impl Gateway {
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
+            letters: DeadLetters::open(&data.join("deadletters"), &config.deadletters, back.keys.clone(), &telemetry)?,
             seal: back.seal.clone(),
             rules: back.rules.clone(),
             rollup: back.rollup.clone(),

@@ -135,6 +135,14 @@ async fn bad_payloads_are_counted_and_disturb_nobody() {
         assert_eq!(gateway.metric(&line), count(reason), "{reason}");
     }
     gateway.wait_for("nearside_readings_set_aside_total{stream=\"none\",reason=\"no_stream\"}", 1.0);
+    // Those that could not be read are kept for whoever looks into it.
+    let listed = nearside(&["deadletters", "list", "--json", gateway.site().to_str().unwrap()]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(
+        listed.lines().filter(|line| line.contains("\"malformed\"")).count() as f64,
+        count("malformed"),
+        "{listed}"
+    );
 
     // A packet past the limit costs its own connection; the others go on.
     let (large, mut events) = client("large", gateway.broker);

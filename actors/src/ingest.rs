@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix::Addr;
+use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
@@ -72,6 +73,8 @@ pub struct Ingest {
     streams: RwLock<StreamMap<Arc<StreamRef>>>,
     stream_count: AtomicUsize,
     max_streams: usize,
+    /// Where messages go that could not be read.
+    letters: DeadLetters,
     draining: AtomicBool,
     no_stream: Counter,
     credit_waits: Counter,
@@ -81,6 +84,20 @@ pub struct Ingest {
 struct Draft {
     stream: Arc<StreamRef>,
     readings: SmallVec<[Reading; 1]>,
+}
+
+/// What ingest is built from.
+pub struct IngestSetup {
+    /// Where messages are recorded.
+    pub journal: JournalHandle,
+    /// Who counts what is set aside.
+    pub outlet: Arc<Outlet>,
+    /// Where messages go that could not be read.
+    pub letters: DeadLetters,
+    /// The key of stream ids.
+    pub stream_secret: SecretKey,
+    /// Most streams.
+    pub max_streams: usize,
 }
 
 /// A message decoded: its readings by stream.
@@ -94,12 +111,10 @@ impl Ingest {
     pub fn new(
         plans: &[Arc<StreamPlan>],
         shards: Vec<ShardHandle>,
-        journal: JournalHandle,
-        outlet: Arc<Outlet>,
-        stream_secret: SecretKey,
-        max_streams: usize,
+        setup: IngestSetup,
         telemetry: &Telemetry,
     ) -> Result<Self, ActorError> {
+        let IngestSetup { journal, outlet, letters, stream_secret, max_streams } = setup;
         let definitions = plans.iter().map(|plan| Definition::new(plan, telemetry)).collect::<Result<_, _>>()?;
         Ok(Self {
             definitions,
@@ -111,6 +126,7 @@ impl Ingest {
             streams: RwLock::default(),
             stream_count: AtomicUsize::new(0),
             max_streams,
+            letters,
             draining: AtomicBool::new(false),
             no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
@@ -326,6 +342,11 @@ impl Ingest {
         if fenced(|| decoder.decode(&publish.payload, publish.received, &mut decoded)).is_err() {
             decoded = Decoded::default();
             self.outlet.set_aside(definition, SetAsideReason::Panicked, 1);
+            self.keep_aside(definition, publish, SetAsideReason::Panicked);
+        } else if decoded.rows.is_empty()
+            && let Some(error) = decoded.errors.first()
+        {
+            self.keep_aside(definition, publish, error.reason);
         }
         for error in &decoded.errors {
             self.outlet.set_aside(definition, error.reason, error.readings);
@@ -340,6 +361,12 @@ impl Ingest {
             Route::Keyed { definition, topic_key } => self.group_by_key(definition, &topic_key, decoded.rows),
             _ => SmallVec::new(),
         }
+    }
+
+    /// Keeps a message that could not be read, for whoever looks into it.
+    fn keep_aside(&self, definition: usize, publish: &Publish, reason: SetAsideReason) {
+        let name = &self.definitions[definition].plan.spec.name;
+        self.letters.put(DeadLetter::of(publish, Some(name), "decode", reason));
     }
 
     /// Rows of one message by stream, in order of each stream's first row.
