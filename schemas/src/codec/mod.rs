@@ -11,6 +11,7 @@ mod json;
 mod layout;
 mod number;
 mod path;
+mod scan;
 mod senml;
 mod timestamp;
 mod tree;
