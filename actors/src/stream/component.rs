@@ -318,6 +318,9 @@ impl StreamComponent {
     }
 
     fn take_closed(&mut self, now: Timestamp, out: &mut Outputs) {
+        if self.closed.is_empty() {
+            return;
+        }
         let needs: Vec<u64> = self.judges.iter().map(|judge| judge.taken).collect();
         for window in self.closed.drain(..) {
             out.closed.push(window.cause);
