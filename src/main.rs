@@ -12,6 +12,12 @@ mod view;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// A reading is allocated on one thread and freed on another, with thousands of small messages between: the system's allocator took
+/// a seventh more CPU for each.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     install_panic_hook();

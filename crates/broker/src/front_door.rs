@@ -20,6 +20,7 @@ use crate::filter::FilterIndex;
 use crate::packet::Reason;
 use crate::retained::Retained;
 use crate::router::{self, RouterHandle, SessionNumber};
+use crate::socket::Socket;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -192,9 +193,13 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no delay could not be set");
     }
+    let socket = match Socket::new(stream) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
+    };
     let shared = shared.clone();
     tokio::spawn(async move {
-        connection::serve(stream, shared).await;
+        connection::serve(socket, shared).await;
         drop(open);
     });
 }

@@ -13,6 +13,7 @@ mod packet;
 mod retained;
 mod router;
 mod session;
+mod socket;
 
 pub use accept_all::AcceptAll;
 pub use config::{BrokerConfig, BrokerError};

@@ -28,7 +28,7 @@ pub struct JournalConfig {
     pub when_full: WhenFull,
     /// Most bytes that wait to be written; when met, connections wait.
     pub queue: ByteSize,
-    /// The least time between the starts of two commits at 50,000 records a second and more; less below (with the square root of the
+    /// The least time between the starts of two commits at 4,000 records a second and more; less below (with the square of the
     /// rate), so that few clients get their answers at once. What comes within it shares one fsync, which costs far less than many. 0s: the next
     /// commit starts when the last ends.
     pub commit_interval: HumanDuration,

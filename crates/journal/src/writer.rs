@@ -21,8 +21,8 @@ use crate::storage::{SegmentFile, Storage, segment_name};
 /// A frame is closed at this size, so that a commit's memory is bounded.
 const FRAME_BYTES: usize = 4 << 20;
 
-/// Records a second from which on commits keep the whole interval.
-const FULL_RATE: f64 = 50_000.0;
+/// Records a second from which on commits keep the whole interval: more than a client that waits for each answer can bring.
+const FULL_RATE: f64 = 4_000.0;
 
 /// How long to wait between the starts of two commits.
 struct Pace {
@@ -39,7 +39,7 @@ impl Pace {
 
     /// What is left of the wait at `now`.
     fn wait(&self, now: Instant) -> Option<Duration> {
-        let interval = self.interval.mul_f64((self.rate / FULL_RATE).min(1.0).sqrt());
+        let interval = self.interval.mul_f64((self.rate / FULL_RATE).min(1.0).powi(2));
         interval.checked_sub(now.saturating_duration_since(self.last?))
     }
 
@@ -137,10 +137,8 @@ impl Writer {
 
     pub(crate) fn run(mut self, queue: &Receiver<Request>) {
         let mut pace = Pace::new(self.config.commit_interval.get());
+        // The pace is kept before the first append is waited for: under load it is there already and need wake nobody.
         while let Ok(first) = queue.recv() {
-            if let Some(rest) = pace.wait(Instant::now()) {
-                std::thread::sleep(rest);
-            }
             let started = Instant::now();
             let mut appends = Vec::new();
             let mut frame = 0;
@@ -157,6 +155,9 @@ impl Writer {
             }
             pace.committed(started, appends.iter().map(|append| append.records.len()).sum());
             self.commit(appends);
+            if let Some(rest) = pace.wait(Instant::now()) {
+                std::thread::sleep(rest);
+            }
         }
     }
 

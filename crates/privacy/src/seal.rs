@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use nearside_schemas::{FieldSummary, Finding, RollUp, SiteId, StreamSpec, Summary, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::PrivacyError;
 use crate::finding::finding_view;
@@ -41,10 +41,20 @@ pub fn seal_summary(
     keys: &KeyRing,
     format: SummaryFormat,
 ) -> Result<Sealed<Summary>, PrivacyError> {
-    let data = summary_data(summary, spec, &Hiding::Policies(keys), format)?;
-    let subject = summary.window.to_string();
-    let event = Event { site: &summary.site, kind: "io.nearside.summary.v1", time: summary.end, data };
-    event.seal(Class::Summary, subject, summary.revision)
+    let (site, kind, time) = (&summary.site, "io.nearside.summary.v1", summary.end);
+    let (class, subject, revision) = (Class::Summary, summary.window.to_string(), summary.revision);
+    let hiding = Hiding::Policies(keys);
+    match format {
+        // As it is, without a tree in between: there are many of these.
+        SummaryFormat::Json => {
+            let data = summary_view(summary, spec, &hiding)?;
+            Event { site, kind, time, data }.seal(class, subject, revision)
+        }
+        SummaryFormat::Arrow => {
+            let data = with_arrow(to_value(&summary_view(summary, spec, &hiding)?)?, summary, spec)?;
+            Event { site, kind, time, data }.seal(class, subject, revision)
+        }
+    }
 }
 
 /// The summary's data as it would leave, but with the word `encrypted` in place of ciphertext: the same for the same
@@ -53,7 +63,7 @@ pub fn seal_summary(
 /// # Errors
 /// Where it cannot be written as JSON.
 pub fn preview_summary(summary: &Summary, spec: &StreamSpec, keys: &KeyRing) -> Result<Value, PrivacyError> {
-    summary_data(summary, spec, &Hiding::Preview(keys), SummaryFormat::Json)
+    to_value(&summary_view(summary, spec, &Hiding::Preview(keys))?)
 }
 
 /// Seals a finding, which leaves ahead of its window's summary. It holds no key of the stream's; what a field contributed that may
@@ -101,14 +111,9 @@ pub fn seal_rollup(rollup: &RollUp, _keys: &KeyRing) -> Result<Sealed<RollUp>, P
     event.seal(Class::RollUp, rollup.id.to_string(), rollup.revision)
 }
 
-fn summary_data(
-    summary: &Summary,
-    spec: &StreamSpec,
-    hiding: &Hiding<'_>,
-    format: SummaryFormat,
-) -> Result<Value, PrivacyError> {
-    let mut data = to_value(&summary_view(summary, spec, hiding)?)?;
-    if let (SummaryFormat::Arrow, Value::Object(object)) = (format, &mut data) {
+/// The data with its figures as an Arrow stream in place of JSON.
+fn with_arrow(mut data: Value, summary: &Summary, spec: &StreamSpec) -> Result<Value, PrivacyError> {
+    if let Value::Object(object) = &mut data {
         object.insert("fields".to_owned(), Value::Null);
         let figures = arrow_stream(&clear_figures(summary, spec))?;
         object.insert("fields_arrow".to_owned(), Value::from(STANDARD.encode(figures)));
@@ -120,25 +125,38 @@ fn to_value(value: &impl Serialize) -> Result<Value, PrivacyError> {
     serde_json::to_value(value).map_err(|_| PrivacyError::Encode { format: "JSON" })
 }
 
-struct Event<'a> {
+struct Event<'a, D> {
     site: &'a SiteId,
     kind: &'static str,
     time: Timestamp,
-    data: Value,
+    data: D,
 }
 
-impl Event<'_> {
+/// The event as it is written.
+#[derive(Serialize)]
+struct CloudEvent<'a, D> {
+    specversion: &'static str,
+    id: String,
+    source: String,
+    r#type: &'static str,
+    subject: &'a str,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    data: D,
+}
+
+impl<D: Serialize> Event<'_, D> {
     fn seal<T>(self, class: Class, subject: String, revision: u32) -> Result<Sealed<T>, PrivacyError> {
-        let event = json!({
-            "specversion": "1.0",
-            "id": format!("{subject}:r{revision}"),
-            "source": format!("nearside/{}", self.site),
-            "type": self.kind,
-            "subject": subject,
-            "time": self.time,
-            "datacontenttype": "application/json",
-            "data": self.data,
-        });
+        let event = CloudEvent {
+            specversion: "1.0",
+            id: format!("{subject}:r{revision}"),
+            source: format!("nearside/{}", self.site),
+            r#type: self.kind,
+            subject: &subject,
+            time: self.time,
+            datacontenttype: "application/json",
+            data: self.data,
+        };
         let bytes = serde_json::to_vec(&event).map_err(|_| PrivacyError::Encode { format: "JSON" })?;
         let item = SealedItem { class, subject, revision, time: self.time, content_type: EVENT_TYPE.to_owned(), bytes };
         Ok(Sealed { item, of: PhantomData })

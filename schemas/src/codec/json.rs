@@ -1,12 +1,9 @@
 //! JSON: objects, arrays of objects. Objects whose paths are all names of the top level take a short way without a tree.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
 use super::layout::{Layout, bad_timestamp, finite, key_text, malformed};
+use super::scan::{self, Scalar};
 use super::timestamp::{from_number, parse_timestamp};
 use super::tree::Tree;
 use super::{Decode, DecodeError, Decoded, DecodedRow};
@@ -98,10 +95,15 @@ impl Flat {
     fn decode(&self, layout: &Layout, payload: &[u8], received: Timestamp) -> Option<Result<DecodedRow, DecodeError>> {
         let mut found: smallvec::SmallVec<[Scalar<'_>; 8]> = smallvec::SmallVec::new();
         found.resize_with(self.slots, || Scalar::Null);
-        let mut deserializer = serde_json::Deserializer::from_slice(payload);
-        let visitor = Object { names: &self.names, found: &mut found };
-        deserializer.deserialize_map(visitor).ok()?;
-        deserializer.end().ok()?;
+        scan::object(payload, |name, value| {
+            let place = self.names.iter().position(|(known, _)| known == name);
+            // The first of two equal names counts, as in the tree.
+            if let Some(slot) = place.and_then(|place| found.get_mut(place))
+                && *slot == Scalar::Null
+            {
+                *slot = value;
+            }
+        })?;
         if found.iter().any(|scalar| matches!(scalar, Scalar::Other)) {
             return None;
         }
@@ -142,15 +144,6 @@ impl Flat {
     }
 }
 
-enum Scalar<'p> {
-    Null,
-    Integer(i64),
-    Number(f64),
-    Text(Cow<'p, str>),
-    /// An array or an object.
-    Other,
-}
-
 impl Scalar<'_> {
     fn field(&self, kind: FieldKind, path: &str) -> Result<FieldValue, DecodeError> {
         match (kind, self) {
@@ -176,98 +169,5 @@ impl Scalar<'_> {
             Self::Integer(number) => u64::try_from(*number).ok(),
             _ => None,
         }
-    }
-}
-
-struct Object<'a, 'p> {
-    names: &'a [(String, Role)],
-    found: &'a mut [Scalar<'p>],
-}
-
-impl<'p> Visitor<'p> for Object<'_, 'p> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'p>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(place) = entries.next_key_seed(Name(self.names))? {
-            match place {
-                // The first of two equal names counts, as in the tree.
-                Some(place) if matches!(self.found[place], Scalar::Null) => {
-                    self.found[place] = entries.next_value_seed(ScalarSeed)?;
-                }
-                _ => {
-                    entries.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Name<'a>(&'a [(String, Role)]);
-
-impl<'p> DeserializeSeed<'p> for Name<'_> {
-    type Value = Option<usize>;
-    fn deserialize<D: Deserializer<'p>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<usize>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
-        Ok(self.0.iter().position(|(known, _)| known == name))
-    }
-}
-
-struct ScalarSeed;
-
-impl<'p> DeserializeSeed<'p> for ScalarSeed {
-    type Value = Scalar<'p>;
-    fn deserialize<D: Deserializer<'p>>(self, deserializer: D) -> Result<Scalar<'p>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'p> Visitor<'p> for ScalarSeed {
-    type Value = Scalar<'p>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Number(f64::from(u8::from(value))))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Integer(value))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Scalar<'p>, E> {
-        Ok(i64::try_from(value).map_or(Scalar::Number(value as f64), Scalar::Integer))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Number(value))
-    }
-    fn visit_borrowed_str<E>(self, value: &'p str) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Text(Cow::Borrowed(value)))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Text(Cow::Owned(value.to_owned())))
-    }
-    fn visit_unit<E>(self) -> Result<Scalar<'p>, E> {
-        Ok(Scalar::Null)
-    }
-    fn visit_seq<A: SeqAccess<'p>>(self, mut items: A) -> Result<Scalar<'p>, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
-    fn visit_map<A: MapAccess<'p>>(self, mut entries: A) -> Result<Scalar<'p>, A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
     }
 }

@@ -12,6 +12,7 @@ mod layout;
 mod number;
 mod path;
 mod room;
+mod scan;
 mod senml;
 mod timestamp;
 mod tree;
