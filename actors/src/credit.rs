@@ -116,6 +116,18 @@ impl ShardCredit {
     }
 }
 
+impl Admission {
+    /// Splits off the part of one stream's readings, to be given back by itself.
+    pub fn split_off(&mut self, stream: &StreamId, readings: usize) -> Self {
+        let bucket = stream.bucket(STREAM_BUCKETS);
+        if let Some((_, held)) = self.parts.iter_mut().find(|(known, _)| *known == bucket) {
+            *held -= readings;
+        }
+        self.readings -= readings;
+        Self { credit: self.credit.clone(), parts: SmallVec::from_iter([(bucket, readings)]), readings }
+    }
+}
+
 /// Someone who waits for credit, until dropped.
 struct Waits<'a>(&'a ShardCredit);
 
@@ -134,6 +146,9 @@ impl Drop for Waits<'_> {
 
 impl Drop for Admission {
     fn drop(&mut self) {
+        if self.readings == 0 {
+            return;
+        }
         // In one order with `Waits`: either this sees who waits, or they see what it freed.
         self.credit.used.fetch_sub(self.readings, Ordering::SeqCst);
         for (bucket, readings) in &self.parts {
@@ -184,9 +199,12 @@ mod tests {
         let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
         assert!(credit.try_admit(&[(stream(2), 3), (stream(1), 1)]).is_none());
         assert_eq!(credit.used(), 10, "what was taken for the other stream was given back");
-        let both = credit.try_admit(&[(stream(2), 8), (stream(3), 8), (stream(2), 8)]).unwrap();
+        let mut both = credit.try_admit(&[(stream(2), 8), (stream(3), 8), (stream(2), 8)]).unwrap();
         assert_eq!(credit.used(), 34);
-        drop((held, both));
+        let parts = [both.split_off(&stream(2), 8), both.split_off(&stream(3), 8), both.split_off(&stream(2), 8)];
+        drop(both);
+        assert_eq!(credit.used(), 34, "each part gives back its own");
+        drop((held, parts));
         assert_eq!(credit.used(), 0);
     }
 

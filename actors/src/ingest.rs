@@ -100,6 +100,12 @@ pub struct IngestSetup {
     pub max_streams: usize,
 }
 
+impl Draft {
+    fn admitted(self, admission: Option<Admission>) -> Work {
+        Work { stream: self.stream, readings: self.readings, admission }
+    }
+}
+
 /// A message decoded: its readings by stream.
 type Drafts = SmallVec<[Draft; 1]>;
 
@@ -176,11 +182,7 @@ impl Ingest {
                 }
             };
             again.first.get_or_insert(lsn);
-            again.works.push(Work {
-                stream: draft.stream,
-                readings: draft.readings,
-                admission: Some(Arc::new(admission)),
-            });
+            again.works.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
         }
     }
 
@@ -462,13 +464,19 @@ impl Definition {
     }
 }
 
-/// Work of drafts that were admitted, by shard. Works of one shard share their credit: it is given back with the last of them.
-fn to_works(drafts: Drafts, admissions: SmallVec<[(usize, Admission); 1]>) -> SmallVec<[Work; 1]> {
-    let shared: SmallVec<[(usize, Arc<Admission>); 1]> =
-        admissions.into_iter().map(|(shard, admission)| (shard, Arc::new(admission))).collect();
+/// Work of drafts that were admitted, by shard: each with its own part of the credit.
+fn to_works(drafts: Drafts, mut admissions: SmallVec<[(usize, Admission); 1]>) -> SmallVec<[Work; 1]> {
+    if drafts.len() == 1 {
+        let admission = admissions.pop().map(|(_, admission)| admission);
+        return drafts.into_iter().zip([admission]).map(|(draft, admission)| draft.admitted(admission)).collect();
+    }
+    let mut part = |draft: &Draft| {
+        let (_, admission) = admissions.iter_mut().find(|(shard, _)| *shard == draft.stream.shard)?;
+        Some(admission.split_off(&draft.stream.id, draft.readings.len()))
+    };
     let work = |draft: Draft| {
-        let admission = shared.iter().find(|(shard, _)| *shard == draft.stream.shard).map(|(_, shared)| shared.clone());
-        Work { stream: draft.stream, readings: draft.readings, admission }
+        let admission = part(&draft);
+        draft.admitted(admission)
     };
     drafts.into_iter().map(work).collect()
 }

@@ -22,7 +22,7 @@ pub struct Work {
     /// The readings, in payload order.
     pub readings: SmallVec<[Reading; 1]>,
     /// Given back when the readings are judged.
-    pub admission: Option<Arc<Admission>>,
+    pub admission: Option<Admission>,
 }
 
 impl Message for Work {
@@ -152,8 +152,9 @@ impl StreamActor {
     }
 
     /// Hands on what the component gave back, and asks for the next tick.
-    /// Without a request the readings are judged: their credit is given back here.
-    fn flush(&mut self, admission: Option<Arc<Admission>>) {
+    fn flush(&mut self, admission: Option<Admission>) {
+        // Without a request the readings are judged: their credit is given back here.
+        let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in self.outputs.requests.drain(..) {
             let queue = self.component.plan().models[request.model].queue;
             // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.

@@ -161,7 +161,7 @@ impl StreamComponent {
             Ok(placement) => {
                 // What the row's time closed does not hold the row; what it filled or revised does, and waits for its verdict too.
                 let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
-                let (with_row, before) = self.closed.drain(..).partition(holds_row);
+                let (with_row, before): (Vec<_>, Vec<_>) = self.closed.drain(..).partition(holds_row);
                 self.take_closed(before, received, out);
                 if note_placement(&placement, out) {
                     self.show_to_models(time, &values, out);
