@@ -56,6 +56,8 @@ pub enum KeyPurpose {
     OutboxSeal,
     /// Checkpoints and stream state at rest.
     Checkpoints,
+    /// Sessions of MQTT clients and retained messages at rest; the context is the number of the start.
+    Sessions,
 }
 
 /// 256 secret bits, wiped when dropped.

@@ -46,7 +46,7 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("rumqttd", &["nearside-broker"]),
     ("actix", &["nearside-actors", "nearside"]),
     ("polars", &["nearside-actors"]),
-    ("redb", &["nearside-outbox"]),
+    ("redb", &["nearside-outbox", "nearside-broker"]),
 ];
 
 #[derive(Deserialize)]

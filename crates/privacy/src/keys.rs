@@ -159,6 +159,7 @@ impl KeySource for KeyRing {
             KeyPurpose::Envelopes => "nearside 2026 envelopes towards the cloud",
             KeyPurpose::OutboxSeal => "nearside 2026 outbox seal",
             KeyPurpose::Checkpoints => "nearside 2026 checkpoints",
+            KeyPurpose::Sessions => "nearside 2026 sessions",
         };
         let mut hasher = blake3::Hasher::new_derive_key(label);
         hasher.update(self.master.as_bytes());
