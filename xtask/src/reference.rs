@@ -8,6 +8,7 @@ use std::path::Path;
 const SECTIONS: &[(&str, &str, &str)] = &[
     ("[site]", "config/src/raw.rs", "RawSiteSection"),
     ("[broker]", "crates/broker/src/config.rs", "BrokerConfig"),
+    ("[broker.tls]", "crates/broker/src/config.rs", "TlsConfig"),
     ("[journal]", "crates/journal/src/config.rs", "JournalConfig"),
     ("[streams]", "actors/src/config.rs", "StreamsConfig"),
     ("[inference]", "actors/src/config.rs", "InferenceConfig"),

@@ -56,6 +56,74 @@ pub struct BrokerConfig {
     pub max_retained_bytes: ByteSize,
     /// How often the topics under `$SYS/broker/` are published.
     pub system_interval: HumanDuration,
+    /// Whether MQTT over WebSocket is served, on the same ports.
+    pub websocket: bool,
+    /// Web pages of these origins, such as `https://console.example`, may connect too; else only those of the broker's own host.
+    pub websocket_origins: Vec<String>,
+    /// TLS; see `[broker.tls]`.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[broker.tls]`: certificates. Changed files are taken over within seconds, without a restart.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Where TLS is served; without it `[broker] listen` serves TLS and nothing else.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// The broker's certificate and those between it and its authority, as PEM. Paths are relative to this file.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates must come from, as PEM. Without it clients show none.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show a certificate: `required`, or `optional`, where a name and password will do too.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+    /// What of a client's certificate is the user's name: `cn`, the common name of its subject, or `san`, its first DNS name.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Lists of revoked certificates, as PEM. An authority without a list here vouches for nobody.
+    #[serde(default)]
+    pub revoked: Option<PathBuf>,
+    /// The oldest version that is spoken: `1.2` or `1.3`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// It must.
+    #[default]
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// What of a certificate is the user's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// The common name of the subject.
+    #[default]
+    Cn,
+    /// The first DNS name among the alternative names.
+    San,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// Who may connect without a name.
@@ -96,6 +164,9 @@ impl Default for BrokerConfig {
             max_retained: 10_000,
             max_retained_bytes: ByteSize::mib(256),
             system_interval: HumanDuration::secs(10),
+            websocket: true,
+            websocket_origins: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -131,6 +202,14 @@ pub enum BrokerError {
     /// The user file cannot be used.
     #[error("the user file {path}: {why}")]
     Users {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Certificates cannot be used.
+    #[error("TLS, {path}: {why}")]
+    Tls {
         /// Which file.
         path: PathBuf,
         /// What is wrong.
@@ -198,7 +277,8 @@ impl BrokerConfig {
             // A packet id belongs to a place in the queue, and there are 65,535.
             return Err(BrokerError::Config { key: "session_queue", why: "must be at most 60000" });
         }
-        let unreachable = self.anonymous != Anonymous::Always && self.users.is_none();
+        let certified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let unreachable = self.anonymous != Anonymous::Always && self.users.is_none() && !certified;
         if unreachable && !self.listen.ip().is_loopback() {
             let why = "listens beyond this machine, but nobody there may connect: set `users` (see `nearside users`), \
                        or `anonymous = \"always\"` where the network is trusted";

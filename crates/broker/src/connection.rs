@@ -30,7 +30,7 @@ use crate::store::Change;
 use crate::writer::{self, Outlet};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
-const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
+pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
 /// Topics that a connection remembers, so that each is checked and allocated once.
 const REMEMBERED_TOPICS: usize = 4_096;
 /// How long what was taken may wait for its answer when a connection ends.

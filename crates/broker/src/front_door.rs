@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use nearside_schemas::{ClientId, Clock, Intake, QoS, Topic};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::access::{Access, Credentials, Origin};
+use crate::access::{Access, Credentials};
 use crate::config::{BrokerConfig, BrokerError};
 use crate::message::{Delivery, Message};
 use crate::packet::{Carried, Reason};
@@ -25,7 +25,8 @@ use crate::routes::Routes;
 use crate::session::{DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
-use crate::{connection, handshake, system_topics};
+use crate::tls::Tls;
+use crate::{handshake, system_topics, transport};
 
 /// How many connections above the limit are told why they are refused; further ones are just closed.
 const TOLD: usize = 64;
@@ -127,6 +128,7 @@ impl Shared {
 /// The MQTT server.
 pub struct FrontDoor {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -155,9 +157,12 @@ impl FrontDoor {
         config.validate()?;
         let users = config.users.as_ref().map(|path| ports.base.join(path));
         let access = Arc::new(Access::new(config.anonymous, users)?);
-        let refused = |source| BrokerError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let tls = config.tls.as_ref().map(|tls| Tls::load(tls, &ports.base)).transpose()?.map(Arc::new);
+        let (listener, address) = listen(config.listen).await?;
+        let beside = match config.tls.as_ref().and_then(|tls| tls.listen) {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let router = router::start(telemetry).map_err(BrokerError::Thread)?;
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
@@ -179,12 +184,24 @@ impl FrontDoor {
         });
         Sessions::restore(&shared, saved.sessions).await;
         let every = shared.config.system_interval.get();
-        let tasks = vec![
-            tokio::spawn(accept(listener, shared.clone())),
+        let mut tasks = vec![
             tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),
-            tokio::spawn(reload(Arc::downgrade(&shared))),
+            tokio::spawn(reload(Arc::downgrade(&shared), tls.clone())),
         ];
-        Ok(Self { address, shared, stop, tasks })
+        let (plain, tls_address) = match beside {
+            Some((listener, address)) => {
+                tasks.push(tokio::spawn(accept(listener, tls, shared.clone())));
+                (None, Some(address))
+            }
+            None => (tls.clone(), tls.map(|_| address)),
+        };
+        tasks.push(tokio::spawn(accept(listener, plain, shared.clone())));
+        Ok(Self { address, tls_address, shared, stop, tasks })
+    }
+
+    /// Where it serves TLS, if it does; the same as [`FrontDoor::local_addr`] where it serves nothing else.
+    pub const fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Checks names and passwords, for the console.
@@ -229,20 +246,34 @@ fn open_store(store: SessionStore, telemetry: &Telemetry) -> Result<(StoreHandle
     Ok((StoreHandle::start(disk, telemetry).map_err(BrokerError::Thread)?, saved))
 }
 
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let refused = |source| BrokerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
 /// Looks at the files that may change, and takes them over where they did.
-async fn reload(shared: std::sync::Weak<Shared>) {
+async fn reload(shared: std::sync::Weak<Shared>, tls: Option<Arc<Tls>>) {
     let mut seen = None;
     loop {
         let Some(shared) = shared.upgrade() else { return };
         let changed = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
-        let now = shared.access.file().map(changed);
-        if seen.is_some() && seen != Some(now) {
-            match shared.access.reload() {
-                Ok(()) => shared.sessions.recheck(|principal| shared.access.still_holds(principal)),
-                Err(error) => tracing::error!(%error, "the changed user file is not taken over"),
+        let users = shared.access.file().map(changed);
+        let certificates: Vec<_> = tls.iter().flat_map(|tls| tls.files()).map(changed).collect();
+        let now = (users, certificates);
+        if let Some(before) = seen.replace(now.clone())
+            && before != now
+        {
+            let certified = before.1 != now.1;
+            let users = if before.0 == now.0 { Ok(()) } else { shared.access.reload() };
+            let certificates = tls.as_ref().filter(|_| certified).map_or(Ok(()), |tls| tls.reload());
+            for error in [users, certificates].into_iter().filter_map(Result::err) {
+                tracing::error!(%error, "a changed file is not taken over");
             }
+            // A certificate may have been revoked: whoever showed one shows it again.
+            shared.sessions.recheck(|who| shared.access.still_holds(who) && !(certified && who.certified));
         }
-        seen = Some(now);
         drop(shared);
         tokio::time::sleep(RELOAD).await;
     }
@@ -288,10 +319,10 @@ impl Drop for OpenConnection {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => admit(stream, from, &shared),
+            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared),
             Err(error) => {
                 // Out of file descriptors, usually: taking a breath lets some be closed.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -301,7 +332,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>) {
     if let Err(error) = set_up(&stream) {
         tracing::debug!(%error, "a socket could not be set up");
     }
@@ -309,10 +340,8 @@ fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
     let reason = match count(shared, address) {
         Ok(open) => {
             let shared = shared.clone();
-            let deadline = tokio::time::Instant::now() + shared.config.handshake_timeout.get();
-            let origin = Origin { address, identity: None };
             tokio::spawn(async move {
-                connection::serve(stream, BytesMut::new(), origin, deadline, shared).await;
+                transport::serve(stream, address, tls, shared).await;
                 drop(open);
             });
             return;
@@ -320,6 +349,10 @@ fn admit(stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) {
         Err(reason) => reason,
     };
     shared.refuse(reason);
+    if tls.is_some() {
+        // A handshake is what there is no room for.
+        return;
+    }
     let Ok(turn) = shared.told.clone().try_acquire_owned() else { return };
     tokio::spawn(async move {
         handshake::turn_away(stream, reason).await;

@@ -23,11 +23,14 @@ mod share;
 mod store;
 mod subscribe;
 mod system_topics;
+mod tls;
+mod transport;
+mod websocket;
 mod will;
 mod writer;
 
 pub use accept_all::AcceptAll;
 pub use access::{Credentials, User, Users, hash_password};
-pub use config::{Anonymous, BrokerConfig, BrokerError};
+pub use config::{Anonymous, BrokerConfig, BrokerError, ClientCertificates, Identity, TlsConfig, TlsVersion};
 pub use front_door::{FrontDoor, LocalPublisher, Ports};
 pub use store::SessionStore;

@@ -34,6 +34,8 @@ pub(crate) struct Origin {
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
     pub(crate) user: Option<String>,
+    /// By a certificate.
+    pub(crate) certified: bool,
     client: String,
     rights: Rights,
 }
@@ -118,7 +120,7 @@ impl Access {
             return Err(Reason::NotAuthorized);
         }
         let rights = rights(users.as_deref(), user.as_deref()).ok_or(Reason::NotAuthorized)?;
-        Ok(Principal { user, client: client.to_owned(), rights })
+        Ok(Principal { user, certified: origin.identity.is_some(), client: client.to_owned(), rights })
     }
 
     /// Whether what somebody was let in with still holds.

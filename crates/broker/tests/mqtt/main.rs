@@ -13,4 +13,5 @@ mod sessions;
 mod stored;
 mod subscriptions;
 mod support;
+mod transports;
 mod wills;
