@@ -119,6 +119,7 @@ fn kind_in_words(kind: &str) -> String {
             "table".to_owned()
         }
         kind if kind.ends_with("WindowConfig") => "tables".to_owned(),
+        kind if kind.ends_with("TlsConfig") => "table".to_owned(),
         "QoS" => "0 or 1".to_owned(),
         _ => "text".to_owned(),
     }
@@ -169,6 +170,8 @@ fn readable(value: &str) -> String {
         text.trim_matches('"').to_owned()
     } else if let Some((_, variant)) = value.split_once("::") {
         if variant.contains('(') { String::new() } else { snake(variant) }
+    } else if value == "None" {
+        String::new()
     } else {
         value.replace('_', "")
     };

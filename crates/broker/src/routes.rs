@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nearside_telemetry::{Gauge, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -69,18 +70,12 @@ impl Routes {
         !self.direct.read().is_empty()
     }
 
-    pub(crate) async fn attach(&self, session: &Arc<Session>) {
-        if !session.durable {
-            self.router.attach(session.clone()).await;
-        }
-    }
-
     /// The session ends: forgets its subscriptions.
     pub(crate) async fn detach(&self, session: &Arc<Session>) {
         for filter in session.filters() {
             self.unsubscribe(session, &filter).await;
         }
-        if !session.durable {
+        if session.linked.load(Ordering::Acquire) {
             self.router.detach(session.number).await;
         }
     }
@@ -105,6 +100,10 @@ impl Routes {
         } else if new && session.durable {
             self.direct.write().insert(&subscription.filter, Subscriber::Session(session.clone()));
         } else if new {
+            // Most devices never subscribe, and a link is not small.
+            if !session.linked.swap(true, Ordering::AcqRel) {
+                self.router.attach(session.clone()).await;
+            }
             self.routed.write().insert(&subscription.filter, session.number);
             self.router.subscribe(session.number, subscription.filter.clone()).await;
         }

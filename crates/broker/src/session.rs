@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nearside_schemas::{ClientId, Clock, PacketId, QoS, Topic};
 use nearside_telemetry::{Counter, Metric, Telemetry};
@@ -117,6 +118,8 @@ pub(crate) struct Session {
     pub(crate) client: ClientId,
     /// Whether it outlives its connections and is kept on disk.
     pub(crate) durable: bool,
+    /// Whether the message router knows it.
+    pub(crate) linked: AtomicBool,
     bounds: SessionBounds,
     subscriptions: Mutex<HashMap<String, Subscription>>,
     recent: Mutex<Recent>,
@@ -140,6 +143,7 @@ impl Session {
             number,
             client,
             durable,
+            linked: AtomicBool::new(false),
             bounds,
             subscriptions: Mutex::default(),
             recent: Mutex::default(),

@@ -162,8 +162,6 @@ impl Sessions {
                     }
                     if opened.present {
                         forget_what_is_forbidden(shared, &opened.session, principal).await;
-                    } else {
-                        shared.routes.attach(&opened.session).await;
                     }
                     shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
                     return Ok(opened);
