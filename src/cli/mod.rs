@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the surroundings failed (a port, a disk), trying again may help; 2 what was given is wrong.
 
+mod certs;
 mod check;
 mod config;
 mod demo;
@@ -12,6 +13,7 @@ mod replay;
 mod run;
 mod simulate;
 mod train;
+mod users;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,10 @@ enum Command {
     Open(open::OpenArgs),
     /// Looks at a site's journal.
     Journal(journal::JournalArgs),
+    /// Says who may connect to a site's broker.
+    Users(users::UsersArgs),
+    /// Makes certificates for tests.
+    Certs(certs::CertsArgs),
     /// About the configuration.
     Config(config::ConfigArgs),
 }
@@ -98,6 +104,8 @@ impl Command {
             Self::Eval(args) => eval::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),
+            Self::Users(args) => users::run(args),
+            Self::Certs(args) => certs::run(args),
             Self::Config(args) => config::run(args),
         }
     }
