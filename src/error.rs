@@ -96,6 +96,7 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Window { .. } | Self::Model(_) | Self::Actors(_) | Self::Uplink(_) => 2,
             Self::Input { .. } | Self::Usage(_) => 2,
+            Self::Broker(error) if !error.is_transient() => 2,
             _ => 1,
         }
     }

@@ -24,7 +24,7 @@ use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::{CommandPublisher, CommandQueue, RulesMessage, RulesStage};
 use nearside_actors::seal::{SealMessage, Sealer};
 use nearside_actors::stage::{self, StageSender};
-use nearside_broker::{FrontDoor, LocalPublisher};
+use nearside_broker::{FrontDoor, LocalPublisher, Ports, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
@@ -209,7 +209,13 @@ impl Gateway {
             }
             None => None,
         };
-        let front_door = FrontDoor::bind(config.broker.clone(), current.clone(), clock.clone(), &telemetry).await?;
+        let ports = Ports {
+            intake: current.clone(),
+            clock: clock.clone(),
+            store: SessionStore::File { path: data.join("sessions.redb"), keys: back.keys.clone() },
+            base,
+        };
+        let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let progress = Arc::new(Progress::default());
@@ -255,6 +261,11 @@ impl Gateway {
     /// Where devices connect.
     pub fn broker_addr(&self) -> std::net::SocketAddr {
         self.front_door.local_addr()
+    }
+
+    /// Where devices connect with TLS, if they can.
+    pub const fn broker_tls_addr(&self) -> Option<std::net::SocketAddr> {
+        self.front_door.tls_addr()
     }
 
     /// Where the console listens.

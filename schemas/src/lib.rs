@@ -17,6 +17,7 @@ mod ports;
 mod publish;
 mod quantity;
 mod reading;
+mod role;
 mod set_aside;
 mod stream;
 mod summarise;
@@ -37,6 +38,7 @@ pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, Re
 pub use publish::{PacketId, Publish, QoS};
 pub use quantity::{ByteSize, HumanDuration, QuantityError};
 pub use reading::{FieldValue, KeyValues, Reading, Values};
+pub use role::Role;
 pub use set_aside::{SetAsideCounts, SetAsideReason};
 pub use stream::{FieldKind, FieldPolicy, FieldSpec, KeyPartSpec, StreamSpec};
 pub use summarise::{collect_texts, summarise_fields};

@@ -58,6 +58,8 @@ pub enum KeyPurpose {
     Checkpoints,
     /// Messages set aside for inspection.
     DeadLetters,
+    /// Sessions of MQTT clients and retained messages at rest; the context is the number of the start.
+    Sessions,
 }
 
 /// 256 secret bits, wiped when dropped.

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 the surroundings failed (a port, a disk), trying again may help; 2 what was given is wrong.
 
+mod certs;
 mod check;
 mod config;
 mod deadletters;
@@ -14,6 +15,7 @@ mod replay;
 mod run;
 mod simulate;
 mod train;
+mod users;
 
 use std::process::ExitCode;
 
@@ -67,6 +69,10 @@ enum Command {
     Outbox(outbox::OutboxArgs),
     /// Looks at messages that could not be handled, and sends them again.
     Deadletters(deadletters::DeadlettersArgs),
+    /// Says who may connect to a site's broker.
+    Users(users::UsersArgs),
+    /// Makes certificates for tests.
+    Certs(certs::CertsArgs),
     /// About the configuration.
     Config(config::ConfigArgs),
 }
@@ -106,6 +112,8 @@ impl Command {
             Self::Journal(args) => journal::run(args),
             Self::Outbox(args) => outbox::run(args),
             Self::Deadletters(args) => deadletters::run(args),
+            Self::Users(args) => users::run(args),
+            Self::Certs(args) => certs::run(args),
             Self::Config(args) => config::run(args),
         }
     }

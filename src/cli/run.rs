@@ -35,7 +35,13 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();
         let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base, board: BOARD_BOUND }).await?;
         println!("{} is running", config.site.id);
-        println!("  devices  mqtt://{}", gateway.broker_addr());
+        let (plain, tls) = (gateway.broker_addr(), gateway.broker_tls_addr());
+        if tls != Some(plain) {
+            println!("  devices  mqtt://{plain}");
+        }
+        if let Some(tls) = tls {
+            println!("  devices  mqtts://{tls}");
+        }
         println!("  console  http://{}", gateway.console_addr());
         let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
         let mut file = WatchedFile::new(&args.site);

@@ -59,7 +59,7 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("rumqttd", &["nearside-broker"]),
     ("actix", &["nearside-actors", "nearside"]),
     ("polars", &["nearside-actors"]),
-    ("redb", &["nearside-outbox", "nearside-journal"]),
+    ("redb", &["nearside-outbox", "nearside-journal", "nearside-broker"]),
 ];
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use std::path::Path;
 const SECTIONS: &[(&str, &str, &str)] = &[
     ("[site]", "config/src/raw.rs", "RawSiteSection"),
     ("[broker]", "crates/broker/src/config.rs", "BrokerConfig"),
+    ("[broker.tls]", "crates/broker/src/config.rs", "TlsConfig"),
     ("[journal]", "crates/journal/src/config.rs", "JournalConfig"),
     ("[streams]", "actors/src/config.rs", "StreamsConfig"),
     ("[inference]", "actors/src/config.rs", "InferenceConfig"),
@@ -163,6 +164,7 @@ fn kind_in_words(kind: &str) -> String {
             "table".to_owned()
         }
         kind if kind.ends_with("WindowConfig") => "tables".to_owned(),
+        kind if kind.ends_with("TlsConfig") => "table".to_owned(),
         "QoS" => "0 or 1".to_owned(),
         _ => "text".to_owned(),
     }
@@ -231,6 +233,8 @@ fn readable(value: &str) -> String {
         text.trim_matches('"').to_owned()
     } else if let Some((_, variant)) = value.split_once("::") {
         if variant.contains('(') { String::new() } else { snake(variant) }
+    } else if value == "None" {
+        String::new()
     } else {
         value.replace('_', "")
     };

@@ -1,6 +1,7 @@
 //! `[broker]` and what can go wrong.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use nearside_schemas::{ByteSize, HumanDuration};
 use serde::{Deserialize, Serialize};
@@ -9,38 +10,163 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerConfig {
-    /// Address and port. There are no users and no TLS yet: keep it on loopback or behind something that has them.
+    /// Address and port, for MQTT 3.1.1 and 5 and for MQTT over WebSocket at `/mqtt`.
     pub listen: SocketAddr,
-    /// Most connections at a time; further ones are closed at once.
+    /// The user file, relative to this one; see `nearside users`. Once there is one, what it does not grant is refused.
+    pub users: Option<PathBuf>,
+    /// Who may connect without a name: `never`, `loopback` (from this machine) or `always`.
+    pub anonymous: Anonymous,
+    /// Most connections at a time; further ones are told so and closed.
     pub max_connections: usize,
+    /// Most connections at a time from one address.
+    pub max_connections_per_address: usize,
     /// The largest packet that is read; a client that sends a larger one is disconnected.
     pub max_packet: ByteSize,
     /// Most QoS 1 and 2 publishes of one connection that wait for the disk; when met, the connection is not read.
     pub receive_maximum: u16,
+    /// Most messages a second of one client, on average over a second; above it the connection is read more slowly. 0: no bound.
+    pub publish_rate: u32,
+    /// Most bytes of a topic or filter.
+    pub max_topic_bytes: usize,
+    /// Most levels of a topic or filter.
+    pub max_topic_levels: usize,
+    /// Most topic aliases that a v5 client may set.
+    pub topic_alias_maximum: u16,
     /// The longest keep-alive that is granted; longer ones and none are shortened to it.
     pub keep_alive_cap: HumanDuration,
-    /// How long a client may take from connecting to its CONNECT.
+    /// How long a client may take from connecting to its CONNECT, with TLS and WebSocket handshake.
     pub handshake_timeout: HumanDuration,
+    /// How long a client may leave what it is sent unread before it is disconnected.
+    pub write_timeout: HumanDuration,
+    /// The longest that a session may outlive its connection; a v3.1.1 client that asks for a session gets this.
+    pub session_expiry_cap: HumanDuration,
+    /// Most sessions that outlive their connection, connected or not; when met, further ones are refused.
+    pub max_sessions: usize,
     /// Most messages that wait for one subscriber. When met, the oldest is shed and counted.
     pub session_queue: usize,
+    /// Most bytes that wait for one subscriber. When met, the oldest message is shed and counted.
+    pub session_queue_bytes: ByteSize,
+    /// Most QoS 1 and 2 messages on their way to one subscriber, where it does not ask for fewer.
+    pub inflight: u16,
     /// Most subscriptions of one client.
     pub max_subscriptions: usize,
     /// Most retained messages; when met, new topics are not retained, and counted.
     pub max_retained: usize,
+    /// Most bytes of retained messages; when met, further ones are not retained, and counted.
+    pub max_retained_bytes: ByteSize,
+    /// How often the topics under `$SYS/broker/` are published.
+    pub system_interval: HumanDuration,
+    /// Whether MQTT over WebSocket is served, on the same ports.
+    pub websocket: bool,
+    /// Web pages of these origins, such as `https://console.example`, may connect too; else only those of the broker's own host.
+    pub websocket_origins: Vec<String>,
+    /// TLS; see `[broker.tls]`.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[broker.tls]`: certificates. Changed files are taken over within seconds, without a restart.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Where TLS is served; without it `[broker] listen` serves TLS and nothing else.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// The broker's certificate and those between it and its authority, as PEM. Paths are relative to this file.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates must come from, as PEM. Without it clients show none.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show a certificate: `required`, or `optional`, where a name and password will do too.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
+    /// What of a client's certificate is the user's name: `cn`, the common name of its subject, or `san`, its first DNS name.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Lists of revoked certificates, as PEM. An authority without a list here vouches for nobody.
+    #[serde(default)]
+    pub revoked: Option<PathBuf>,
+    /// The oldest version that is spoken: `1.2` or `1.3`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// It must.
+    #[default]
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// What of a certificate is the user's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// The common name of the subject.
+    #[default]
+    Cn,
+    /// The first DNS name among the alternative names.
+    San,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Who may connect without a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nobody.
+    Never,
+    /// Whoever is on this machine.
+    Loopback,
+    /// Everybody who reaches the port.
+    Always,
 }
 
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            users: None,
+            anonymous: Anonymous::Loopback,
             max_connections: 10_000,
+            max_connections_per_address: 10_000,
             max_packet: ByteSize::mib(1),
             receive_maximum: 1_024,
+            publish_rate: 0,
+            max_topic_bytes: 4_096,
+            max_topic_levels: 128,
+            topic_alias_maximum: 32,
             keep_alive_cap: HumanDuration::secs(600),
             handshake_timeout: HumanDuration::secs(10),
+            write_timeout: HumanDuration::secs(60),
+            session_expiry_cap: HumanDuration::secs(604_800),
+            max_sessions: 10_000,
             session_queue: 10_000,
+            session_queue_bytes: ByteSize::mib(64),
+            inflight: 1_024,
             max_subscriptions: 256,
             max_retained: 10_000,
+            max_retained_bytes: ByteSize::mib(256),
+            system_interval: HumanDuration::secs(10),
+            websocket: true,
+            websocket_origins: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -64,9 +190,34 @@ pub enum BrokerError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The router's thread could not be started.
-    #[error("the message router could not be started: {0}")]
-    Router(std::io::Error),
+    /// A thread could not be started.
+    #[error("a thread of the broker could not be started: {0}")]
+    Thread(std::io::Error),
+    /// Stored sessions cannot be read or written.
+    #[error("the session store: {0}")]
+    Store(Box<redb::Error>),
+    /// A stored value cannot be encrypted.
+    #[error("the session store: a value cannot be encrypted")]
+    StoreDamaged,
+    /// The user file cannot be used.
+    #[error("the user file {path}: {why}")]
+    Users {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Certificates cannot be used.
+    #[error("TLS, {path}: {why}")]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A password cannot be hashed.
+    #[error("the password cannot be hashed: it is too long, or the system has no randomness")]
+    Password,
     /// The front door is closing.
     #[error("the broker is stopping")]
     Stopping,
@@ -83,17 +234,34 @@ fn hint(error: &std::io::Error) -> &'static str {
 impl BrokerError {
     /// Whether the same call may succeed later.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Listen { .. } | Self::Router(_))
+        matches!(self, Self::Listen { .. } | Self::Thread(_) | Self::Store(_))
+    }
+
+    pub(crate) fn store(error: redb::Error) -> Self {
+        Self::Store(Box::new(error))
     }
 }
 
 impl BrokerConfig {
+    /// Whether a topic or filter is as short and as shallow as it must be.
+    pub(crate) fn is_topic_in_bounds(&self, topic: &str) -> bool {
+        topic.len() <= self.max_topic_bytes && topic.split('/').count() <= self.max_topic_levels
+    }
+
     /// Checks that the bounds make sense.
     pub fn validate(&self) -> Result<(), BrokerError> {
         for (key, wrong) in [
             ("max_connections", self.max_connections == 0),
             ("receive_maximum", self.receive_maximum == 0),
             ("session_queue", self.session_queue == 0),
+            ("session_queue_bytes", self.session_queue_bytes.bytes() == 0),
+            ("inflight", self.inflight == 0),
+            ("max_connections_per_address", self.max_connections_per_address == 0),
+            ("max_topic_bytes", self.max_topic_bytes == 0),
+            ("max_topic_levels", self.max_topic_levels == 0),
+            ("write_timeout", self.write_timeout.get().is_zero()),
+            ("session_expiry_cap", self.session_expiry_cap.get().as_secs() == 0),
+            ("system_interval", self.system_interval.get().is_zero()),
             ("max_subscriptions", self.max_subscriptions == 0),
             ("keep_alive_cap", self.keep_alive_cap.get().as_secs() == 0),
             ("handshake_timeout", self.handshake_timeout.get().is_zero()),
@@ -104,6 +272,17 @@ impl BrokerConfig {
         }
         if self.max_packet < ByteSize::kib(1) || self.max_packet > ByteSize::mib(256) {
             return Err(BrokerError::Config { key: "max_packet", why: "must be between 1KiB and 256MiB" });
+        }
+        if self.session_queue > 60_000 {
+            // A packet id belongs to a place in the queue, and there are 65,535.
+            return Err(BrokerError::Config { key: "session_queue", why: "must be at most 60000" });
+        }
+        let certified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let unreachable = self.anonymous != Anonymous::Always && self.users.is_none() && !certified;
+        if unreachable && !self.listen.ip().is_loopback() {
+            let why = "listens beyond this machine, but nobody there may connect: set `users` (see `nearside users`), \
+                       or `anonymous = \"always\"` where the network is trusted";
+            return Err(BrokerError::Config { key: "listen", why });
         }
         Ok(())
     }

@@ -4,35 +4,37 @@
 //! answer before it reads again: what arrives meanwhile is one read and one batch, so the busier a client, the less each of its
 //! messages costs. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
 //! into one buffer, which the writer sends with one write.
+//!
+//! Where a message goes to a session that is kept on disk, or is retained, the acknowledgement waits for that too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{Answer, ClientId, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
+use crate::access::{Origin, Principal};
 use crate::front_door::Shared;
-use crate::packet::{self, Accepted, AckKind, Connect, Incoming, Packet, Reason, Subscription, Version, Will};
-use crate::session::Session;
+use crate::handshake::{self, Hello};
+use crate::message::{Delivery, Message};
+use crate::packet::{self, Accepted, AckKind, Carried, Incoming, Packet, Reason, Version};
+use crate::rate::Rate;
+use crate::session::{Received, Session};
+use crate::sessions::{Opened, Sessions};
+use crate::store::Change;
+use crate::writer::{self, Outlet};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
-const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
-/// Bytes of one write.
-const WRITE: usize = 64 << 10;
+pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
 /// Topics that a connection remembers, so that each is checked and allocated once.
 const REMEMBERED_TOPICS: usize = 4_096;
-
-/// What the writer is told.
-enum Write {
-    Bytes(Vec<u8>),
-    /// Write what is queued, then close.
-    Close,
-}
+/// How long what was taken may wait for its answer when a connection ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// How many bytes the next read asks for.
 struct ReadSize(usize);
@@ -52,6 +54,8 @@ impl ReadSize {
 #[derive(Default)]
 struct Unanswered {
     count: AtomicUsize,
+    /// Batches whose acknowledgement waits for the session store: later ones wait behind them, to keep the order.
+    storing: AtomicUsize,
     fewer: Notify,
 }
 
@@ -82,35 +86,38 @@ impl Drop for Settles {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Send + 'static, shared: Arc<Shared>) {
+pub(crate) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    mut buffer: BytesMut,
+    origin: Origin,
+    deadline: Instant,
+    shared: Arc<Shared>,
+) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut buffer = BytesMut::with_capacity(*READ.start());
-    let handshake = timeout(shared.config.handshake_timeout.get(), read_connect(&mut reader, &mut buffer, &shared));
-    let connect = match handshake.await {
-        Ok(Ok(connect)) => connect,
-        Ok(Err((reason, version))) => {
-            shared.refuse(reason);
-            let mut out = Vec::new();
-            packet::connack(&mut out, version, Err(reason));
-            // The client may be gone already.
-            let _ = writer.write_all(&out).await;
-            return;
+    let hello = match handshake::greet(&mut reader, &mut buffer, &origin, deadline, &shared).await {
+        Ok(hello) => hello,
+        Err(refusal) => {
+            shared.refuse(refusal.0);
+            return handshake::refuse(&mut writer, refusal).await;
         }
-        Err(_) => return shared.refuse(Reason::KeepAlive),
     };
-    let (to_writer, from_reader) = mpsc::unbounded_channel();
-    let mut connection = Connection::open(connect, shared, to_writer);
-    connection.shared.router.attach(connection.session.clone()).await;
+    let (outlet, inlet) = writer::channel();
+    let mut connection = Connection::new(hello, shared, outlet);
     connection.greet();
-    let writing = tokio::spawn(write(writer, from_reader, connection.session.clone()));
+    let session = connection.opened.session.clone();
+    let number = connection.opened.live.number;
+    let mut writing = tokio::spawn(writer::write(writer, inlet, session, number, connection.shared.clone()));
     let end = connection.read(&mut reader, &mut buffer).await;
     connection.close(end).await;
-    // The writer ends on `Close`, or when the client is gone.
-    let _ = timeout(Duration::from_secs(5), writing).await;
+    // The writer ends on `close`, or when the client is gone.
+    if timeout(Duration::from_secs(5), &mut writing).await.is_err() {
+        writing.abort();
+    }
 }
 
 /// How a connection ended.
-enum End {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
     /// DISCONNECT, without the will.
     Clean,
     /// DISCONNECT that asks for the will, or the client is gone.
@@ -119,116 +126,112 @@ enum End {
     Kick(Reason),
 }
 
-async fn read_connect(
-    reader: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-    shared: &Shared,
-) -> Result<Connect, (Reason, Version)> {
-    loop {
-        let frame = packet::frame(buffer, shared.config.max_packet.bytes() as usize);
-        if let Some(frame) = frame.map_err(|reason| (reason, Version::V311))? {
-            // The version is in the seventh byte of the body, where there is one.
-            let version = if frame.body.get(6) == Some(&5) { Version::V5 } else { Version::V311 };
-            return packet::connect(frame).map_err(|reason| (reason, version));
-        }
-        match reader.read_buf(buffer).await {
-            Ok(n) if n > 0 => {}
-            _ => return Err((Reason::Protocol, Version::V311)),
-        }
-    }
-}
-
-struct Connection {
-    shared: Arc<Shared>,
-    session: Arc<Session>,
-    client: ClientId,
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) opened: Opened,
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) version: Version,
     assigned: bool,
     asked_keep_alive_secs: u16,
     keep_alive_secs: u16,
-    will: Option<Will>,
-    writer: mpsc::UnboundedSender<Write>,
-    kicked: Arc<Notify>,
+    asked_expiry_secs: u32,
+    expiry_secs: u32,
+    pub(crate) outlet: Outlet,
     unanswered: Arc<Unanswered>,
     topics: HashMap<Bytes, Topic>,
-    /// QoS 2 packet ids that were taken and not yet released.
-    taken: HashSet<PacketId>,
+    /// The topics that the client gave numbers, from 1.
+    aliases: HashMap<u16, Bytes>,
+    rate: Rate,
+    /// What became of messages to the client in this read, for the session store.
+    changes: Vec<Change>,
 }
 
+/// The publishes of one read.
+#[derive(Default)]
+struct Batch {
+    publishes: Vec<Publish>,
+    acks: Vec<(AckKind, PacketId)>,
+    /// The v5 properties of those publishes that have any, by place.
+    carried: Vec<(usize, Carried)>,
+    /// QoS 1 and 2 publishes of this read so far.
+    unacknowledged: usize,
+    /// All of them.
+    messages: usize,
+}
+
+/// A publish that is refused while the connection stays.
+struct Refused(QoS, Option<PacketId>, Reason);
+
 impl Connection {
-    fn open(connect: Connect, shared: Arc<Shared>, writer: mpsc::UnboundedSender<Write>) -> Self {
-        let number = shared.next_session.fetch_add(1, Ordering::Relaxed);
-        let assigned = connect.client.is_empty();
-        let client = if assigned { format!("nearside-{number}") } else { connect.client };
-        let client = ClientId::new(&client);
-        let session = Arc::new(Session::new(
-            number,
-            connect.version,
-            shared.config.session_queue,
-            connect.receive_maximum,
-            connect.max_packet,
-            &shared.telemetry,
-        ));
-        let kicked = Arc::new(Notify::new());
-        let before = shared.clients.lock().insert(client.clone(), (number, kicked.clone()));
-        if let Some((_, other)) = before {
-            // The same id again: the older connection goes (section 3.1.4).
-            other.notify_one();
-        }
+    fn new(hello: Hello, shared: Arc<Shared>, outlet: Outlet) -> Self {
+        let Hello { connect, principal, opened, assigned } = hello;
         let cap = u16::try_from(shared.config.keep_alive_cap.get().as_secs()).unwrap_or(u16::MAX);
         let asked = connect.keep_alive_secs;
         Self {
             keep_alive_secs: if asked == 0 { cap } else { asked.min(cap) },
             asked_keep_alive_secs: asked,
+            asked_expiry_secs: connect.session_expiry_secs,
+            expiry_secs: opened.expiry_secs,
+            rate: Rate::new(shared.config.publish_rate, Instant::now()),
+            version: connect.version,
             shared,
-            session,
-            client,
+            opened,
+            principal,
             assigned,
-            will: connect.will,
-            writer,
-            kicked,
+            outlet,
             unanswered: Arc::default(),
             topics: HashMap::new(),
-            taken: HashSet::new(),
+            aliases: HashMap::new(),
+            changes: Vec::new(),
         }
     }
 
-    fn greet(&self) {
-        let accepted = Accepted {
-            assigned_client: self.assigned.then(|| self.client.as_str()),
-            keep_alive_secs: (self.keep_alive_secs != self.asked_keep_alive_secs).then_some(self.keep_alive_secs),
-            receive_maximum: self.shared.config.receive_maximum,
-            max_packet: self.shared.config.max_packet.bytes() as u32,
-        };
-        self.send(|out| packet::connack(out, self.session.version, Ok(&accepted)));
+    pub(crate) const fn session(&self) -> &Arc<Session> {
+        &self.opened.session
     }
 
-    fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut out = Vec::new();
-        encode(&mut out);
-        // A writer that is gone means the reader ends at its next read.
-        let _ = self.writer.send(Write::Bytes(out));
+    fn client(&self) -> &ClientId {
+        &self.opened.session.client
+    }
+
+    fn greet(&self) {
+        let config = &self.shared.config;
+        let accepted = Accepted {
+            session_present: self.opened.present,
+            session_expiry_secs: (self.expiry_secs != self.asked_expiry_secs).then_some(self.expiry_secs),
+            assigned_client: self.assigned.then(|| self.client().as_str()),
+            keep_alive_secs: (self.keep_alive_secs != self.asked_keep_alive_secs).then_some(self.keep_alive_secs),
+            receive_maximum: config.receive_maximum,
+            max_packet: config.max_packet.bytes() as u32,
+            topic_alias_maximum: config.topic_alias_maximum,
+        };
+        self.outlet.send(|out| packet::connack(out, self.version, Ok(&accepted)));
     }
 
     /// Reads until the connection ends.
     async fn read(&mut self, reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> End {
         // v3.1.1 clients cannot be told of our cap, so theirs holds where they asked for a longer one or none.
-        let v3 = self.session.version == Version::V311;
+        let v3 = self.version == Version::V311;
         let secs = if v3 { self.asked_keep_alive_secs } else { self.keep_alive_secs };
         // One and a half times the keep-alive (section 3.1.2.10).
         let patience =
             if secs == 0 { Duration::from_secs(86_400 * 365) } else { Duration::from_millis(u64::from(secs) * 1_500) };
         let mut stopping = self.shared.stopping.clone();
-        let kicked = self.kicked.clone();
+        let mut kick = self.opened.live.kick.subscribe();
         let mut size = ReadSize(*READ.start());
         loop {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
             self.unanswered.below(1).await;
+            self.outlet.room().await;
             buffer.reserve(size.0);
             let read = tokio::select! {
                 read = timeout(patience, reader.read_buf(buffer)) => read,
-                () = kicked.notified() => return End::Kick(Reason::TakenOver),
+                reason = kick.wait_for(Option::is_some) => {
+                    return End::Kick(reason.ok().and_then(|reason| *reason).unwrap_or(Reason::Administrative));
+                }
+                () = self.outlet.gone() => return End::Gone,
                 _ = stopping.wait_for(|stopping| *stopping) => return End::Kick(Reason::ServerShuttingDown),
             };
             match read {
@@ -246,35 +249,44 @@ impl Connection {
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
         let bound = usize::from(self.shared.config.receive_maximum);
-        let mut batch = Vec::new();
-        let mut acks = Vec::new();
+        let mut batch = Batch::default();
         // What one read brought was received at one time.
         let received = self.shared.clock.now();
         loop {
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
-                Ok(Some(frame)) => packet::packet(frame, self.session.version),
+                Ok(Some(frame)) => packet::packet(frame, self.version),
                 Err(reason) => Err(reason),
             };
             let taken = match packet {
-                Ok(Packet::Publish(publish)) => self.take_publish(publish, received, &mut batch, &mut acks),
+                Ok(Packet::Publish(publish)) => self.take_publish(publish, received, &mut batch),
                 Ok(other) => {
-                    self.submit(&mut batch, &mut acks).await;
+                    self.submit(&mut batch).await;
                     self.handle(other).await?;
-                    Ok(())
+                    Ok(None)
                 }
                 Err(reason) => Err(reason),
             };
-            if let Err(reason) = taken {
-                // What came before the broken packet was right and counts.
-                self.submit(&mut batch, &mut acks).await;
-                return Err(End::Kick(reason));
+            match taken {
+                Ok(None) => {}
+                Ok(Some(refused)) => self.refuse(refused, &mut batch).await?,
+                Err(reason) => {
+                    // What came before the broken packet was right and counts.
+                    self.submit(&mut batch).await;
+                    return Err(End::Kick(reason));
+                }
             }
-            if acks.len() >= bound {
-                self.submit(&mut batch, &mut acks).await;
+            if batch.acks.len() >= bound {
+                self.submit(&mut batch).await;
             }
         }
-        self.submit(&mut batch, &mut acks).await;
+        self.submit(&mut batch).await;
+        self.shared.store.send(std::mem::take(&mut self.changes), None);
+        let wait = self.rate.spend(batch.messages, Instant::now());
+        if !wait.is_zero() {
+            self.shared.metrics.throttled.inc();
+            tokio::time::sleep(wait).await;
+        }
         Ok(())
     }
 
@@ -282,27 +294,48 @@ impl Connection {
         &mut self,
         incoming: Incoming,
         received: Timestamp,
-        batch: &mut Vec<Publish>,
-        acks: &mut Vec<(AckKind, PacketId)>,
-    ) -> Result<(), Reason> {
-        let topic = self.topic(&incoming.topic)?;
+        batch: &mut Batch,
+    ) -> Result<Option<Refused>, Reason> {
         self.shared.metrics.publishes[incoming.qos as usize].inc();
-        match (incoming.qos, incoming.packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => acks.push((AckKind::Acknowledged, id)),
-            (QoS::ExactlyOnce, Some(id)) => {
-                acks.push((AckKind::Received, id));
-                if !self.taken.insert(id) {
-                    // Sent again before our PUBREC arrived: answered again, taken once.
-                    return Ok(());
-                }
-                if self.taken.len() > usize::from(self.shared.config.receive_maximum) {
-                    return Err(Reason::QuotaExceeded);
-                }
+        batch.messages += 1;
+        let topic = match incoming.topic_alias {
+            None => self.topic(&incoming.topic)?,
+            Some(alias) => {
+                let name = self.aliased(alias, incoming.topic)?;
+                self.topic(&name)?
             }
-            _ => {}
+        };
+        let topic = match topic {
+            Ok(topic) => topic,
+            Err(reason) => return Ok(Some(Refused(incoming.qos, incoming.packet_id, reason))),
+        };
+        if let Some(id) = incoming.packet_id {
+            batch.unacknowledged += 1;
+            let maximum = usize::from(self.shared.config.receive_maximum);
+            let mut too_many = batch.unacknowledged > maximum;
+            if incoming.qos == QoS::ExactlyOnce {
+                if !self.session().take(id) {
+                    // Sent again before our PUBREC arrived: answered again, taken once.
+                    batch.acks.push((AckKind::Received, id));
+                    return Ok(None);
+                }
+                too_many |= self.session().taken() > maximum;
+            }
+            if too_many && self.version == Version::V5 {
+                // Section 3.3.4; v3.1.1 knows no such bound.
+                if incoming.qos == QoS::ExactlyOnce {
+                    self.session().free(id);
+                }
+                return Err(Reason::ReceiveMaximum);
+            }
+            let kind = if incoming.qos == QoS::ExactlyOnce { AckKind::Received } else { AckKind::Acknowledged };
+            batch.acks.push((kind, id));
         }
-        batch.push(Publish {
-            client: self.client.clone(),
+        if !incoming.carried.is_empty() {
+            batch.carried.push((batch.publishes.len(), incoming.carried));
+        }
+        batch.publishes.push(Publish {
+            client: self.client().clone(),
             topic,
             payload: incoming.payload,
             qos: incoming.qos,
@@ -310,244 +343,256 @@ impl Connection {
             retain: incoming.retain,
             received,
         });
-        Ok(())
+        Ok(None)
     }
 
-    fn topic(&mut self, name: &Bytes) -> Result<Topic, Reason> {
+    /// The topic of that name, or why this client may not publish to it.
+    fn topic(&mut self, name: &Bytes) -> Result<Result<Topic, Reason>, Reason> {
         if let Some(topic) = self.topics.get(name) {
-            return Ok(topic.clone());
+            return Ok(Ok(topic.clone()));
+        }
+        if name.is_empty() && self.version == Version::V5 {
+            // Neither a topic nor an alias (section 3.3.2.1).
+            return Err(Reason::Protocol);
         }
         let text = std::str::from_utf8(name).map_err(|_| Reason::Malformed)?;
         let topic = Topic::new(text).map_err(|_| Reason::TopicName)?;
-        if text.starts_with('$') {
-            // Topics of the server's own; section 4.7.2 lets it refuse clients there.
-            return Err(Reason::NotAuthorized);
+        if !self.shared.config.is_topic_in_bounds(text) {
+            return Ok(Err(Reason::TopicName));
+        }
+        // What the server says of itself only it says (section 4.7.2).
+        if text.starts_with("$SYS/") || !self.principal.may_publish(text) {
+            return Ok(Err(Reason::NotAuthorized));
         }
         if self.topics.len() >= REMEMBERED_TOPICS {
             self.topics.clear();
         }
         // A copy: the name is a slice of a whole read buffer.
         self.topics.insert(Bytes::copy_from_slice(name), topic.clone());
-        Ok(topic)
+        Ok(Ok(topic))
+    }
+
+    /// Sets an alias where a topic comes with it, or tells what it was set to (section 3.3.2.3.4).
+    fn aliased(&mut self, alias: u16, name: Bytes) -> Result<Bytes, Reason> {
+        if alias == 0 || alias > self.shared.config.topic_alias_maximum {
+            return Err(Reason::TopicAlias);
+        }
+        if name.is_empty() {
+            return self.aliases.get(&alias).cloned().ok_or(Reason::Protocol);
+        }
+        self.aliases.insert(alias, Bytes::copy_from_slice(&name));
+        Ok(name)
+    }
+
+    /// Refuses one publish. v3.1.1 has no way to say so but to close: an acknowledgement would mean that it is safe (promise I1).
+    async fn refuse(&self, Refused(qos, id, reason): Refused, batch: &mut Batch) -> Result<(), End> {
+        self.shared.metrics.refused.publish.inc();
+        self.submit(batch).await;
+        if self.version == Version::V311 {
+            return Err(End::Kick(reason));
+        }
+        let kind = if qos == QoS::ExactlyOnce { AckKind::Received } else { AckKind::Acknowledged };
+        if let Some(id) = id {
+            // In order with the acknowledgements before it.
+            self.unanswered.below(1).await;
+            self.outlet.send(|out| packet::refuse(out, kind, id, reason));
+        }
+        Ok(())
     }
 
     /// Hands the batch to the intake and waits for credit. Its acknowledgements go out when the intake answers.
-    async fn submit(&self, batch: &mut Vec<Publish>, acks: &mut Vec<(AckKind, PacketId)>) {
-        if batch.is_empty() && acks.is_empty() {
+    async fn submit(&self, batch: &mut Batch) {
+        if batch.publishes.is_empty() && batch.acks.is_empty() {
             return;
         }
-        let (batch, acks) = (std::mem::take(batch), std::mem::take(acks));
+        let (publishes, acks) = (std::mem::take(&mut batch.publishes), std::mem::take(&mut batch.acks));
+        let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
         let bound = usize::from(self.shared.config.receive_maximum);
         self.unanswered.below(bound).await;
+        let has_subscribers = !self.shared.routes.is_empty();
+        if has_subscribers && self.shared.routes.has_direct() {
+            self.shared.store.room().await;
+        }
         // QoS 0 goes to subscribers at once; the rest when it is durable.
         let mut later = Vec::new();
-        let has_subscribers = !self.shared.index.read().is_empty();
-        for publish in &batch {
-            if publish.qos == QoS::AtMostOnce {
-                self.shared.route(&publish.topic, &publish.payload, publish.qos, publish.retain, self.session.number);
-            } else if publish.retain || has_subscribers {
-                later.push((publish.topic.clone(), publish.payload.clone(), publish.qos, publish.retain));
+        let mut changes = Vec::new();
+        for (place, publish) in publishes.iter().enumerate() {
+            let own = carried.next_if(|(whose, _)| *whose == place).map(|(_, carried)| carried);
+            if !publish.retain && !has_subscribers {
+                continue;
             }
+            let Publish { topic, payload, qos, retain, received, .. } = publish;
+            let own = own.unwrap_or_default();
+            let message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
+            let delivery = Delivery { message, from: self.session().number };
+            if *qos == QoS::AtMostOnce { self.shared.route(&delivery, &mut changes) } else { later.push(delivery) }
         }
-        let answer = self.answer(acks, later);
-        if batch.is_empty() {
+        self.shared.store.send(changes, None);
+        let answer = self.answer(&publishes, acks, later);
+        if publishes.is_empty() {
             return answer(Durability::Durable);
         }
-        self.shared.intake.submit(batch, answer).await;
+        self.shared.intake.submit(publishes, answer).await;
     }
 
-    fn answer(&self, acks: Vec<(AckKind, PacketId)>, later: Vec<(Topic, Bytes, QoS, bool)>) -> Answer {
-        let (writer, shared) = (self.writer.clone(), self.shared.clone());
-        let (version, number) = (self.session.version, self.session.number);
+    fn answer(&self, publishes: &[Publish], acks: Vec<(AckKind, PacketId)>, later: Vec<Delivery>) -> Answer {
+        let (shared, session) = (self.shared.clone(), self.session().clone());
+        let unanswered = self.unanswered.clone();
         let waits_for = acks.len().max(1);
-        self.unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
-        let settles = Settles(self.unanswered.clone(), waits_for);
+        unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
+        let settles = Settles(unanswered.clone(), waits_for);
+        let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
+        let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
+        let answers = Answers {
+            outlet: self.outlet.clone(),
+            version: self.version,
+            acks,
+            taken,
+            session: session.clone(),
+            shared: shared.clone(),
+            _settles: settles,
+        };
         Box::new(move |durability| {
-            let _settles = settles;
-            let mut out = Vec::with_capacity(acks.len() * 4);
-            match durability {
-                Durability::Durable => {
-                    acks.iter().for_each(|(kind, id)| packet::ack(&mut out, *kind, *id));
-                    shared.metrics.acknowledged.inc_by(acks.len() as u64);
-                }
-                Durability::Refused(refusal) => {
-                    let reason = match refusal {
-                        RefusalReason::QuotaExceeded => Reason::QuotaExceeded,
-                        RefusalReason::StorageFailed | RefusalReason::Draining => Reason::Unspecified,
-                    };
-                    if version == Version::V5 {
-                        acks.iter().for_each(|(kind, id)| packet::refuse(&mut out, *kind, *id, reason));
-                    }
-                }
+            if let Durability::Refused(refusal) = durability {
+                return answers.refuse(refusal);
             }
-            // A writer that is gone: the client sends them again.
-            let refused_v3 = durability != Durability::Durable && version == Version::V311 && !acks.is_empty();
-            let _ = writer.send(if refused_v3 { Write::Close } else { Write::Bytes(out) });
-            if durability == Durability::Durable {
-                for (topic, payload, qos, retain) in later {
-                    shared.route(&topic, &payload, qos, retain, number);
-                }
+            let mut changes = Vec::new();
+            if session.durable {
+                changes.extend(answers.taken.iter().map(|id| Change::Take(session.number, *id)));
             }
+            // Routed first: what that has to store is to be on disk before the publisher is told that his message is safe.
+            for delivery in &later {
+                shared.route(delivery, &mut changes);
+            }
+            if changes.is_empty() && unanswered.storing.load(Ordering::Acquire) == 0 {
+                return answers.acknowledge();
+            }
+            unanswered.storing.fetch_add(1, Ordering::AcqRel);
+            let stored = move |durable| {
+                if durable {
+                    answers.acknowledge();
+                } else {
+                    answers.refuse(RefusalReason::StorageFailed);
+                }
+                unanswered.storing.fetch_sub(1, Ordering::AcqRel);
+            };
+            shared.store.send(changes, Some(Box::new(stored)));
         })
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
-            Packet::PubAck(id) => self.session.acknowledged(id),
-            Packet::PubRel(id) => {
-                self.taken.remove(&id);
-                self.send(|out| packet::ack(out, AckKind::Complete, id));
-            }
+            Packet::PubAck(id) => self.opened.session.acknowledged(id, &mut self.changes),
+            Packet::PubComp(id) => self.opened.session.completed(id, &mut self.changes),
+            Packet::PubRec { id, refused } => self.received(id, refused),
+            Packet::PubRel(id) => self.release(id),
             Packet::Subscribe(id, subscriptions) => self.subscribe(id, subscriptions).await,
             Packet::Unsubscribe(id, filters) => self.unsubscribe(id, filters).await,
-            Packet::PingReq => self.send(packet::pingresp),
-            Packet::Disconnect { with_will } => return Err(if with_will { End::Gone } else { End::Clean }),
-            // We send no QoS 2, so these answer nothing.
-            Packet::Unasked => return Err(End::Kick(Reason::Protocol)),
+            Packet::PingReq => self.outlet.send(packet::pingresp),
+            Packet::Disconnect { with_will, session_expiry_secs } => {
+                if let Some(secs) = session_expiry_secs {
+                    if self.expiry_secs == 0 && secs > 0 {
+                        // Section 3.14.2.2.2.
+                        return Err(End::Kick(Reason::Protocol));
+                    }
+                    let cap = self.shared.config.session_expiry_cap.get().as_secs();
+                    self.expiry_secs = secs.min(u32::try_from(cap).unwrap_or(u32::MAX));
+                }
+                return Err(if with_will { End::Gone } else { End::Clean });
+            }
             // Publishes never come here.
             Packet::Publish(_) => {}
         }
         Ok(())
     }
 
-    async fn subscribe(&self, id: PacketId, subscriptions: Vec<Subscription>) {
-        let mut codes = Vec::new();
-        let mut retained = Vec::new();
-        for mut subscription in subscriptions {
-            let shared_group = subscription.filter.starts_with("$share/");
-            subscription.qos = subscription.qos.min(QoS::AtLeastOnce);
-            let (filter, qos, handling) = (subscription.filter.clone(), subscription.qos, subscription.retain_handling);
-            let new = if shared_group {
-                None
-            } else {
-                self.session.subscribe(subscription, self.shared.config.max_subscriptions)
-            };
-            let Some(new) = new else {
-                codes.push(match (self.session.version, shared_group) {
-                    (Version::V5, true) => 0x9E,
-                    (Version::V5, false) => 0x97,
-                    (Version::V311, _) => 0x80,
-                });
-                continue;
-            };
-            codes.push(qos as u8);
-            if new {
-                self.shared.index.write().insert(&filter);
-                self.shared.metrics.subscriptions.inc();
-                self.shared.router.subscribe(self.session.number, filter.clone()).await;
+    /// PUBREC: the release goes out once it is on disk that the client has the message.
+    fn received(&mut self, id: PacketId, refused: bool) {
+        match self.opened.session.received(id, refused, &mut self.changes) {
+            Received::First => {
+                let session = self.session().clone();
+                let changes = std::mem::take(&mut self.changes);
+                // Where it cannot be stored the release goes out too: after a crash the client gets the message twice then.
+                self.shared.store.send(changes, Some(Box::new(move |_| session.released(id))));
             }
-            if handling == 0 || (handling == 1 && new) {
-                retained.extend(self.shared.retained.matching(&filter).into_iter().map(|(t, p, q)| (t, p, q.min(qos))));
+            Received::Again => {}
+            Received::Unknown if refused => {}
+            Received::Unknown if self.version == Version::V5 => {
+                self.outlet.send(|out| packet::not_found(out, AckKind::Release, id));
             }
-        }
-        self.send(|out| packet::suback(out, self.session.version, id, &codes));
-        for (topic, payload, qos) in retained {
-            self.session.offer_retained(topic, payload, qos);
+            Received::Unknown => self.outlet.send(|out| packet::ack(out, AckKind::Release, id)),
         }
     }
 
-    async fn unsubscribe(&self, id: PacketId, filters: Vec<String>) {
-        let mut codes = Vec::new();
-        for filter in filters {
-            let known = self.session.unsubscribe(&filter);
-            codes.push(if known { 0 } else { 0x11 });
-            if known {
-                self.forget(filter).await;
-            }
+    /// PUBREL: the packet id is free again.
+    fn release(&self, id: PacketId) {
+        let known = self.session().free(id);
+        if !known && self.version == Version::V5 {
+            return self.outlet.send(|out| packet::not_found(out, AckKind::Complete, id));
         }
-        self.send(|out| packet::unsuback(out, self.session.version, id, &codes));
+        let outlet = self.outlet.clone();
+        let complete = move || outlet.send(|out| packet::ack(out, AckKind::Complete, id));
+        if known && self.session().durable {
+            let changes = vec![Change::Free(self.session().number, id)];
+            self.shared.store.send(changes, Some(Box::new(move |_| complete())));
+        } else {
+            complete();
+        }
     }
 
-    async fn forget(&self, filter: String) {
-        self.shared.index.write().remove(&filter);
-        self.shared.metrics.subscriptions.dec();
-        self.shared.router.unsubscribe(self.session.number, filter).await;
-    }
-
-    async fn close(mut self, end: End) {
-        let will = self.will.take();
+    async fn close(self, end: End) {
+        // What was taken is still acknowledged, and settled before the client's next connection takes over.
+        let _ = timeout(LAST_ANSWERS, self.unanswered.below(1)).await;
         if let End::Kick(reason) = end {
             if !matches!(reason, Reason::TakenOver | Reason::ServerShuttingDown) {
                 self.shared.telemetry.counter(nearside_telemetry::Metric::ProtocolErrors, &[reason.label()]).inc();
             }
-            // What was taken is still acknowledged.
-            if reason == Reason::ServerShuttingDown {
-                let _ = timeout(Duration::from_secs(10), self.unanswered.below(1)).await;
-            }
-            self.send(|out| packet::disconnect(out, self.session.version, reason));
+            self.outlet.send(|out| packet::disconnect(out, self.version, reason));
         }
         // The writer may be gone with the client.
-        let _ = self.writer.send(Write::Close);
-        for filter in self.session.filters() {
-            self.forget(filter).await;
-        }
-        self.shared.router.detach(self.session.number).await;
-        {
-            let mut clients = self.shared.clients.lock();
-            if clients.get(&self.client).is_some_and(|(number, _)| *number == self.session.number) {
-                clients.remove(&self.client);
-            }
-        }
-        if let (Some(will), false) = (will, matches!(end, End::Clean)) {
-            self.publish_will(will).await;
-        }
-    }
-
-    /// A will is a message like any other: taken in, and routed.
-    async fn publish_will(&self, will: Will) {
-        self.shared.route(&will.topic, &will.payload, will.qos, will.retain, self.session.number);
-        let publish = Publish {
-            client: self.client.clone(),
-            topic: will.topic,
-            payload: will.payload,
-            qos: QoS::AtMostOnce,
-            packet_id: None,
-            retain: will.retain,
-            received: self.shared.clock.now(),
-        };
-        self.shared.intake.submit(vec![publish], Box::new(|_| {})).await;
+        self.outlet.close();
+        self.shared.store.send(self.changes, None);
+        Sessions::close(&self.shared, &self.opened, self.expiry_secs, end == End::Clean).await;
     }
 }
 
-/// Writes acknowledgements and messages until told to close or the client is gone.
-async fn write(
-    mut socket: impl AsyncWrite + Unpin,
-    mut control: mpsc::UnboundedReceiver<Write>,
+/// The acknowledgements of one batch.
+struct Answers {
+    outlet: Outlet,
+    version: Version,
+    acks: Vec<(AckKind, PacketId)>,
+    /// QoS 2 packet ids that are taken with this batch.
+    taken: Vec<PacketId>,
     session: Arc<Session>,
-) {
-    let mut out = Vec::with_capacity(4 << 10);
-    let mut closing = false;
-    while !closing {
-        tokio::select! {
-            message = control.recv() => closing = take(message, &mut out),
-            () = session.ready.notified() => {}
+    shared: Arc<Shared>,
+    _settles: Settles,
+}
+
+impl Answers {
+    fn acknowledge(&self) {
+        let mut out = Vec::with_capacity(self.acks.len() * 4);
+        self.acks.iter().for_each(|(kind, id)| packet::ack(&mut out, *kind, *id));
+        self.outlet.send_bytes(out);
+        self.shared.metrics.acknowledged.inc_by(self.acks.len() as u64);
+    }
+
+    fn refuse(&self, refusal: RefusalReason) {
+        let reason = match refusal {
+            RefusalReason::QuotaExceeded => Reason::QuotaExceeded,
+            RefusalReason::StorageFailed | RefusalReason::Draining => Reason::Unspecified,
+        };
+        for id in &self.taken {
+            self.session.free(*id);
         }
-        // Everything that is there goes out with one write.
-        while !closing && out.len() < WRITE {
-            match control.try_recv() {
-                Ok(message) => closing = take(Some(message), &mut out),
-                Err(_) => break,
+        if self.version == Version::V311 {
+            // Not acknowledged: the client sends them again.
+            if !self.acks.is_empty() {
+                self.outlet.close();
             }
-        }
-        session.write(&mut out, WRITE);
-        if !out.is_empty() && socket.write_all(&out).await.is_err() {
             return;
         }
-        out.clear();
-        if out.capacity() > 4 * WRITE {
-            out = Vec::with_capacity(4 << 10);
-        }
-    }
-    // The client may have closed first.
-    let _ = socket.shutdown().await;
-}
-
-fn take(message: Option<Write>, out: &mut Vec<u8>) -> bool {
-    match message {
-        Some(Write::Bytes(bytes)) => {
-            out.extend(bytes);
-            false
-        }
-        Some(Write::Close) | None => true,
+        let mut out = Vec::with_capacity(self.acks.len() * 5);
+        self.acks.iter().for_each(|(kind, id)| packet::refuse(&mut out, *kind, *id, reason));
+        self.outlet.send_bytes(out);
     }
 }

@@ -1,4 +1,4 @@
-//! Topic filters: their form, what they match, and an index of all filters that anybody subscribed to.
+//! Topic filters: their form, what they match, and a tree of all filters that anybody subscribed to.
 
 use std::collections::HashMap;
 
@@ -6,6 +6,13 @@ use std::collections::HashMap;
 pub(crate) fn is_valid(filter: &str) -> bool {
     if filter.is_empty() || filter.len() > 65_535 || filter.contains('\0') {
         return false;
+    }
+    if filter.starts_with("$share/") {
+        let named = share(filter)
+            .is_some_and(|(name, rest)| !name.is_empty() && !name.contains(['+', '#']) && !rest.is_empty());
+        if !named {
+            return false;
+        }
     }
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
@@ -34,46 +41,66 @@ pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     names.next().is_none()
 }
 
-#[derive(Default)]
-struct Node {
-    children: HashMap<Box<str>, Node>,
-    any: Option<Box<Node>>,
-    /// Filters that end here, and those that end here with `#`.
-    here: usize,
-    rest: usize,
+/// The group's name and the filter of a shared subscription `$share/NAME/FILTER` (section 4.8.2).
+pub(crate) fn share(filter: &str) -> Option<(&str, &str)> {
+    filter.strip_prefix("$share/")?.split_once('/')
 }
 
-/// All filters with the number of their subscriptions: answers whether anybody may want a topic.
-#[derive(Default)]
-pub(crate) struct FilterIndex {
-    root: Node,
+/// The filter itself, without the group in front.
+pub(crate) fn unshared(filter: &str) -> &str {
+    share(filter).map_or(filter, |(_, filter)| filter)
+}
+
+struct Node<T> {
+    children: HashMap<Box<str>, Node<T>>,
+    any: Option<Box<Node<T>>>,
+    /// Whose filter ends here, and whose ends here with `#`.
+    here: Vec<T>,
+    rest: Vec<T>,
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { children: HashMap::new(), any: None, here: Vec::new(), rest: Vec::new() }
+    }
+}
+
+/// Filters and whose they are: answers whether anybody may want a topic, and who.
+pub(crate) struct FilterTree<T> {
+    root: Node<T>,
     filters: usize,
 }
 
-impl FilterIndex {
+impl<T> Default for FilterTree<T> {
+    fn default() -> Self {
+        Self { root: Node::default(), filters: 0 }
+    }
+}
+
+impl<T: PartialEq> FilterTree<T> {
     pub(crate) const fn is_empty(&self) -> bool {
         self.filters == 0
     }
 
-    pub(crate) fn insert(&mut self, filter: &str) {
+    pub(crate) fn insert(&mut self, filter: &str, whose: T) {
         self.filters += 1;
         let mut node = &mut self.root;
         for level in filter.split('/') {
             match level {
                 "#" => {
-                    node.rest += 1;
+                    node.rest.push(whose);
                     return;
                 }
                 "+" => node = node.any.get_or_insert_default(),
                 level => node = node.children.entry(level.into()).or_default(),
             }
         }
-        node.here += 1;
+        node.here.push(whose);
     }
 
-    pub(crate) fn remove(&mut self, filter: &str) {
+    pub(crate) fn remove(&mut self, filter: &str, whose: &T) {
         let levels: Vec<&str> = filter.split('/').collect();
-        if self.root.remove(&levels) {
+        if self.root.remove(&levels, whose) {
             self.filters -= 1;
         }
     }
@@ -83,36 +110,45 @@ impl FilterIndex {
             return false;
         }
         let levels: Vec<&str> = topic.split('/').collect();
-        self.root.matches(&levels, topic.starts_with('$'))
+        self.root.find(&levels, topic.starts_with('$'), &mut |_| true)
+    }
+
+    /// Shows whose filters match, once for each filter.
+    pub(crate) fn for_each_match(&self, topic: &str, mut found: impl FnMut(&T)) {
+        if self.filters == 0 {
+            return;
+        }
+        let levels: Vec<&str> = topic.split('/').collect();
+        self.root.find(&levels, topic.starts_with('$'), &mut |whose| {
+            found(whose);
+            false
+        });
     }
 }
 
-impl Node {
+fn take_out<T: PartialEq>(from: &mut Vec<T>, whose: &T) -> bool {
+    let found = from.iter().position(|other| other == whose);
+    found.map(|at| from.swap_remove(at)).is_some()
+}
+
+impl<T: PartialEq> Node<T> {
     fn is_unused(&self) -> bool {
-        self.here == 0 && self.rest == 0 && self.any.is_none() && self.children.is_empty()
+        self.here.is_empty() && self.rest.is_empty() && self.any.is_none() && self.children.is_empty()
     }
 
-    fn remove(&mut self, levels: &[&str]) -> bool {
-        let Some((level, rest)) = levels.split_first() else {
-            let found = self.here > 0;
-            self.here -= usize::from(found);
-            return found;
-        };
+    fn remove(&mut self, levels: &[&str], whose: &T) -> bool {
+        let Some((level, rest)) = levels.split_first() else { return take_out(&mut self.here, whose) };
         match *level {
-            "#" => {
-                let found = self.rest > 0;
-                self.rest -= usize::from(found);
-                found
-            }
+            "#" => take_out(&mut self.rest, whose),
             "+" => {
-                let found = self.any.as_mut().is_some_and(|any| any.remove(rest));
+                let found = self.any.as_mut().is_some_and(|any| any.remove(rest, whose));
                 if self.any.as_ref().is_some_and(|any| any.is_unused()) {
                     self.any = None;
                 }
                 found
             }
             level => {
-                let found = self.children.get_mut(level).is_some_and(|child| child.remove(rest));
+                let found = self.children.get_mut(level).is_some_and(|child| child.remove(rest, whose));
                 if self.children.get(level).is_some_and(Self::is_unused) {
                     self.children.remove(level);
                 }
@@ -121,13 +157,15 @@ impl Node {
         }
     }
 
-    fn matches(&self, levels: &[&str], system: bool) -> bool {
-        if self.rest > 0 && !system {
+    /// Shows whose filters match until one says that it is enough; gives back whether one did. As deep as the topic, which the
+    /// configuration bounds.
+    fn find(&self, levels: &[&str], system: bool, enough: &mut impl FnMut(&T) -> bool) -> bool {
+        if !system && self.rest.iter().any(&mut *enough) {
             return true;
         }
-        let Some((level, rest)) = levels.split_first() else { return self.here > 0 };
-        self.children.get(*level).is_some_and(|child| child.matches(rest, false))
-            || (!system && self.any.as_ref().is_some_and(|any| any.matches(rest, false)))
+        let Some((level, rest)) = levels.split_first() else { return self.here.iter().any(enough) };
+        self.children.get(*level).is_some_and(|child| child.find(rest, false, enough))
+            || (!system && self.any.as_ref().is_some_and(|any| any.find(rest, false, enough)))
     }
 }
 
@@ -138,10 +176,12 @@ mod tests {
 
     #[test]
     fn forms_are_checked() {
-        for good in ["#", "+", "a/#", "+/+", "/", "城市/+/车速", "$SYS/#", "a//b"] {
+        for good in ["#", "+", "a/#", "+/+", "/", "城市/+/车速", "$SYS/#", "a//b", "$share/g/#", "$share/g//a"] {
             assert!(is_valid(good), "{good}");
         }
-        for bad in ["", "a/#/b", "a#", "a/b+", "#/a", "a\0"] {
+        for bad in
+            ["", "a/#/b", "a#", "a/b+", "#/a", "a\0", "$share/g", "$share//a", "$share/g/", "$share/+/a", "$share/#"]
+        {
             assert!(!is_valid(bad), "{bad}");
         }
     }
@@ -171,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_index_agrees_with_matching_each(
+        fn the_tree_agrees_with_matching_each(
             filters in prop::collection::vec((prop::collection::vec(level(true), 1..4), any::<bool>()), 0..6),
             gone in any::<prop::sample::Index>(),
             topic in prop::collection::vec(level(false), 1..4),
@@ -182,17 +222,23 @@ mod tests {
                 .map(|(levels, rest)| if rest { format!("{}/#", levels.join("/")) } else { levels.join("/") })
                 .filter(|filter| is_valid(filter))
                 .collect();
-            let mut index = FilterIndex::default();
-            filters.iter().for_each(|filter| index.insert(filter));
+            let mut tree = FilterTree::default();
+            filters.iter().for_each(|filter| tree.insert(filter, filter.clone()));
             if !filters.is_empty() {
                 let filter = filters.remove(gone.index(filters.len()));
-                index.remove(&filter);
+                tree.remove(&filter, &filter);
             }
-            index.remove("never/there");
+            tree.remove("never/there", &String::new());
             prop_assume!(!topic.is_empty());
-            prop_assert_eq!(index.matches_any(&topic), filters.iter().any(|filter| matches(filter, &topic)));
-            filters.iter().for_each(|filter| index.remove(filter));
-            prop_assert!(index.is_empty() && index.root.is_unused());
+            let mut expected: Vec<String> = filters.iter().filter(|filter| matches(filter, &topic)).cloned().collect();
+            let mut found = Vec::new();
+            tree.for_each_match(&topic, |filter| found.push(filter.clone()));
+            expected.sort();
+            found.sort();
+            prop_assert_eq!(tree.matches_any(&topic), !expected.is_empty());
+            prop_assert_eq!(found, expected);
+            filters.iter().for_each(|filter| tree.remove(filter, filter));
+            prop_assert!(tree.is_empty() && tree.root.is_unused());
         }
     }
 }

@@ -1,38 +1,63 @@
 //! The listener, what all connections share, and the way for the gateway itself to publish.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nearside_schemas::{ClientId, Clock, Intake, QoS, Topic};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::access::{Access, Credentials};
 use crate::config::{BrokerConfig, BrokerError};
-use crate::connection;
-use crate::filter::FilterIndex;
-use crate::packet::Reason;
+use crate::message::{Delivery, Message};
+use crate::packet::{Carried, Reason};
 use crate::retained::Retained;
-use crate::router::{self, RouterHandle, SessionNumber};
-use crate::socket::Socket;
+use crate::router;
+use crate::routes::Routes;
+use crate::session::{DeliveryMetrics, Session, SessionBounds};
+use crate::sessions::Sessions;
+use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
+use crate::tls::Tls;
+use crate::{handshake, system_topics, transport};
+
+/// How many connections above the limit are told why they are refused; further ones are just closed.
+const TOLD: usize = 64;
+/// How often the files that the broker reads are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
+
+/// What a front door is given beside its configuration.
+pub struct Ports {
+    /// Who takes messages in.
+    pub intake: Arc<dyn Intake>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where sessions and retained messages are kept.
+    pub store: SessionStore,
+    /// Where relative paths of the configuration begin.
+    pub base: PathBuf,
+}
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) router: RouterHandle,
-    pub(crate) index: RwLock<FilterIndex>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) routes: Routes,
     pub(crate) retained: Retained,
-    pub(crate) clients: Mutex<HashMap<ClientId, (SessionNumber, Arc<Notify>)>>,
-    pub(crate) next_session: AtomicU64,
+    pub(crate) sessions: Sessions,
+    pub(crate) store: StoreHandle,
     pub(crate) open: AtomicUsize,
+    pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
+    told: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Metrics,
@@ -40,40 +65,77 @@ pub(crate) struct Shared {
 
 pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
-    pub(crate) subscriptions: Gauge,
     pub(crate) bytes: Counter,
     pub(crate) publishes: [Counter; 3],
     pub(crate) acknowledged: Counter,
     pub(crate) not_retained: Counter,
+    pub(crate) throttled: Counter,
+    pub(crate) refused: RefusedMetrics,
+    deliveries: Arc<DeliveryMetrics>,
+}
+
+/// What clients were refused while their connection stayed.
+pub(crate) struct RefusedMetrics {
+    pub(crate) publish: Counter,
+    pub(crate) subscribe: Counter,
+}
+
+impl Metrics {
+    fn new(telemetry: &Telemetry) -> Self {
+        let publishes = |qos| telemetry.counter(Metric::PublishesReceived, &[qos]);
+        let refused = |what| telemetry.counter(Metric::AccessDenied, &[what]);
+        Self {
+            connections: telemetry.gauge(Metric::Connections, &[]),
+            bytes: telemetry.counter(Metric::BytesReceived, &[]),
+            publishes: [publishes("0"), publishes("1"), publishes("2")],
+            acknowledged: telemetry.counter(Metric::PublishesAcknowledged, &[]),
+            not_retained: telemetry.counter(Metric::PublishesDropped, &["retained_full"]),
+            throttled: telemetry.counter(Metric::ConnectionsThrottled, &[]),
+            refused: RefusedMetrics { publish: refused("publish"), subscribe: refused("subscribe") },
+            deliveries: Arc::new(DeliveryMetrics::new(telemetry)),
+        }
+    }
 }
 
 impl Shared {
-    /// Hands a message to whoever subscribed, and keeps it where it is retained.
-    pub(crate) fn route(&self, topic: &Topic, payload: &Bytes, qos: QoS, retain: bool, from: SessionNumber) {
-        if retain && !self.retained.keep(topic, payload, qos) {
-            self.metrics.not_retained.inc();
+    /// Hands a message to whoever subscribed, and keeps it where it is retained. What must be stored for it is added to
+    /// `changes`.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+        if delivery.message.retain {
+            match self.retained.keep(&delivery.message) {
+                Some(change) => changes.extend(change),
+                None => drop(self.metrics.not_retained.inc()),
+            }
         }
-        let wanted = self.index.read().matches_any(topic.as_str());
-        if wanted {
-            self.router.publish(topic.clone(), payload.clone(), qos, retain, from);
-        }
+        self.routes.route(delivery, changes);
     }
 
+    /// Counts a connection that was refused.
     pub(crate) fn refuse(&self, reason: Reason) {
         self.telemetry.counter(Metric::ConnectionsRefused, &[reason.label()]).inc();
+    }
+
+    pub(crate) fn new_session(&self, number: u64, client: ClientId, durable: bool) -> Arc<Session> {
+        let bounds = SessionBounds {
+            queue: self.config.session_queue,
+            queue_bytes: self.config.session_queue_bytes.bytes() as usize,
+            in_flight: usize::from(self.config.inflight),
+        };
+        Arc::new(Session::new(number, client, durable, bounds, self.metrics.deliveries.clone()))
     }
 }
 
 /// The MQTT server.
 pub struct FrontDoor {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl FrontDoor {
-    /// Opens the port.
+    /// Opens the port; sessions and retained messages end with the process.
     ///
     /// # Errors
     /// Where the configuration makes no sense or the port cannot be opened.
@@ -83,37 +145,68 @@ impl FrontDoor {
         clock: Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, BrokerError> {
+        let ports = Ports { intake, clock, store: SessionStore::Memory, base: PathBuf::new() };
+        Self::open(config, ports, telemetry).await
+    }
+
+    /// Puts back what was stored and opens the port.
+    ///
+    /// # Errors
+    /// Where the configuration makes no sense, a file cannot be used or the port cannot be opened.
+    pub async fn open(config: BrokerConfig, ports: Ports, telemetry: &Telemetry) -> Result<Self, BrokerError> {
         config.validate()?;
-        let refused = |source| BrokerError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        let router = router::start(telemetry).map_err(BrokerError::Router)?;
-        let (stop, stopping) = watch::channel(false);
-        let publishes = |qos| telemetry.counter(Metric::PublishesReceived, &[qos]);
-        let metrics = Metrics {
-            connections: telemetry.gauge(Metric::Connections, &[]),
-            subscriptions: telemetry.gauge(Metric::Subscriptions, &[]),
-            bytes: telemetry.counter(Metric::BytesReceived, &[]),
-            publishes: [publishes("0"), publishes("1"), publishes("2")],
-            acknowledged: telemetry.counter(Metric::PublishesAcknowledged, &[]),
-            not_retained: telemetry.counter(Metric::PublishesDropped, &["retained_full"]),
+        let users = config.users.as_ref().map(|path| ports.base.join(path));
+        let access = Arc::new(Access::new(config.anonymous, users)?);
+        let tls = config.tls.as_ref().map(|tls| Tls::load(tls, &ports.base)).transpose()?.map(Arc::new);
+        let (listener, address) = listen(config.listen).await?;
+        let beside = match config.tls.as_ref().and_then(|tls| tls.listen) {
+            Some(address) => Some(listen(address).await?),
+            None => None,
         };
+        let router = router::start(telemetry).map_err(BrokerError::Thread)?;
+        let (store, saved) = open_store(ports.store, telemetry)?;
+        let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
-            retained: Retained::new(config.max_retained),
+            retained: Retained::new(config.max_retained, config.max_retained_bytes.bytes() as usize, saved.retained),
             config,
-            intake,
-            clock,
-            router,
-            index: RwLock::default(),
-            clients: Mutex::default(),
-            next_session: AtomicU64::new(1),
+            intake: ports.intake,
+            clock: ports.clock,
+            access,
+            routes: Routes::new(router, telemetry),
+            sessions: Sessions::new(telemetry),
+            store,
             open: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            told: Arc::new(Semaphore::new(TOLD)),
             stopping,
             telemetry: telemetry.clone(),
-            metrics,
+            metrics: Metrics::new(telemetry),
         });
-        let accepting = tokio::spawn(accept(listener, shared.clone()));
-        Ok(Self { address, shared, stop, accepting })
+        Sessions::restore(&shared, saved.sessions).await;
+        let every = shared.config.system_interval.get();
+        let mut tasks = vec![
+            tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),
+            tokio::spawn(reload(Arc::downgrade(&shared), tls.clone())),
+        ];
+        let (plain, tls_address) = match beside {
+            Some((listener, address)) => {
+                tasks.push(tokio::spawn(accept(listener, tls, shared.clone())));
+                (None, Some(address))
+            }
+            None => (tls.clone(), tls.map(|_| address)),
+        };
+        tasks.push(tokio::spawn(accept(listener, plain, shared.clone())));
+        Ok(Self { address, tls_address, shared, stop, tasks })
+    }
+
+    /// Where it serves TLS, if it does; the same as [`FrontDoor::local_addr`] where it serves nothing else.
+    pub const fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    /// Checks names and passwords, for the console.
+    pub fn credentials(&self) -> Credentials {
+        Credentials(self.shared.access.clone())
     }
 
     /// Where it listens; tells the port where 0 was asked for.
@@ -126,15 +219,63 @@ impl FrontDoor {
         LocalPublisher { shared: self.shared.clone() }
     }
 
-    /// Stops accepting and reading, sends the acknowledgements that are still due, says goodbye and closes; no longer than
-    /// `deadline`.
+    /// Stops accepting and reading, sends the acknowledgements that are still due, says goodbye, closes, and waits for the
+    /// session store; no longer than `deadline`.
     pub async fn drain(self, deadline: Duration) {
-        self.accepting.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.stop.send_replace(true);
         let until = tokio::time::Instant::now() + deadline;
         while self.shared.open.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // What is not stored by then is lost like in a crash.
+        let _ = tokio::time::timeout_at(until, self.shared.store.commit(Vec::new())).await;
+    }
+}
+
+impl Drop for FrontDoor {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn open_store(store: SessionStore, telemetry: &Telemetry) -> Result<(StoreHandle, Saved), BrokerError> {
+    let SessionStore::File { path, keys } = store else { return Ok(Default::default()) };
+    let mut disk = Disk::open(&path, keys)?;
+    let saved = disk.load()?;
+    Ok((StoreHandle::start(disk, telemetry).map_err(BrokerError::Thread)?, saved))
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let refused = |source| BrokerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// Looks at the files that may change, and takes them over where they did.
+async fn reload(shared: std::sync::Weak<Shared>, tls: Option<Arc<Tls>>) {
+    let mut seen = None;
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let changed = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        let users = shared.access.file().map(changed);
+        let certificates: Vec<_> = tls.iter().flat_map(|tls| tls.files()).map(changed).collect();
+        let now = (users, certificates);
+        if let Some(before) = seen.replace(now.clone())
+            && before != now
+        {
+            let certified = before.1 != now.1;
+            let users = if before.0 == now.0 { Ok(()) } else { shared.access.reload() };
+            let certificates = tls.as_ref().filter(|_| certified).map_or(Ok(()), |tls| tls.reload());
+            for error in [users, certificates].into_iter().filter_map(Result::err) {
+                tracing::error!(%error, "a changed file is not taken over");
+            }
+            // A certificate may have been revoked: whoever showed one shows it again.
+            shared.sessions.recheck(|who| shared.access.still_holds(who) && !(certified && who.certified));
+        }
+        drop(shared);
+        tokio::time::sleep(RELOAD).await;
     }
 }
 
@@ -153,25 +294,35 @@ impl LocalPublisher {
         if *self.shared.stopping.borrow() {
             return Err(BrokerError::Stopping);
         }
-        self.shared.route(topic, &payload, qos, retain, 0);
+        let message = Message::new(topic.clone(), payload, qos, retain, Carried::default(), self.shared.clock.now());
+        let mut changes = Vec::new();
+        self.shared.route(&Delivery { message, from: 0 }, &mut changes);
+        self.shared.store.send(changes, None);
         Ok(())
     }
 }
 
 /// Counts a connection for as long as it lives.
-pub(crate) struct OpenConnection(Arc<Shared>);
+struct OpenConnection(Arc<Shared>, IpAddr);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
         self.0.metrics.connections.dec();
+        let mut addresses = self.0.addresses.lock();
+        if let Some(count) = addresses.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&self.1);
+            }
+        }
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => admit(stream, &shared),
+            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared),
             Err(error) => {
                 // Out of file descriptors, usually: taking a breath lets some be closed.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -181,25 +332,53 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn admit(stream: TcpStream, shared: &Arc<Shared>) {
-    if shared.open.load(Ordering::Acquire) >= shared.config.max_connections {
-        shared.refuse(Reason::ServerUnavailable);
+fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>) {
+    if let Err(error) = set_up(&stream) {
+        tracing::debug!(%error, "a socket could not be set up");
+    }
+    let address = from.ip().to_canonical();
+    let reason = match count(shared, address) {
+        Ok(open) => {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                transport::serve(stream, address, tls, shared).await;
+                drop(open);
+            });
+            return;
+        }
+        Err(reason) => reason,
+    };
+    shared.refuse(reason);
+    if tls.is_some() {
+        // A handshake is what there is no room for.
         return;
     }
+    let Ok(turn) = shared.told.clone().try_acquire_owned() else { return };
+    tokio::spawn(async move {
+        handshake::turn_away(stream, reason).await;
+        drop(turn);
+    });
+}
+
+/// Counts a connection, or says which limit it meets.
+fn count(shared: &Arc<Shared>, address: IpAddr) -> Result<OpenConnection, Reason> {
+    let mut addresses = shared.addresses.lock();
+    if shared.open.load(Ordering::Acquire) >= shared.config.max_connections {
+        return Err(Reason::ServerBusy);
+    }
+    let count = addresses.entry(address).or_default();
+    if *count >= shared.config.max_connections_per_address {
+        return Err(Reason::QuotaExceeded);
+    }
+    *count += 1;
     shared.open.fetch_add(1, Ordering::AcqRel);
     shared.metrics.connections.inc();
-    let open = OpenConnection(shared.clone());
-    // Acknowledgements are small and awaited.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no delay could not be set");
-    }
-    let socket = match Socket::new(stream) {
-        Ok(socket) => socket,
-        Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
-    };
-    let shared = shared.clone();
-    tokio::spawn(async move {
-        connection::serve(socket, shared).await;
-        drop(open);
-    });
+    Ok(OpenConnection(shared.clone(), address))
+}
+
+/// Acknowledgements are small and awaited; a client that is gone without a word is found even where it asked for no keep-alive.
+fn set_up(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let idle = socket2::TcpKeepalive::new().with_time(Duration::from_secs(300));
+    socket2::SockRef::from(stream).set_tcp_keepalive(&idle)
 }

@@ -5,16 +5,33 @@
 //! Never: a topic, a client id or a payload is logged (I2); anything but this crate names rumqttd.
 
 mod accept_all;
+mod access;
 mod config;
 mod connection;
 mod filter;
 mod front_door;
+mod handshake;
+mod message;
 mod packet;
+mod rate;
 mod retained;
 mod router;
+mod routes;
 mod session;
+mod sessions;
+mod share;
 mod socket;
+mod store;
+mod subscribe;
+mod system_topics;
+mod tls;
+mod transport;
+mod websocket;
+mod will;
+mod writer;
 
 pub use accept_all::AcceptAll;
-pub use config::{BrokerConfig, BrokerError};
-pub use front_door::{FrontDoor, LocalPublisher};
+pub use access::{Credentials, User, Users, hash_password};
+pub use config::{Anonymous, BrokerConfig, BrokerError, ClientCertificates, Identity, TlsConfig, TlsVersion};
+pub use front_door::{FrontDoor, LocalPublisher, Ports};
+pub use store::SessionStore;

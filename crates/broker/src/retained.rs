@@ -1,43 +1,93 @@
-//! Retained messages: the last one of each topic (section 3.3.1.3 of MQTT 5). In memory, bounded.
+//! Retained messages: the last one of each topic (section 3.3.1.3 of MQTT 5). Bounded; kept on disk by the session store.
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
-use nearside_schemas::{QoS, Topic};
+use nearside_schemas::{Timestamp, Topic};
 use parking_lot::RwLock;
 
 use crate::filter;
+use crate::message::Message;
+use crate::store::Change;
 
 /// The retained messages.
 pub(crate) struct Retained {
     most: usize,
-    messages: RwLock<HashMap<Topic, (Bytes, QoS)>>,
+    most_bytes: usize,
+    kept: RwLock<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// With each message its number in the store.
+    messages: HashMap<Topic, (u64, Message)>,
+    bytes: usize,
+    last_number: u64,
 }
 
 impl Retained {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, messages: RwLock::default() }
+    /// With what the store had.
+    pub(crate) fn new(most: usize, most_bytes: usize, stored: Vec<(u64, Message)>) -> Self {
+        let mut kept = Kept::default();
+        for (number, message) in stored {
+            kept.last_number = kept.last_number.max(number);
+            kept.bytes += message.size();
+            kept.messages.insert(message.topic.clone(), (number, message));
+        }
+        Self { most, most_bytes, kept: RwLock::new(kept) }
     }
 
-    /// Keeps the message, or forgets the topic's where the payload is empty. False where there is no room for another topic.
-    pub(crate) fn keep(&self, topic: &Topic, payload: &Bytes, qos: QoS) -> bool {
-        let mut messages = self.messages.write();
-        if payload.is_empty() {
-            messages.remove(topic);
-            return true;
+    /// Keeps the message, or forgets the topic's where the payload is empty. Gives back what the store is told, or `None` where
+    /// there is no room.
+    pub(crate) fn keep(&self, message: &Message) -> Option<Option<Change>> {
+        let mut kept = self.kept.write();
+        if message.payload.is_empty() {
+            return Some(kept.remove(&message.topic).map(Change::Forget));
         }
-        if messages.len() >= self.most && !messages.contains_key(topic) {
-            return false;
+        let before = kept.messages.get(&message.topic).map(|(number, before)| (*number, before.size()));
+        let bytes = kept.bytes - before.map_or(0, |(_, size)| size) + message.size();
+        if bytes > self.most_bytes || (before.is_none() && kept.messages.len() >= self.most) {
+            return None;
         }
-        // A copy: the payload may be a slice of a much larger read buffer.
-        messages.insert(topic.clone(), (Bytes::copy_from_slice(payload), qos));
-        true
+        let number = before.map_or(kept.last_number + 1, |(number, _)| number);
+        kept.last_number = kept.last_number.max(number);
+        kept.bytes = bytes;
+        let message = Message { retain: true, ..message.detached() };
+        kept.messages.insert(message.topic.clone(), (number, message.clone()));
+        Some(Some(Change::Retain(number, message)))
     }
 
-    /// The messages that a filter asks for.
-    pub(crate) fn matching(&self, filter: &str) -> Vec<(Topic, Bytes, QoS)> {
-        let messages = self.messages.read();
-        let wanted = messages.iter().filter(|(topic, _)| filter::matches(filter, topic.as_str()));
-        wanted.map(|(topic, (payload, qos))| (topic.clone(), payload.clone(), *qos)).collect()
+    /// The messages that a filter asks for. Those that have expired are forgotten.
+    pub(crate) fn matching(&self, filter: &str, now: Timestamp, changes: &mut Vec<Change>) -> Vec<Message> {
+        let mut found = Vec::new();
+        let mut expired = Vec::new();
+        for (topic, (_, message)) in &self.kept.read().messages {
+            if message.is_expired(|| now) {
+                expired.push(topic.clone());
+            } else if filter::matches(filter, topic.as_str()) {
+                found.push(message.clone());
+            }
+        }
+        if !expired.is_empty() {
+            let mut kept = self.kept.write();
+            for topic in expired {
+                // It may have been replaced meanwhile.
+                if kept.messages.get(&topic).is_some_and(|(_, message)| message.is_expired(|| now)) {
+                    changes.extend(kept.remove(&topic).map(Change::Forget));
+                }
+            }
+        }
+        found
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.kept.read().messages.len()
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, topic: &Topic) -> Option<u64> {
+        let (number, message) = self.messages.remove(topic)?;
+        self.bytes -= message.size();
+        Some(number)
     }
 }

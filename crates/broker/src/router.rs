@@ -10,15 +10,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flume::{Receiver, Sender, TrySendError};
-use nearside_schemas::{QoS, Topic};
+use nearside_schemas::{QoS, Timestamp, Topic};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use rumqttd::{Notification, Router, RouterConfig};
 
-use crate::session::{Delivery, Session};
+use crate::message::{Delivery, Message};
+use crate::session::Session;
 
 /// A session in the router.
 pub(crate) type SessionNumber = u64;
@@ -33,7 +34,7 @@ enum Request {
     Detach(SessionNumber),
     Subscribe(SessionNumber, String),
     Unsubscribe(SessionNumber, String),
-    Publish { topic: Topic, payload: Bytes, qos: QoS, retain: bool, from: SessionNumber },
+    Publish(Delivery),
 }
 
 /// The way to the router's thread.
@@ -73,9 +74,8 @@ impl RouterHandle {
 
     /// Hands over a copy of a message. Never waits, for it is called from the journal's thread too: where the router is behind
     /// by more than its queue, the message is shed and counted.
-    pub(crate) fn publish(&self, topic: Topic, payload: Bytes, qos: QoS, retain: bool, from: SessionNumber) {
-        let request = Request::Publish { topic, payload, qos, retain, from };
-        if let Err(TrySendError::Full(_)) = self.requests.try_send(request) {
+    pub(crate) fn publish(&self, delivery: Delivery) {
+        if let Err(TrySendError::Full(_)) = self.requests.try_send(Request::Publish(delivery)) {
             self.dropped.inc();
         }
     }
@@ -99,6 +99,8 @@ struct RouterThread {
     linked: HashMap<SessionNumber, Linked>,
     topics: HashSet<u64>,
     ended: usize,
+    /// Numbers the messages: a link gets one once for each of its filters, and must know it again.
+    published: u64,
 }
 
 /// The router that is running: makes links, and one of them publishes.
@@ -109,7 +111,7 @@ struct Running<F> {
 
 impl RouterThread {
     fn new(restarts: Counter, runtime: tokio::runtime::Handle) -> Self {
-        Self { restarts, runtime, linked: HashMap::new(), topics: HashSet::new(), ended: 0 }
+        Self { restarts, runtime, linked: HashMap::new(), topics: HashSet::new(), ended: 0, published: 0 }
     }
 
     fn run(mut self, queue: &Receiver<Request>) {
@@ -151,10 +153,11 @@ impl RouterThread {
                 Request::Detach(number) => self.detach(number),
                 Request::Subscribe(number, filter) => self.subscribe(number, filter),
                 Request::Unsubscribe(number, filter) => self.unsubscribe(number, &filter),
-                Request::Publish { topic, payload, qos, retain, from } => {
-                    self.topics.insert(hash(&topic));
-                    let payload = wrap(&payload, qos, retain, from);
-                    running.publisher.publish(encode_topic(topic.as_str()), payload).is_ok()
+                Request::Publish(delivery) => {
+                    self.topics.insert(hash(&delivery.message.topic));
+                    self.published += 1;
+                    let payload = wrap(&delivery, self.published);
+                    running.publisher.publish(encode_topic(delivery.message.topic.as_str()), payload).is_ok()
                 }
             };
             if !alive || self.topics.len() > REPLACE_AFTER || self.ended > REPLACE_AFTER {
@@ -206,10 +209,9 @@ async fn read(mut link: LinkRx, session: Arc<Session>) {
     loop {
         match link.next().await {
             Ok(Some(Notification::Forward(forward))) => {
-                if let (Some(topic), Some((qos, retain, from, payload))) =
-                    (decode_topic(&forward.publish.topic), unwrap(&forward.publish.payload))
-                {
-                    session.offer(Delivery { topic, payload, qos, retain, from });
+                let topic = decode_topic(&forward.publish.topic);
+                if let Some((delivery, number)) = topic.and_then(|topic| unwrap(topic, &forward.publish.payload)) {
+                    session.offer_routed(&delivery, number);
                 }
             }
             Ok(Some(Notification::Unschedule)) => {
@@ -241,19 +243,47 @@ fn hash(topic: &Topic) -> u64 {
     hasher.finish()
 }
 
-/// One byte of flags and the sender's session number in front of the payload.
-fn wrap(payload: &Bytes, qos: QoS, retain: bool, from: SessionNumber) -> Bytes {
-    let mut wrapped = BytesMut::with_capacity(9 + payload.len());
-    wrapped.put_u8(qos as u8 | (u8::from(retain) << 2));
-    wrapped.put_u64(from);
-    wrapped.put_slice(payload);
+/// In front of the payload: flags, the sender's session number, the message's number, when it expires in microseconds, and its
+/// properties with their length.
+fn wrap(delivery: &Delivery, number: u64) -> Bytes {
+    let Delivery { message, from } = delivery;
+    let mut wrapped = BytesMut::with_capacity(HEADER + message.properties.len() + message.payload.len());
+    wrapped.put_u8(message.qos as u8 | (u8::from(message.retain) << 2));
+    wrapped.put_u64(*from);
+    wrapped.put_u64(number);
+    wrapped.put_i64(message.expires.unwrap_or(Timestamp::MAX).as_micros());
+    // A packet, and so its properties, has at most 256 MiB.
+    wrapped.put_u32(message.properties.len() as u32);
+    wrapped.put_slice(&message.properties);
+    wrapped.put_slice(&message.payload);
     wrapped.freeze()
 }
 
-fn unwrap(wrapped: &Bytes) -> Option<(QoS, bool, SessionNumber, Bytes)> {
-    let flags = *wrapped.first()?;
-    let from = u64::from_be_bytes(wrapped.get(1..9)?.try_into().ok()?);
-    Some((QoS::try_from(flags & 3).ok()?, flags & 4 != 0, from, wrapped.slice(9..)))
+const HEADER: usize = 1 + 8 + 8 + 8 + 4;
+
+fn unwrap(topic: Topic, wrapped: &Bytes) -> Option<(Delivery, u64)> {
+    let mut rest = wrapped.clone();
+    if rest.len() < HEADER {
+        return None;
+    }
+    let flags = rest.get_u8();
+    let (from, number) = (rest.get_u64(), rest.get_u64());
+    let expires = Timestamp::from_micros(rest.get_i64());
+    let length = rest.get_u32() as usize;
+    if length > rest.len() {
+        return None;
+    }
+    let properties = rest.split_to(length);
+    let message = Message {
+        topic,
+        payload: rest,
+        qos: QoS::try_from(flags & 3).ok()?,
+        retain: flags & 4 != 0,
+        properties,
+        expires: (expires != Timestamp::MAX).then_some(expires),
+        identifiers: Vec::new(),
+    };
+    Some((Delivery { message, from }, number))
 }
 
 /// A level in letters that rumqttd bears: letters, digits, `-` and `.` stay, every other byte becomes `_` and two hexadecimal

@@ -160,6 +160,7 @@ impl KeySource for KeyRing {
             KeyPurpose::OutboxSeal => "nearside 2026 outbox seal",
             KeyPurpose::Checkpoints => "nearside 2026 checkpoints",
             KeyPurpose::DeadLetters => "nearside 2026 dead letters",
+            KeyPurpose::Sessions => "nearside 2026 sessions",
         };
         let mut hasher = blake3::Hasher::new_derive_key(label);
         hasher.update(self.master.as_bytes());

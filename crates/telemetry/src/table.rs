@@ -60,6 +60,11 @@ table! {
     ProtocolErrors, "nearside_broker_protocol_errors_total", Counter, ["reason"], "Connections ended for breaking the protocol.";
     RouterRestarts, "nearside_broker_router_restarts_total", Counter, [], "Times the message router was replaced.";
     Subscriptions, "nearside_broker_subscriptions", Gauge, [], "Active subscriptions.";
+    Sessions, "nearside_broker_sessions", Gauge, [], "MQTT sessions, connected or waiting for their client.";
+    SessionCommit, "nearside_broker_session_commit_seconds", Histogram(LATENCY_SECONDS), [], "Time of one commit of the session store.";
+    SessionStoreErrors, "nearside_broker_session_store_errors_total", Counter, [], "Failed commits of the session store.";
+    AccessDenied, "nearside_broker_access_denied_total", Counter, ["what"], "Publishes and subscriptions that a client had no right to or that met a limit.";
+    ConnectionsThrottled, "nearside_broker_throttled_total", Counter, [], "Times a connection was read more slowly because it published faster than it may.";
 
     JournalRecords, "nearside_journal_records_total", Counter, [], "Records written to the journal.";
     JournalBytes, "nearside_journal_written_bytes_total", Counter, [], "Bytes written to the journal.";

@@ -1,10 +1,10 @@
 //! From bytes to packets. Strict: what the texts call malformed is malformed here.
 
 use bytes::{Bytes, BytesMut};
-use nearside_schemas::{QoS, Topic};
+use nearside_schemas::{PacketId, QoS, Topic};
 
 use super::reader::Fields;
-use super::{Connect, Incoming, Packet, Reason, Subscription, Version, Will};
+use super::{Carried, Connect, Incoming, Packet, Reason, Subscription, Version, Will};
 use crate::filter;
 
 /// A packet cut out of the stream: its first byte and its body.
@@ -69,17 +69,17 @@ pub(crate) fn connect(frame: Frame) -> Result<Connect, Reason> {
         Version::V311 => Default::default(),
     };
     if properties.authentication {
-        // Extended authentication is not offered: bad authentication method would be 0x8C; refusing is what matters.
-        return Err(Reason::NotAuthorized);
+        // Extended authentication is not offered.
+        return Err(Reason::AuthenticationMethod);
+    }
+    if properties.authentication_data {
+        // Data without a method (section 3.1.2.11.10).
+        return Err(Reason::Protocol);
     }
     let client = fields.text()?;
     let will = if has_will { Some(read_will(&mut fields, version, will_qos, will_retain)?) } else { None };
-    if user {
-        fields.text()?;
-    }
-    if password {
-        fields.binary()?;
-    }
+    let user = if user { Some(fields.text()?) } else { None };
+    let password = if password { Some(fields.binary()?) } else { None };
     fields.end()?;
     if client.is_empty() && !clean && version == Version::V311 {
         return Err(Reason::ClientId);
@@ -89,18 +89,29 @@ pub(crate) fn connect(frame: Frame) -> Result<Connect, Reason> {
         client,
         clean,
         keep_alive_secs,
+        session_expiry_secs: match version {
+            Version::V5 => properties.session_expiry_secs.unwrap_or(0),
+            Version::V311 if clean => 0,
+            Version::V311 => u32::MAX,
+        },
         will,
+        user,
+        password,
         receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
         max_packet: properties.max_packet.unwrap_or(u32::MAX),
+        topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
     })
 }
 
 fn read_will(fields: &mut Fields, version: Version, qos: QoS, retain: bool) -> Result<Will, Reason> {
-    if version == Version::V5 {
-        fields.properties(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26])?;
-    }
+    let properties = match version {
+        Version::V5 => fields.properties(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26])?,
+        Version::V311 => Default::default(),
+    };
     let topic = Topic::new(&fields.text()?).map_err(|_| Reason::TopicName)?;
-    Ok(Will { topic, payload: fields.binary()?, qos, retain })
+    let carried = Carried { properties: properties.passed_on, expiry_secs: properties.message_expiry_secs };
+    let delay_secs = properties.will_delay_secs.unwrap_or(0);
+    Ok(Will { topic, payload: fields.binary()?, qos, retain, delay_secs, carried })
 }
 
 /// Reads any packet but CONNECT.
@@ -115,9 +126,11 @@ pub(crate) fn packet(frame: Frame, version: Version) -> Result<Packet, Reason> {
     }
     let mut fields = Fields(frame.body);
     match kind {
-        4 => acknowledgement(&mut fields, version).map(Packet::PubAck),
-        6 => acknowledgement(&mut fields, version).map(Packet::PubRel),
-        5 | 7 => acknowledgement(&mut fields, version).map(|_| Packet::Unasked),
+        4 => acknowledgement(&mut fields, version, TAKEN_OR_NOT).map(|(id, _)| Packet::PubAck(id)),
+        5 => acknowledgement(&mut fields, version, TAKEN_OR_NOT)
+            .map(|(id, code)| Packet::PubRec { id, refused: code >= 0x80 }),
+        6 => acknowledgement(&mut fields, version, FOUND_OR_NOT).map(|(id, _)| Packet::PubRel(id)),
+        7 => acknowledgement(&mut fields, version, FOUND_OR_NOT).map(|(id, _)| Packet::PubComp(id)),
         8 => subscribe(&mut fields, version),
         10 => unsubscribe(&mut fields, version),
         12 => fields.end().map(|()| Packet::PingReq),
@@ -134,32 +147,47 @@ fn publish(flags: u8, body: Bytes, version: Version) -> Result<Packet, Reason> {
     let mut fields = Fields(body);
     let topic = fields.binary()?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(fields.packet_id()?) };
-    if version == Version::V5 {
+    let (mut topic_alias, mut carried) = (None, Carried::default());
+    if version == Version::V5 && fields.0.first() == Some(&0) {
+        // No properties, as from most devices.
+        fields.u8()?;
+    } else if version == Version::V5 {
         let properties = fields.properties(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26])?;
-        if properties.topic_alias.is_some() {
-            // We announce a maximum of 0 aliases.
-            return Err(Reason::TopicAlias);
-        }
+        topic_alias = properties.topic_alias;
+        carried = Carried { properties: properties.passed_on, expiry_secs: properties.message_expiry_secs };
     }
-    Ok(Packet::Publish(Incoming { topic, payload: fields.0, qos, packet_id, retain: flags & 1 != 0 }))
+    let payload = fields.0;
+    Ok(Packet::Publish(Incoming { topic, topic_alias, payload, qos, packet_id, retain: flags & 1 != 0, carried }))
 }
 
-fn acknowledgement(fields: &mut Fields, version: Version) -> Result<nearside_schemas::PacketId, Reason> {
+/// The codes of PUBACK and PUBREC (sections 3.4.2.1 and 3.5.2.1).
+const TAKEN_OR_NOT: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+/// The codes of PUBREL and PUBCOMP (sections 3.6.2.1 and 3.7.2.1).
+const FOUND_OR_NOT: &[u8] = &[0x00, 0x92];
+/// The codes of a client's DISCONNECT (section 3.14.2.1).
+const GOODBYES: &[u8] = &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
+
+fn acknowledgement(fields: &mut Fields, version: Version, codes: &[u8]) -> Result<(PacketId, u8), Reason> {
     let packet_id = fields.packet_id()?;
+    let mut code = 0;
     if version == Version::V5 && !fields.0.is_empty() {
-        fields.u8()?;
+        code = fields.u8()?;
+        if !codes.contains(&code) {
+            return Err(Reason::Protocol);
+        }
         if !fields.0.is_empty() {
             fields.properties(&[0x1F, 0x26])?;
         }
     }
     fields.end()?;
-    Ok(packet_id)
+    Ok((packet_id, code))
 }
 
 fn subscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
     let packet_id = fields.packet_id()?;
+    let mut identifier = None;
     if version == Version::V5 {
-        fields.properties(&[0x0B, 0x26])?;
+        identifier = fields.properties(&[0x0B, 0x26])?.identifier;
     }
     let mut subscriptions = Vec::new();
     while !fields.0.is_empty() {
@@ -170,15 +198,21 @@ fn subscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
         if options & reserved != 0 || (options >> 4) & 3 == 3 {
             return Err(Reason::Malformed);
         }
+        let no_local = options & 0x04 != 0;
         if !filter::is_valid(&filter) {
             return Err(Reason::TopicFilter);
+        }
+        if no_local && filter::share(&filter).is_some() {
+            // Section 3.8.3.1.
+            return Err(Reason::Protocol);
         }
         subscriptions.push(Subscription {
             filter,
             qos,
-            no_local: options & 0x04 != 0,
+            no_local,
             retain_as_published: options & 0x08 != 0,
             retain_handling: (options >> 4) & 3,
+            identifier,
         });
     }
     if subscriptions.is_empty() {
@@ -207,13 +241,18 @@ fn unsubscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> 
 }
 
 fn disconnect(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
-    let mut with_will = false;
+    let (mut with_will, mut session_expiry_secs) = (false, None);
     if version == Version::V5 && !fields.0.is_empty() {
-        with_will = fields.u8()? == 0x04;
+        let code = fields.u8()?;
+        if !GOODBYES.contains(&code) {
+            return Err(Reason::Protocol);
+        }
+        // Only a normal one takes the will along (section 3.14.4).
+        with_will = code != 0;
         if !fields.0.is_empty() {
-            fields.properties(&[0x11, 0x1F, 0x26])?;
+            session_expiry_secs = fields.properties(&[0x11, 0x1F, 0x26])?.session_expiry_secs;
         }
     }
     fields.end()?;
-    Ok(Packet::Disconnect { with_will })
+    Ok(Packet::Disconnect { with_will, session_expiry_secs })
 }

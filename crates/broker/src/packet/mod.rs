@@ -5,7 +5,9 @@ mod encode;
 mod reader;
 
 pub(crate) use decode::{connect, frame, packet};
-pub(crate) use encode::{Accepted, ack, connack, disconnect, pingresp, publish, refuse, suback, unsuback};
+pub(crate) use encode::{
+    Accepted, Outbound, ack, connack, disconnect, not_found, pingresp, publish, refuse, suback, unsuback,
+};
 
 use bytes::Bytes;
 use nearside_schemas::{PacketId, QoS, Topic};
@@ -17,24 +19,28 @@ pub(crate) enum Version {
     V5,
 }
 
-/// Why a connection is ended: MQTT 5 reason codes, section 2.4.
+/// Why something is refused or a connection is ended: MQTT 5 reason codes, section 2.4.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reason {
+    Unspecified = 0x80,
     Malformed = 0x81,
     Protocol = 0x82,
+    UnsupportedVersion = 0x84,
+    ClientId = 0x85,
+    Credentials = 0x86,
     NotAuthorized = 0x87,
-    ServerUnavailable = 0x88,
+    ServerBusy = 0x89,
     ServerShuttingDown = 0x8B,
+    AuthenticationMethod = 0x8C,
     KeepAlive = 0x8D,
     TakenOver = 0x8E,
     TopicFilter = 0x8F,
     TopicName = 0x90,
+    ReceiveMaximum = 0x93,
+    TopicAlias = 0x94,
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
-    UnsupportedVersion = 0x84,
-    ClientId = 0x85,
-    TopicAlias = 0x94,
-    Unspecified = 0x80,
+    Administrative = 0x98,
 }
 
 impl Reason {
@@ -43,8 +49,12 @@ impl Reason {
         match self {
             Self::Malformed => "malformed",
             Self::Protocol => "protocol",
+            Self::Credentials => "credentials",
             Self::NotAuthorized => "not_authorized",
-            Self::ServerUnavailable => "server_unavailable",
+            Self::ServerBusy => "server_busy",
+            Self::AuthenticationMethod => "authentication_method",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::Administrative => "administrative",
             Self::ServerShuttingDown => "shutting_down",
             Self::KeepAlive => "keep_alive",
             Self::TakenOver => "taken_over",
@@ -67,6 +77,24 @@ pub(crate) struct Will {
     pub(crate) payload: Bytes,
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
+    /// How long after the connection it is published, unless the client is back by then.
+    pub(crate) delay_secs: u32,
+    pub(crate) carried: Carried,
+}
+
+/// The v5 properties of a message that its subscribers get to see.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// Payload format, content type, response topic, correlation data and user properties, encoded as they came.
+    pub(crate) properties: Bytes,
+    /// For how long the message is worth delivering.
+    pub(crate) expiry_secs: Option<u32>,
+}
+
+impl Carried {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.properties.is_empty() && self.expiry_secs.is_none()
+    }
 }
 
 /// CONNECT.
@@ -76,32 +104,42 @@ pub(crate) struct Connect {
     pub(crate) client: String,
     pub(crate) clean: bool,
     pub(crate) keep_alive_secs: u16,
+    /// For how long the session outlives the connection; `u32::MAX`: for ever. v3.1.1 has only no time and for ever.
+    pub(crate) session_expiry_secs: u32,
     pub(crate) will: Option<Will>,
-    /// How many QoS 1 messages the client takes at a time.
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Bytes>,
+    /// How many QoS 1 and 2 messages the client takes at a time.
     pub(crate) receive_maximum: u16,
     /// The largest packet the client takes.
     pub(crate) max_packet: u32,
+    /// How many topic aliases the client takes.
+    pub(crate) topic_alias_maximum: u16,
 }
 
 /// One filter of a SUBSCRIBE.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Subscription {
+    /// As the client wrote it, with `$share/NAME/` in front where it is shared.
     pub(crate) filter: String,
     pub(crate) qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     /// 0 send retained messages, 1 only for a new subscription, 2 never.
     pub(crate) retain_handling: u8,
+    pub(crate) identifier: Option<u32>,
 }
 
 /// A PUBLISH from a client.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Incoming {
     pub(crate) topic: Bytes,
+    pub(crate) topic_alias: Option<u16>,
     pub(crate) payload: Bytes,
     pub(crate) qos: QoS,
     pub(crate) packet_id: Option<PacketId>,
     pub(crate) retain: bool,
+    pub(crate) carried: Carried,
 }
 
 /// What a client may send after CONNECT.
@@ -109,14 +147,19 @@ pub(crate) struct Incoming {
 pub(crate) enum Packet {
     Publish(Incoming),
     PubAck(PacketId),
+    PubRec {
+        id: PacketId,
+        /// The client does not take the message.
+        refused: bool,
+    },
     PubRel(PacketId),
-    /// PUBREC and PUBCOMP, which answer messages we never send.
-    Unasked,
+    PubComp(PacketId),
     Subscribe(PacketId, Vec<Subscription>),
     Unsubscribe(PacketId, Vec<String>),
     PingReq,
     Disconnect {
         with_will: bool,
+        session_expiry_secs: Option<u32>,
     },
 }
 
@@ -127,6 +170,8 @@ pub(crate) enum AckKind {
     Acknowledged = 0x40,
     /// PUBREC.
     Received = 0x50,
+    /// PUBREL.
+    Release = 0x62,
     /// PUBCOMP.
     Complete = 0x70,
 }

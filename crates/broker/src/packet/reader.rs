@@ -1,5 +1,7 @@
 //! Reads the fields of a packet's body. Nothing here trusts a length.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes};
 use nearside_schemas::PacketId;
 
@@ -56,13 +58,17 @@ impl Fields {
     }
 
     /// The properties of a v5 packet. `allowed` are the identifiers this packet may have; each may come once, but for user
-    /// properties (0x26) and subscription identifiers (0x0B).
+    /// properties (0x26).
     pub(super) fn properties(&mut self, allowed: &[u8]) -> Result<Properties, Reason> {
         let length = self.variable()? as usize;
-        let mut fields = Self(self.take(length)?);
+        let block = self.take(length)?;
         let mut properties = Properties::default();
+        let mut fields = Self(block.clone());
         let mut seen: u64 = 0;
+        // Where in the block stands what is not passed on.
+        let mut kept_back: Vec<Range<usize>> = Vec::new();
         while !fields.0.is_empty() {
+            let start = block.len() - fields.0.len();
             let id = fields.variable()?;
             let id = u8::try_from(id).map_err(|_| Reason::Malformed)?;
             if !allowed.contains(&id) {
@@ -74,7 +80,11 @@ impl Fields {
             }
             seen |= bit;
             properties.read(id, &mut fields)?;
+            if !PASSED_ON.contains(&id) {
+                kept_back.push(start..block.len() - fields.0.len());
+            }
         }
+        properties.passed_on = without(block, &kept_back);
         Ok(properties)
     }
 
@@ -83,13 +93,39 @@ impl Fields {
     }
 }
 
-/// The properties that this server acts on; the others are read and checked for form.
+/// The properties of a message that go to its subscribers as they came (section 3.3.2.3): payload format, content type,
+/// response topic, correlation data and user properties.
+const PASSED_ON: [u8; 5] = [0x01, 0x03, 0x08, 0x09, 0x26];
+
+fn without(block: Bytes, kept_back: &[Range<usize>]) -> Bytes {
+    if kept_back.is_empty() {
+        return block;
+    }
+    let mut rest = Vec::with_capacity(block.len());
+    let mut from = 0;
+    for range in kept_back {
+        rest.extend_from_slice(&block[from..range.start]);
+        from = range.end;
+    }
+    rest.extend_from_slice(&block[from..]);
+    rest.into()
+}
+
+/// The properties that this server acts on or passes on; the others are read and checked for form.
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Properties {
     pub(super) receive_maximum: Option<u16>,
     pub(super) max_packet: Option<u32>,
     pub(super) topic_alias: Option<u16>,
+    pub(super) topic_alias_maximum: Option<u16>,
+    pub(super) session_expiry_secs: Option<u32>,
+    pub(super) message_expiry_secs: Option<u32>,
+    pub(super) will_delay_secs: Option<u32>,
+    pub(super) identifier: Option<u32>,
     pub(super) authentication: bool,
+    pub(super) authentication_data: bool,
+    /// Encoded as they came.
+    pub(super) passed_on: Bytes,
 }
 
 impl Properties {
@@ -102,48 +138,44 @@ impl Properties {
                     return Err(Reason::Protocol);
                 }
             }
-            0x02 | 0x11 | 0x18 => {
-                fields.u32()?;
-            }
-            0x03 | 0x08 | 0x15 => {
-                self.authentication |= id == 0x15;
+            0x02 => self.message_expiry_secs = Some(fields.u32()?),
+            0x11 => self.session_expiry_secs = Some(fields.u32()?),
+            0x18 => self.will_delay_secs = Some(fields.u32()?),
+            0x03 | 0x1F => {
                 fields.text()?;
             }
-            0x09 | 0x16 => {
+            // The response topic is one to publish to (section 3.3.2.3.5).
+            0x08 => {
+                if fields.text()?.contains(['+', '#']) {
+                    return Err(Reason::Protocol);
+                }
+            }
+            0x15 => {
+                self.authentication = true;
+                fields.text()?;
+            }
+            0x16 => {
+                self.authentication_data = true;
                 fields.binary()?;
             }
-            0x0B => {
-                if fields.variable()? == 0 {
-                    return Err(Reason::Protocol);
-                }
+            0x09 => {
+                fields.binary()?;
             }
-            0x21 => {
-                let maximum = fields.u16()?;
-                if maximum == 0 {
-                    return Err(Reason::Protocol);
-                }
-                self.receive_maximum = Some(maximum);
-            }
-            0x22 => {
-                fields.u16()?;
-            }
+            0x0B => self.identifier = Some(above_zero(fields.variable()?)?),
+            0x21 => self.receive_maximum = Some(above_zero(fields.u16()?)?),
+            0x22 => self.topic_alias_maximum = Some(fields.u16()?),
             0x23 => self.topic_alias = Some(fields.u16()?),
             0x26 => {
                 fields.text()?;
                 fields.text()?;
             }
-            0x27 => {
-                let maximum = fields.u32()?;
-                if maximum == 0 {
-                    return Err(Reason::Protocol);
-                }
-                self.max_packet = Some(maximum);
-            }
-            0x1F => {
-                fields.text()?;
-            }
+            0x27 => self.max_packet = Some(above_zero(fields.u32()?)?),
             _ => return Err(Reason::Malformed),
         }
         Ok(())
     }
+}
+
+fn above_zero<N: PartialEq + Default>(number: N) -> Result<N, Reason> {
+    if number == N::default() { Err(Reason::Protocol) } else { Ok(number) }
 }

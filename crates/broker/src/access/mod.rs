@@ -1,0 +1,175 @@
+//! Who may connect, and what they may do.
+//!
+//! Promises: once there is a user file nobody may do what it does not grant; a password is only ever compared with its hash, and
+//! that costs a bounded share of the machine whoever asks; a changed user file takes effect without a restart. Never: a name or a
+//! password is logged (promise I2).
+
+mod acl;
+mod password;
+mod users;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nearside_schemas::Role;
+use parking_lot::RwLock;
+
+use crate::config::{Anonymous, BrokerError};
+use crate::packet::{Connect, Reason};
+pub(crate) use acl::Grant;
+use password::Passwords;
+pub use users::{User, Users, hash_password};
+
+/// Where a connection comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) address: IpAddr,
+    /// Of the client's certificate, where it showed one that we trust.
+    pub(crate) identity: Option<String>,
+}
+
+/// Somebody who was let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Principal {
+    pub(crate) user: Option<String>,
+    /// By a certificate.
+    pub(crate) certified: bool,
+    client: String,
+    rights: Rights,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Rights {
+    /// There is no user file.
+    Everything,
+    Granted(Vec<Arc<Grant>>),
+}
+
+impl Principal {
+    /// Whether it may publish to the topic.
+    pub(crate) fn may_publish(&self, topic: &str) -> bool {
+        self.is_granted(|grant| grant.publish.iter().any(|pattern| pattern.covers(topic, self.user(), &self.client)))
+    }
+
+    /// Whether it may have every message that the filter matches.
+    pub(crate) fn may_subscribe(&self, filter: &str) -> bool {
+        self.is_granted(|grant| grant.subscribe.iter().any(|pattern| pattern.covers(filter, self.user(), &self.client)))
+    }
+
+    fn is_granted(&self, mut by: impl FnMut(&Grant) -> bool) -> bool {
+        match &self.rights {
+            Rights::Everything => true,
+            Rights::Granted(grants) => grants.iter().any(|grant| by(grant)),
+        }
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+}
+
+/// The rules of who may connect.
+pub(crate) struct Access {
+    anonymous: Anonymous,
+    file: Option<PathBuf>,
+    users: RwLock<Option<Arc<Users>>>,
+    passwords: Passwords,
+}
+
+impl Access {
+    /// Reads the user file, where one is named.
+    pub(crate) fn new(anonymous: Anonymous, file: Option<PathBuf>) -> Result<Self, BrokerError> {
+        let users = file.as_ref().map(|path| Users::load(path)).transpose()?;
+        Ok(Self { anonymous, file, users: RwLock::new(users.map(Arc::new)), passwords: Passwords::new()? })
+    }
+
+    /// Reads the user file again. What is wrong with it leaves the one before in force.
+    pub(crate) fn reload(&self) -> Result<(), BrokerError> {
+        if let Some(path) = &self.file {
+            let users = Users::load(path)?;
+            *self.users.write() = Some(Arc::new(users));
+        }
+        Ok(())
+    }
+
+    /// The users, where there is a user file.
+    pub(crate) fn users(&self) -> Option<Arc<Users>> {
+        self.users.read().clone()
+    }
+
+    /// The user file.
+    pub(crate) const fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    /// Lets a client in, or says why not. A certificate says more than a name; a name needs its password.
+    pub(crate) async fn admit(&self, connect: &Connect, client: &str, origin: &Origin) -> Result<Principal, Reason> {
+        let users = self.users();
+        let user = match (&origin.identity, &connect.user, &users) {
+            (Some(identity), _, _) => Some(identity.clone()),
+            (None, Some(name), Some(users)) => {
+                self.check(users, name, connect.password.clone().unwrap_or_default()).await?;
+                Some(name.clone())
+            }
+            // A name that nobody can check is no name.
+            (None, Some(_), None) | (None, None, _) => None,
+        };
+        if user.is_none() && !self.anonymous.allows(origin.address) {
+            return Err(Reason::NotAuthorized);
+        }
+        let rights = rights(users.as_deref(), user.as_deref()).ok_or(Reason::NotAuthorized)?;
+        Ok(Principal { user, certified: origin.identity.is_some(), client: client.to_owned(), rights })
+    }
+
+    /// Whether what somebody was let in with still holds.
+    pub(crate) fn still_holds(&self, principal: &Principal) -> bool {
+        rights(self.users().as_deref(), principal.user()).as_ref() == Some(&principal.rights)
+    }
+
+    async fn check(&self, users: &Arc<Users>, name: &str, password: Bytes) -> Result<(), Reason> {
+        let hash = users.get(name).and_then(|user| user.password.clone());
+        if self.passwords.check(hash, password).await { Ok(()) } else { Err(Reason::Credentials) }
+    }
+}
+
+/// What the user file grants; `None` where it does not know the user.
+fn rights(users: Option<&Users>, user: Option<&str>) -> Option<Rights> {
+    let Some(users) = users else { return Some(Rights::Everything) };
+    Some(Rights::Granted(match user {
+        None => users.anonymous().into_iter().collect(),
+        Some(name) => {
+            let user = users.get(name)?;
+            std::iter::once(user.grant.clone()).chain(users.role(user.role)).collect()
+        }
+    }))
+}
+
+impl Anonymous {
+    fn allows(self, address: IpAddr) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Loopback => address.to_canonical().is_loopback(),
+            Self::Always => true,
+        }
+    }
+}
+
+/// Checks names and passwords of people, for the console.
+#[derive(Clone)]
+pub struct Credentials(pub(crate) Arc<Access>);
+
+impl Credentials {
+    /// The role of a user who gave the right password; `None` for anybody else, and where there is no user file.
+    pub async fn check(&self, name: &str, password: &str) -> Option<Role> {
+        let users = self.0.users()?;
+        self.0.check(&users, name, Bytes::copy_from_slice(password.as_bytes())).await.ok()?;
+        users.get(name).map(|user| user.role)
+    }
+
+    /// Whether there is a user file at all.
+    pub fn are_kept(&self) -> bool {
+        self.0.users().is_some()
+    }
+}

@@ -1,0 +1,116 @@
+//! From the first byte of a connection to the answer to its CONNECT.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use nearside_schemas::ClientId;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::access::{Origin, Principal};
+use crate::front_door::Shared;
+use crate::packet::{self, Connect, Reason, Version};
+use crate::sessions::{Opened, Sessions};
+
+/// The longest client id that is taken.
+const CLIENT_ID_BYTES: usize = 1_024;
+/// How long a connection that is turned away may take to say which version it speaks.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A client that was let in.
+pub(crate) struct Hello {
+    pub(crate) connect: Connect,
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) opened: Opened,
+    /// Whether its id is ours.
+    pub(crate) assigned: bool,
+}
+
+/// Why somebody is not let in, and in which version that is said.
+pub(crate) type Refusal = (Reason, Version);
+
+/// Reads the CONNECT and checks who it is, by `deadline`; then opens the session.
+pub(crate) async fn greet(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    origin: &Origin,
+    deadline: Instant,
+    shared: &Arc<Shared>,
+) -> Result<Hello, Refusal> {
+    let late = |_| (Reason::KeepAlive, Version::V311);
+    let connect = read_connect(reader, buffer, shared.config.max_packet.bytes() as usize);
+    let connect = timeout_at(deadline, connect).await.map_err(late)??;
+    let refused = |reason| (reason, connect.version);
+    let assigned = connect.client.is_empty();
+    if connect.client.len() > CLIENT_ID_BYTES {
+        return Err(refused(Reason::ClientId));
+    }
+    let client = if assigned { shared.sessions.new_client_id() } else { ClientId::new(&connect.client) };
+    let admitted = timeout_at(deadline, shared.access.admit(&connect, client.as_str(), origin)).await;
+    let principal = Arc::new(admitted.map_err(|_| refused(Reason::ServerBusy))?.map_err(refused)?);
+    if let Some(will) = &connect.will {
+        let topic = will.topic.as_str();
+        if topic.starts_with("$SYS/") || !principal.may_publish(topic) {
+            return Err(refused(Reason::NotAuthorized));
+        }
+        if !shared.config.is_topic_in_bounds(topic) {
+            return Err(refused(Reason::TopicName));
+        }
+    }
+    // Not cut short: whoever opens a session must close it.
+    let opened = Sessions::open(shared, &client, &connect, &principal).await.map_err(refused)?;
+    Ok(Hello { connect, principal, opened, assigned })
+}
+
+/// Says why a client is not let in, where the standard has a way to.
+pub(crate) async fn refuse(writer: &mut (impl AsyncWrite + Unpin), (reason, version): Refusal) {
+    use Reason::{ClientId, Credentials, NotAuthorized, QuotaExceeded, ServerBusy, UnsupportedVersion};
+    // v3.1.1 has no code for a CONNECT that breaks the rules: its connection is just closed (section 3.1.4).
+    let sayable = [UnsupportedVersion, ClientId, Credentials, NotAuthorized, ServerBusy, QuotaExceeded];
+    if version == Version::V311 && !sayable.contains(&reason) {
+        return;
+    }
+    let mut out = Vec::new();
+    packet::connack(&mut out, version, Err(reason));
+    let answer = async {
+        writer.write_all(&out).await?;
+        writer.shutdown().await
+    };
+    // The client may be gone, or not listen.
+    let _ = timeout(FAREWELL, answer).await;
+}
+
+/// Tells a connection above a limit so, if it soon says which version it speaks.
+pub(crate) async fn turn_away(stream: impl AsyncRead + AsyncWrite + Unpin, reason: Reason) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut buffer = BytesMut::new();
+    // A CONNECT without a will is short.
+    let hello = timeout(FAREWELL, read_connect(&mut reader, &mut buffer, 16 << 10));
+    if let Ok(Ok(connect)) = hello.await {
+        refuse(&mut writer, (reason, connect.version)).await;
+    }
+}
+
+async fn read_connect(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    max_packet: usize,
+) -> Result<Connect, Refusal> {
+    loop {
+        // Whoever does not begin with a CONNECT is not waited for.
+        if buffer.first().is_some_and(|first| *first != 0x10) {
+            return Err((Reason::Protocol, Version::V311));
+        }
+        let frame = packet::frame(buffer, max_packet);
+        if let Some(frame) = frame.map_err(|reason| (reason, Version::V311))? {
+            // The version is in the seventh byte of the body, where there is one.
+            let version = if frame.body.get(6) == Some(&5) { Version::V5 } else { Version::V311 };
+            return packet::connect(frame).map_err(|reason| (reason, version));
+        }
+        match reader.read_buf(buffer).await {
+            Ok(n) if n > 0 => {}
+            _ => return Err((Reason::Protocol, Version::V311)),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Who gets a message.
+//!
+//! Sessions that end with their connection are served by the message router. Sessions that outlive it, and groups, are served
+//! here and at once: their messages must be on disk before the publisher is told that his is safe (promise I1), so who gets them
+//! must be known in the call that routes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nearside_telemetry::{Gauge, Metric, Telemetry};
+use parking_lot::{Mutex, RwLock};
+
+use crate::filter::{self, FilterTree};
+use crate::message::Delivery;
+use crate::packet::Subscription;
+use crate::router::{RouterHandle, SessionNumber};
+use crate::session::Session;
+use crate::share::Group;
+use crate::store::Change;
+
+#[derive(Clone)]
+enum Subscriber {
+    Session(Arc<Session>),
+    Group(Arc<Group>),
+}
+
+impl Subscriber {
+    fn number(&self) -> SessionNumber {
+        match self {
+            Self::Session(session) => session.number,
+            Self::Group(group) => group.number,
+        }
+    }
+}
+
+impl PartialEq for Subscriber {
+    fn eq(&self, other: &Self) -> bool {
+        self.number() == other.number()
+    }
+}
+
+/// All subscriptions.
+pub(crate) struct Routes {
+    router: RouterHandle,
+    routed: RwLock<FilterTree<SessionNumber>>,
+    direct: RwLock<FilterTree<Subscriber>>,
+    groups: Mutex<HashMap<String, Arc<Group>>>,
+    subscriptions: Gauge,
+}
+
+impl Routes {
+    pub(crate) fn new(router: RouterHandle, telemetry: &Telemetry) -> Self {
+        Self {
+            router,
+            routed: RwLock::default(),
+            direct: RwLock::default(),
+            groups: Mutex::default(),
+            subscriptions: telemetry.gauge(Metric::Subscriptions, &[]),
+        }
+    }
+
+    /// Whether nobody subscribed to anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.routed.read().is_empty() && self.direct.read().is_empty()
+    }
+
+    /// Whether some message may have to be stored for somebody.
+    pub(crate) fn has_direct(&self) -> bool {
+        !self.direct.read().is_empty()
+    }
+
+    /// The session ends: forgets its subscriptions.
+    pub(crate) async fn detach(&self, session: &Arc<Session>) {
+        for filter in session.filters() {
+            self.unsubscribe(session, &filter).await;
+        }
+        if session.linked.load(Ordering::Acquire) {
+            self.router.detach(session.number).await;
+        }
+    }
+
+    /// Adds a subscription that the session already holds. `new` where the session did not have the filter before; `number` is
+    /// for a group that is not there yet.
+    pub(crate) async fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        subscription: &Subscription,
+        new: bool,
+        number: impl FnOnce() -> SessionNumber,
+    ) {
+        if let Some((_, filter)) = filter::share(&subscription.filter) {
+            let mut groups = self.groups.lock();
+            let group = groups.entry(subscription.filter.clone()).or_insert_with(|| {
+                let group = Arc::new(Group::new(number()));
+                self.direct.write().insert(filter, Subscriber::Group(group.clone()));
+                group
+            });
+            group.join(session, subscription.clone());
+        } else if new && session.durable {
+            self.direct.write().insert(&subscription.filter, Subscriber::Session(session.clone()));
+        } else if new {
+            // Most devices never subscribe, and a link is not small.
+            if !session.linked.swap(true, Ordering::AcqRel) {
+                self.router.attach(session.clone()).await;
+            }
+            self.routed.write().insert(&subscription.filter, session.number);
+            self.router.subscribe(session.number, subscription.filter.clone()).await;
+        }
+        if new {
+            self.subscriptions.inc();
+        }
+    }
+
+    /// Removes a subscription that the session held.
+    pub(crate) async fn unsubscribe(&self, session: &Arc<Session>, filter: &str) {
+        if let Some((_, inner)) = filter::share(filter) {
+            let mut groups = self.groups.lock();
+            if let Some(group) = groups.get(filter).filter(|group| group.leave(session.number)).cloned() {
+                groups.remove(filter);
+                self.direct.write().remove(inner, &Subscriber::Group(group));
+            }
+        } else if session.durable {
+            self.direct.write().remove(filter, &Subscriber::Session(session.clone()));
+        } else {
+            self.routed.write().remove(filter, &session.number);
+            self.router.unsubscribe(session.number, filter.to_owned()).await;
+        }
+        self.subscriptions.dec();
+    }
+
+    /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+        let topic = delivery.message.topic.as_str();
+        if self.routed.read().matches_any(topic) {
+            self.router.publish(delivery.clone());
+        }
+        let mut found: Vec<Subscriber> = Vec::new();
+        self.direct.read().for_each_match(topic, |subscriber| found.push(subscriber.clone()));
+        if found.is_empty() {
+            return;
+        }
+        // A session with overlapping filters gets the message once.
+        found.sort_by_key(Subscriber::number);
+        found.dedup();
+        let delivery = Delivery { message: delivery.message.detached(), from: delivery.from };
+        for subscriber in found {
+            match subscriber {
+                Subscriber::Session(session) => session.offer(&delivery, changes),
+                Subscriber::Group(group) => group.offer(&delivery, changes),
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The sessions of all clients: which are there, which connection each has, and when one without a connection ends.
+//!
+//! A session has at most one connection. A new one for the same client id ends the old one and waits until it is through with
+//! everything (section 3.1.4), so no two ever act on one session. A session belongs to the user who made it: nobody else's
+//! connection gets it, whatever client id it names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nearside_schemas::{ClientId, Timestamp};
+use nearside_telemetry::{Gauge, Metric, Telemetry};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::access::Principal;
+use crate::filter;
+use crate::front_door::Shared;
+use crate::packet::{Connect, Reason, Will};
+use crate::session::{PeerLimits, Session};
+use crate::store::{Change, SavedSession, SessionRecord};
+use crate::will;
+
+/// How long the old connection of a client may take to be through.
+const TAKEOVER: Duration = Duration::from_secs(10);
+
+/// The connection that a session has.
+pub(crate) struct Live {
+    pub(crate) number: u64,
+    /// Set to end it, with the reason.
+    pub(crate) kick: watch::Sender<Option<Reason>>,
+    principal: Arc<Principal>,
+    gone: watch::Sender<bool>,
+}
+
+struct Entry {
+    session: Arc<Session>,
+    owner: Option<String>,
+    live: Option<Arc<Live>>,
+    expiry_secs: u32,
+    /// What is published when the connection ends, or later, unless the client takes it back or is back in time.
+    will: Option<Will>,
+    offline_since: Option<Timestamp>,
+    /// Waits until the will is due and the session ends.
+    lingering: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Entries {
+    of: HashMap<ClientId, Entry>,
+    durable: usize,
+}
+
+/// All sessions.
+pub(crate) struct Sessions {
+    entries: Mutex<Entries>,
+    next_number: AtomicU64,
+    kept: Gauge,
+}
+
+/// A session that a connection has opened.
+pub(crate) struct Opened {
+    pub(crate) session: Arc<Session>,
+    pub(crate) live: Arc<Live>,
+    /// Whether it was there before.
+    pub(crate) present: bool,
+    pub(crate) expiry_secs: u32,
+}
+
+/// A session that is over, with the will that goes with it.
+struct Ended {
+    session: Arc<Session>,
+    will: Option<Will>,
+}
+
+/// What one look at the entries came to.
+enum Look {
+    /// The session has a connection.
+    Busy(Arc<Live>),
+    Opened(Opened, Option<Ended>),
+    Refused(Reason),
+}
+
+impl Sessions {
+    pub(crate) fn new(telemetry: &Telemetry) -> Self {
+        Self { entries: Mutex::default(), next_number: AtomicU64::new(1), kept: telemetry.gauge(Metric::Sessions, &[]) }
+    }
+
+    /// A number that no session, connection or group has had.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An id for a client that has none.
+    pub(crate) fn new_client_id(&self) -> ClientId {
+        loop {
+            let id = ClientId::new(&format!("nearside-{}", self.next_number()));
+            if !self.entries.lock().of.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Puts back what the store had. Sessions that had a connection when the process died lost it then.
+    pub(crate) async fn restore(shared: &Arc<Shared>, saved: Vec<SavedSession>) {
+        let now = shared.clock.now();
+        let highest = saved.iter().map(|saved| saved.record.number).max().unwrap_or(0);
+        shared.sessions.next_number.fetch_max(highest + 1, Ordering::Relaxed);
+        for SavedSession { record, queue, taken } in saved {
+            let client = ClientId::new(&record.client);
+            let session = shared.new_session(record.number, client.clone(), true);
+            let offline_since = record.offline_since.unwrap_or(now);
+            let away = now.since(offline_since);
+            if record.expiry_secs < u32::MAX && away >= Duration::from_secs(u64::from(record.expiry_secs)) {
+                // Its time was over while we were not there.
+                Ended { session, will: record.will }.finish(shared).await;
+                continue;
+            }
+            session.restore(record.subscriptions.clone(), queue, taken);
+            for subscription in &record.subscriptions {
+                shared.routes.subscribe(&session, subscription, true, || shared.sessions.next_number()).await;
+            }
+            let mut entry = Entry {
+                session,
+                owner: record.owner,
+                live: None,
+                expiry_secs: record.expiry_secs,
+                will: record.will,
+                offline_since: Some(offline_since),
+                lingering: None,
+            };
+            entry.linger(shared, away);
+            shared.sessions.entries.lock().insert(client, entry);
+        }
+        shared.sessions.count();
+    }
+
+    /// Opens the session of a client: its own, where it has one and does not ask for a fresh start, or a new one.
+    pub(crate) async fn open(
+        shared: &Arc<Shared>,
+        client: &ClientId,
+        connect: &Connect,
+        principal: &Arc<Principal>,
+    ) -> Result<Opened, Reason> {
+        loop {
+            match shared.sessions.look(shared, client, connect, principal) {
+                Look::Busy(other) => {
+                    other.kick.send_replace(Some(Reason::TakenOver));
+                    let mut gone = other.gone.subscribe();
+                    if timeout(TAKEOVER, gone.wait_for(|gone| *gone)).await.is_err() {
+                        return Err(Reason::ServerBusy);
+                    }
+                }
+                Look::Refused(reason) => return Err(reason),
+                Look::Opened(opened, ended) => {
+                    shared.sessions.count();
+                    if let Some(ended) = ended {
+                        ended.finish(shared).await;
+                    }
+                    if opened.present {
+                        forget_what_is_forbidden(shared, &opened.session, principal).await;
+                    }
+                    shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
+                    return Ok(opened);
+                }
+            }
+        }
+    }
+
+    fn look(&self, shared: &Shared, client: &ClientId, connect: &Connect, principal: &Arc<Principal>) -> Look {
+        let limits = PeerLimits {
+            version: connect.version,
+            receive_maximum: connect.receive_maximum,
+            max_packet: connect.max_packet,
+            topic_alias_maximum: connect.topic_alias_maximum,
+        };
+        let cap = u32::try_from(shared.config.session_expiry_cap.get().as_secs()).unwrap_or(u32::MAX);
+        let expiry_secs = connect.session_expiry_secs.min(cap);
+        let mut entries = self.entries.lock();
+        let known = entries.of.get_mut(client);
+        if known.as_ref().is_some_and(|entry| entry.owner != principal.user) {
+            return Look::Refused(Reason::NotAuthorized);
+        }
+        if let Some(live) = known.as_ref().and_then(|entry| entry.live.clone()) {
+            return Look::Busy(live);
+        }
+        let live = Arc::new(Live {
+            number: self.next_number(),
+            kick: watch::channel(None).0,
+            principal: principal.clone(),
+            gone: watch::channel(false).0,
+        });
+        if let Some(entry) = known.filter(|_| !connect.clean) {
+            // Back in time: the old will is not published (section 3.1.3.2.2).
+            entry.will = connect.will.clone();
+            entry.stop_lingering();
+            entry.live = Some(live.clone());
+            entry.offline_since = None;
+            entry.expiry_secs = expiry_secs;
+            let session = entry.session.clone();
+            session.attach(live.number, &limits);
+            return Look::Opened(Opened { session, live, present: true, expiry_secs }, None);
+        }
+        let ended = entries.remove(client);
+        let durable = expiry_secs > 0;
+        if durable && entries.durable >= shared.config.max_sessions {
+            return Look::Refused(Reason::QuotaExceeded);
+        }
+        let session = shared.new_session(self.next_number(), client.clone(), durable);
+        session.attach(live.number, &limits);
+        let entry = Entry {
+            session: session.clone(),
+            owner: principal.user.clone(),
+            live: Some(live.clone()),
+            expiry_secs,
+            will: connect.will.clone(),
+            offline_since: None,
+            lingering: None,
+        };
+        entries.insert(client.clone(), entry);
+        Look::Opened(Opened { session, live, present: false, expiry_secs }, ended)
+    }
+
+    /// The connection is through. Its session ends with it, or waits for the client; so does its will, which a client that said
+    /// goodbye takes back.
+    pub(crate) async fn close(shared: &Arc<Shared>, opened: &Opened, expiry_secs: u32, goodbye: bool) {
+        let session = &opened.session;
+        session.detach();
+        let mut ended = None;
+        let mut due = None;
+        {
+            let mut entries = shared.sessions.entries.lock();
+            if let Some(entry) = entries.of.get_mut(&session.client) {
+                if goodbye {
+                    entry.will = None;
+                }
+                if session.durable && expiry_secs > 0 {
+                    due = entry.will.take_if(|will| will.delay_secs == 0);
+                    entry.expiry_secs = expiry_secs;
+                    entry.live = None;
+                    entry.offline_since = Some(shared.clock.now());
+                    entry.linger(shared, Duration::ZERO);
+                } else {
+                    ended = entries.remove(&session.client);
+                }
+            }
+        }
+        if let Some(ended) = ended {
+            ended.finish(shared).await;
+            shared.sessions.count();
+        }
+        shared.store.send(shared.sessions.record(&session.client).into_iter().collect(), None);
+        if let Some(will) = due {
+            will::publish(shared, session, will).await;
+        }
+        opened.live.gone.send_replace(true);
+    }
+
+    /// The record of a client's session as it is now, where it is durable.
+    pub(crate) fn record(&self, client: &ClientId) -> Option<Change> {
+        let entries = self.entries.lock();
+        let entry = entries.of.get(client).filter(|entry| entry.session.durable)?;
+        Some(Change::Session(Box::new(SessionRecord {
+            number: entry.session.number,
+            client: client.as_str().to_owned(),
+            owner: entry.owner.clone(),
+            expiry_secs: entry.expiry_secs,
+            offline_since: entry.offline_since,
+            will: entry.will.clone(),
+            subscriptions: entry.session.subscriptions(),
+        })))
+    }
+
+    /// Ends the connections of those who may not be here any more, or may do something else now.
+    pub(crate) fn recheck(&self, holds: impl Fn(&Principal) -> bool) {
+        for live in self.entries.lock().of.values().filter_map(|entry| entry.live.as_ref()) {
+            if !holds(&live.principal) {
+                live.kick.send_replace(Some(Reason::NotAuthorized));
+            }
+        }
+    }
+
+    fn count(&self) {
+        self.kept.set(self.entries.lock().of.len() as f64);
+    }
+
+    /// The will of a session whose client stays away is due.
+    async fn will_is_due(shared: &Arc<Shared>, client: &ClientId, number: u64) {
+        let due = {
+            let mut entries = shared.sessions.entries.lock();
+            let entry = entries.of.get_mut(client).filter(|entry| entry.waits(number));
+            entry.and_then(|entry| Some((entry.session.clone(), entry.will.take()?)))
+        };
+        if let Some((session, will)) = due {
+            shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
+            will::publish(shared, &session, will).await;
+        }
+    }
+
+    /// A session whose client stays away is over.
+    async fn expire(shared: &Arc<Shared>, client: &ClientId, number: u64) {
+        let ended = {
+            let mut entries = shared.sessions.entries.lock();
+            let over = entries.of.get(client).is_some_and(|entry| entry.waits(number));
+            if over { entries.remove(client) } else { None }
+        };
+        if let Some(ended) = ended {
+            ended.finish(shared).await;
+            shared.sessions.count();
+        }
+    }
+}
+
+impl Entries {
+    fn insert(&mut self, client: ClientId, entry: Entry) {
+        self.durable += usize::from(entry.session.durable);
+        self.of.insert(client, entry);
+    }
+
+    fn remove(&mut self, client: &ClientId) -> Option<Ended> {
+        let mut entry = self.of.remove(client)?;
+        self.durable -= usize::from(entry.session.durable);
+        entry.stop_lingering();
+        Some(Ended { session: entry.session, will: entry.will })
+    }
+}
+
+impl Entry {
+    fn waits(&self, number: u64) -> bool {
+        self.session.number == number && self.live.is_none()
+    }
+
+    fn stop_lingering(&mut self) {
+        if let Some(lingering) = self.lingering.take() {
+            lingering.abort();
+        }
+    }
+
+    /// Waits for the client, who has been away for `away` already: first for the will's delay, then until the session ends.
+    fn linger(&mut self, shared: &Arc<Shared>, away: Duration) {
+        let secs = |secs: u32| Duration::from_secs(u64::from(secs)).saturating_sub(away);
+        let will_after = self.will.as_ref().map(|will| secs(will.delay_secs));
+        let ends_after = (self.expiry_secs < u32::MAX).then(|| secs(self.expiry_secs));
+        let (client, number) = (self.session.client.clone(), self.session.number);
+        // Whoever waits does not keep the front door from going.
+        let shared = Arc::downgrade(shared);
+        self.lingering = Some(tokio::spawn(async move {
+            let will_after = will_after.filter(|will| ends_after.is_none_or(|end| *will < end));
+            if let Some(after) = will_after {
+                sleep(after).await;
+                let Some(shared) = shared.upgrade() else { return };
+                // In a task of its own, for this one ends when the client is back.
+                let client = client.clone();
+                tokio::spawn(async move { Sessions::will_is_due(&shared, &client, number).await });
+            }
+            let Some(end) = ends_after else { return };
+            sleep(end.saturating_sub(will_after.unwrap_or_default())).await;
+            let Some(shared) = shared.upgrade() else { return };
+            tokio::spawn(async move { Sessions::expire(&shared, &client, number).await });
+        }));
+    }
+}
+
+impl Ended {
+    /// Forgets the session everywhere. Its will is due at the latest now (section 3.1.3.2.2).
+    async fn finish(self, shared: &Arc<Shared>) {
+        shared.routes.detach(&self.session).await;
+        if self.session.durable {
+            shared.store.send(vec![Change::End(self.session.number)], None);
+        }
+        if let Some(will) = self.will {
+            will::publish(shared, &self.session, will).await;
+        }
+    }
+}
+
+/// Takes back subscriptions that the client may not have any more.
+async fn forget_what_is_forbidden(shared: &Shared, session: &Arc<Session>, principal: &Principal) {
+    for filter in session.filters() {
+        if !principal.may_subscribe(filter::unshared(&filter)) && session.unsubscribe(&filter) {
+            shared.routes.unsubscribe(session, &filter).await;
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Records as bytes. The first byte is the version of the form; a field of variable length has its length in front.
+
+use bytes::Bytes;
+use nearside_schemas::{QoS, Timestamp, Topic};
+
+use super::SessionRecord;
+use crate::message::Message;
+use crate::packet::{Carried, Subscription, Will};
+
+const VERSION: u8 = 1;
+
+/// The bytes are not what was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Malformed;
+
+pub(super) fn encode_message(message: &Message) -> Vec<u8> {
+    let mut out = Out(vec![VERSION]);
+    out.message(message);
+    out.0
+}
+
+pub(super) fn decode_message(bytes: Vec<u8>) -> Result<Message, Malformed> {
+    let mut fields = In::new(bytes)?;
+    let message = fields.message()?;
+    fields.end(message)
+}
+
+pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
+    let mut out = Out(vec![VERSION]);
+    out.u64(record.number);
+    out.block(record.client.as_bytes());
+    // User names are never empty.
+    out.block(record.owner.as_deref().unwrap_or_default().as_bytes());
+    out.u32(record.expiry_secs);
+    out.time(record.offline_since);
+    out.u8(u8::from(record.will.is_some()));
+    if let Some(will) = &record.will {
+        out.will(will);
+    }
+    out.u32(record.subscriptions.len() as u32);
+    for subscription in &record.subscriptions {
+        out.block(subscription.filter.as_bytes());
+        let (local, published) = (u8::from(subscription.no_local), u8::from(subscription.retain_as_published));
+        out.u8(subscription.qos as u8 | (local << 2) | (published << 3) | (subscription.retain_handling << 4));
+        out.u32(subscription.identifier.unwrap_or(0));
+    }
+    out.0
+}
+
+pub(super) fn decode_session(bytes: Vec<u8>) -> Result<SessionRecord, Malformed> {
+    let mut fields = In::new(bytes)?;
+    let (number, client, owner) = (fields.u64()?, fields.text()?, fields.text()?);
+    let owner = (!owner.is_empty()).then_some(owner);
+    let (expiry_secs, offline_since) = (fields.u32()?, fields.time()?);
+    let will = if fields.u8()? == 1 { Some(fields.will()?) } else { None };
+    let mut subscriptions = Vec::new();
+    for _ in 0..fields.u32()? {
+        let (filter, options) = (fields.text()?, fields.u8()?);
+        let identifier = fields.u32()?;
+        subscriptions.push(Subscription {
+            filter,
+            qos: QoS::try_from(options & 3).map_err(|_| Malformed)?,
+            no_local: options & 4 != 0,
+            retain_as_published: options & 8 != 0,
+            retain_handling: options >> 4,
+            identifier: (identifier > 0).then_some(identifier),
+        });
+    }
+    fields.end(SessionRecord { number, client, owner, expiry_secs, offline_since, will, subscriptions })
+}
+
+struct Out(Vec<u8>);
+
+impl Out {
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn time(&mut self, time: Option<Timestamp>) {
+        self.0.extend(time.unwrap_or(Timestamp::MAX).as_micros().to_le_bytes());
+    }
+
+    /// Fields of packets, so shorter than 256 MiB.
+    fn block(&mut self, bytes: &[u8]) {
+        self.u32(bytes.len() as u32);
+        self.0.extend(bytes);
+    }
+
+    fn message(&mut self, message: &Message) {
+        self.u8(message.qos as u8 | (u8::from(message.retain) << 2));
+        self.time(message.expires);
+        self.block(message.topic.as_str().as_bytes());
+        self.block(&message.payload);
+        self.block(&message.properties);
+        self.u32(message.identifiers.len() as u32);
+        for identifier in &message.identifiers {
+            self.u32(*identifier);
+        }
+    }
+
+    fn will(&mut self, will: &Will) {
+        self.u8(will.qos as u8 | (u8::from(will.retain) << 2) | (u8::from(will.carried.expiry_secs.is_some()) << 3));
+        self.u32(will.delay_secs);
+        self.u32(will.carried.expiry_secs.unwrap_or(0));
+        self.block(will.topic.as_str().as_bytes());
+        self.block(&will.payload);
+        self.block(&will.carried.properties);
+    }
+}
+
+struct In(Bytes);
+
+impl In {
+    fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
+        let mut fields = Self(bytes.into());
+        if fields.u8()? == VERSION { Ok(fields) } else { Err(Malformed) }
+    }
+
+    fn end<T>(self, value: T) -> Result<T, Malformed> {
+        if self.0.is_empty() { Ok(value) } else { Err(Malformed) }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Bytes, Malformed> {
+        if length > self.0.len() { Err(Malformed) } else { Ok(self.0.split_to(length)) }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        self.take(N)?[..].try_into().map_err(|_| Malformed)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Result<Option<Timestamp>, Malformed> {
+        let time = Timestamp::from_micros(i64::from_le_bytes(self.array()?));
+        Ok((time != Timestamp::MAX).then_some(time))
+    }
+
+    fn block(&mut self) -> Result<Bytes, Malformed> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+
+    fn text(&mut self) -> Result<String, Malformed> {
+        String::from_utf8(self.block()?.into()).map_err(|_| Malformed)
+    }
+
+    fn topic(&mut self) -> Result<Topic, Malformed> {
+        Topic::new(&self.text()?).map_err(|_| Malformed)
+    }
+
+    fn message(&mut self) -> Result<Message, Malformed> {
+        let flags = self.u8()?;
+        let (expires, topic) = (self.time()?, self.topic()?);
+        let (payload, properties) = (self.block()?, self.block()?);
+        let mut identifiers = Vec::new();
+        for _ in 0..self.u32()? {
+            identifiers.push(self.u32()?);
+        }
+        let qos = QoS::try_from(flags & 3).map_err(|_| Malformed)?;
+        Ok(Message { topic, payload, qos, retain: flags & 4 != 0, properties, expires, identifiers })
+    }
+
+    fn will(&mut self) -> Result<Will, Malformed> {
+        let flags = self.u8()?;
+        let (delay_secs, expiry) = (self.u32()?, self.u32()?);
+        let (topic, payload, properties) = (self.topic()?, self.block()?, self.block()?);
+        let qos = QoS::try_from(flags & 3).map_err(|_| Malformed)?;
+        let carried = Carried { properties, expiry_secs: (flags & 8 != 0).then_some(expiry) };
+        Ok(Will { topic, payload, qos, retain: flags & 4 != 0, delay_secs, carried })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record() -> SessionRecord {
+        let subscription = Subscription {
+            filter: "$share/g/城市/+".to_owned(),
+            qos: QoS::ExactlyOnce,
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: 2,
+            identifier: Some(7),
+        };
+        let will = Will {
+            topic: Topic::new("gone/护士").unwrap(),
+            payload: Bytes::from_static(b"\0x"),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            delay_secs: 9,
+            carried: Carried { properties: Bytes::from_static(&[1, 1]), expiry_secs: Some(0) },
+        };
+        SessionRecord {
+            number: u64::MAX,
+            client: "ä/+#".to_owned(),
+            owner: Some("ä".to_owned()),
+            expiry_secs: 60,
+            offline_since: Some(Timestamp::from_secs(5)),
+            will: Some(will),
+            subscriptions: vec![subscription.clone(), Subscription { identifier: None, ..subscription }],
+        }
+    }
+
+    #[test]
+    fn sessions_come_back() {
+        let bare =
+            SessionRecord { owner: None, will: None, offline_since: None, subscriptions: Vec::new(), ..record() };
+        for record in [record(), bare] {
+            assert!(decode_session(encode_session(&record)) == Ok(record));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_too_long_is_refused() {
+        let whole = encode_session(&record());
+        for length in 0..whole.len() {
+            assert!(decode_session(whole[..length].to_vec()).is_err(), "{length}");
+        }
+        assert!(decode_session([whole, vec![0]].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_back(
+            topic in "[^\0+#]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..40), qos in 0u8..3, retain: bool,
+            expires in prop::option::of(any::<i32>()), identifiers in prop::collection::vec(1u32..1_000, 0..3),
+        ) {
+            let message = Message {
+                topic: Topic::new(&topic).unwrap(),
+                payload: payload.clone().into(),
+                qos: QoS::try_from(qos).unwrap(),
+                retain,
+                properties: payload.into(),
+                expires: expires.map(|secs| Timestamp::from_secs(i64::from(secs))),
+                identifiers,
+            };
+            prop_assert!(decode_message(encode_message(&message)) == Ok(message));
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The store as a file of redb: four tables, values encrypted with AES-256-GCM (NIST SP 800-38D).
+//!
+//! Each start takes the next epoch and a key of its own for it, committed before anything is written with it; within an epoch
+//! the nonce is a counter. So no nonce is used twice with a key (promise I7), whatever was lost in a crash. A value is bound to
+//! its place: moved elsewhere it does not decrypt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, KeyInit, Payload};
+use aes_gcm::{Aes256Gcm, Nonce};
+use nearside_schemas::{KeyPurpose, KeySource, PacketId};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::bytes::{decode_message, decode_session, encode_message, encode_session};
+use super::{Change, Saved, SavedMessage, SavedSession, Storage};
+use crate::config::BrokerError;
+use crate::message::Message;
+
+/// Session number → encrypted record.
+const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions-v1");
+/// Session number and position → encrypted message; empty where only its release is owed.
+const QUEUES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("queues-v1");
+/// Session number and packet id of a QoS 2 message from the client that is taken.
+const TAKEN: TableDefinition<'_, (u64, u16), ()> = TableDefinition::new("taken-v1");
+/// Number of a topic → encrypted retained message.
+const RETAINED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("retained-v1");
+/// `epoch`: how often the file was opened.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta-v1");
+
+/// An open file.
+pub(crate) struct Disk {
+    database: Database,
+    keys: Arc<dyn KeySource>,
+    epoch: u64,
+    cipher: Aes256Gcm,
+    written: u64,
+}
+
+/// Where a value stands.
+enum Place {
+    Session(u64),
+    Queue(u64, u64),
+    Retained(u64),
+}
+
+impl Place {
+    fn bytes(&self) -> [u8; 17] {
+        let (table, a, b) = match *self {
+            Self::Session(number) => (1, number, 0),
+            Self::Queue(number, position) => (2, number, position),
+            Self::Retained(number) => (3, number, 0),
+        };
+        let mut bytes = [table; 17];
+        bytes[1..9].copy_from_slice(&a.to_le_bytes());
+        bytes[9..].copy_from_slice(&b.to_le_bytes());
+        bytes
+    }
+}
+
+impl Disk {
+    /// Opens or makes the file.
+    ///
+    /// # Errors
+    /// Where the file cannot be used.
+    pub(crate) fn open(path: &Path, keys: Arc<dyn KeySource>) -> Result<Self, BrokerError> {
+        let database = Database::create(path).map_err(redb::Error::from).map_err(BrokerError::store)?;
+        let epoch = next_epoch(&database).map_err(BrokerError::store)?;
+        let cipher = cipher(&*keys, epoch);
+        Ok(Self { database, keys, epoch, cipher, written: 0 })
+    }
+
+    fn encrypt(&mut self, place: &Place, plain: &[u8]) -> Result<Vec<u8>, BrokerError> {
+        self.written += 1;
+        let nonce = nonce(self.written);
+        let payload = Payload { msg: plain, aad: &place.bytes() };
+        let encrypted = self.cipher.encrypt(&nonce, payload).map_err(|_| BrokerError::StoreDamaged)?;
+        Ok([&self.epoch.to_le_bytes()[..], &self.written.to_le_bytes(), &encrypted].concat())
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<Result<(), redb::Error>, BrokerError> {
+        let changes = Kept::of(changes);
+        let mut sessions = Vec::new();
+        for (number, record) in &changes.sessions {
+            if let Some(record) = record {
+                sessions.push((*number, self.encrypt(&Place::Session(*number), &encode_session(record))?));
+            }
+        }
+        let mut queued = Vec::new();
+        for ((number, position), message) in &changes.queues {
+            queued.push(match message {
+                Entry::Message(message) => {
+                    Some(self.encrypt(&Place::Queue(*number, *position), &encode_message(message))?)
+                }
+                Entry::Released => Some(Vec::new()),
+                Entry::Gone => None,
+            });
+        }
+        let mut retained = Vec::new();
+        for (number, message) in &changes.retained {
+            let stored = message.map(|message| self.encrypt(&Place::Retained(*number), &encode_message(message)));
+            retained.push((*number, stored.transpose()?));
+        }
+        Ok((|| {
+            let write = self.database.begin_write()?;
+            {
+                let mut table = write.open_table(SESSIONS)?;
+                let mut queues = write.open_table(QUEUES)?;
+                let mut taken = write.open_table(TAKEN)?;
+                for (number, stored) in &sessions {
+                    table.insert(number, stored.as_slice())?;
+                }
+                for (key, stored) in changes.queues.keys().zip(&queued) {
+                    match stored {
+                        Some(stored) => drop(queues.insert(key, stored.as_slice())?),
+                        None => drop(queues.remove(key)?),
+                    }
+                }
+                for (key, is_taken) in &changes.taken {
+                    if *is_taken {
+                        taken.insert(key, ())?;
+                    } else {
+                        taken.remove(key)?;
+                    }
+                }
+                for (number, _) in changes.sessions.iter().filter(|(_, record)| record.is_none()) {
+                    table.remove(number)?;
+                    queues.retain_in((*number, 0)..=(*number, u64::MAX), |_, _| false)?;
+                    taken.retain_in((*number, 0)..=(*number, u16::MAX), |_, ()| false)?;
+                }
+                let mut table = write.open_table(RETAINED)?;
+                for (number, stored) in &retained {
+                    match stored {
+                        Some(stored) => drop(table.insert(number, stored.as_slice())?),
+                        None => drop(table.remove(number)?),
+                    }
+                }
+            }
+            write.commit()?;
+            Ok(())
+        })())
+    }
+}
+
+impl Storage for Disk {
+    fn load(&mut self) -> Result<Saved, BrokerError> {
+        let mut reader = Reader { keys: self.keys.clone(), ciphers: HashMap::new(), unreadable: 0 };
+        let saved = read(&self.database, &mut reader).map_err(BrokerError::store)?;
+        if reader.unreadable > 0 {
+            tracing::error!(
+                values = reader.unreadable,
+                "stored sessions or messages could not be read and are left out"
+            );
+        }
+        Ok(saved)
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), BrokerError> {
+        self.apply(changes)?.map_err(BrokerError::store)
+    }
+}
+
+/// What a transaction comes to: of several changes at one place the last one counts, and what came and went is not written.
+struct Kept<'c> {
+    sessions: BTreeMap<u64, Option<&'c super::SessionRecord>>,
+    queues: BTreeMap<(u64, u64), Entry<'c>>,
+    taken: BTreeMap<(u64, u16), bool>,
+    retained: BTreeMap<u64, Option<&'c Message>>,
+}
+
+enum Entry<'c> {
+    Message(&'c Message),
+    Released,
+    Gone,
+}
+
+impl<'c> Kept<'c> {
+    fn of(changes: &'c [Change]) -> Self {
+        let mut kept = Self {
+            sessions: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            retained: BTreeMap::new(),
+        };
+        for change in changes {
+            match change {
+                Change::Session(record) => drop(kept.sessions.insert(record.number, Some(record))),
+                Change::End(number) => {
+                    kept.sessions.insert(*number, None);
+                    kept.queues.retain(|(whose, _), _| whose != number);
+                    kept.taken.retain(|(whose, _), _| whose != number);
+                }
+                Change::Enqueue(number, position, message) => {
+                    kept.queues.insert((*number, *position), Entry::Message(message));
+                }
+                Change::Released(number, position) => {
+                    kept.queues.insert((*number, *position), Entry::Released);
+                }
+                Change::Dequeue(number, position) => {
+                    let key = (*number, *position);
+                    // Came and went within this transaction.
+                    if !matches!(kept.queues.remove(&key), Some(Entry::Message(_))) {
+                        kept.queues.insert(key, Entry::Gone);
+                    }
+                }
+                Change::Take(number, id) => drop(kept.taken.insert((*number, id.get()), true)),
+                Change::Free(number, id) => drop(kept.taken.insert((*number, id.get()), false)),
+                Change::Retain(number, message) => drop(kept.retained.insert(*number, Some(message))),
+                Change::Forget(number) => drop(kept.retained.insert(*number, None)),
+            }
+        }
+        kept
+    }
+}
+
+struct Reader {
+    keys: Arc<dyn KeySource>,
+    ciphers: HashMap<u64, Aes256Gcm>,
+    unreadable: u64,
+}
+
+impl Reader {
+    /// What stands there, decrypted and decoded; counted where that cannot be.
+    fn read<T, E>(&mut self, place: &Place, stored: &[u8], decode: impl FnOnce(Vec<u8>) -> Result<T, E>) -> Option<T> {
+        let value = self.decrypt(place, stored).and_then(|plain| decode(plain).ok());
+        self.unreadable += u64::from(value.is_none());
+        value
+    }
+
+    fn decrypt(&mut self, place: &Place, stored: &[u8]) -> Option<Vec<u8>> {
+        let (epoch, rest) = stored.split_first_chunk::<8>()?;
+        let (written, encrypted) = rest.split_first_chunk::<8>()?;
+        let epoch = u64::from_le_bytes(*epoch);
+        let cipher = self.ciphers.entry(epoch).or_insert_with(|| cipher(&*self.keys, epoch));
+        let payload = Payload { msg: encrypted, aad: &place.bytes() };
+        cipher.decrypt(&nonce(u64::from_le_bytes(*written)), payload).ok()
+    }
+}
+
+fn read(database: &Database, reader: &mut Reader) -> Result<Saved, redb::Error> {
+    let tables = database.begin_read()?;
+    let mut sessions: BTreeMap<u64, SavedSession> = BTreeMap::new();
+    for entry in tables.open_table(SESSIONS)?.iter()? {
+        let (number, stored) = (entry.as_ref().map_or(0, |(number, _)| number.value()), entry?.1);
+        if let Some(record) = reader.read(&Place::Session(number), stored.value(), decode_session) {
+            sessions.insert(number, SavedSession { record, queue: Vec::new(), taken: Vec::new() });
+        }
+    }
+    for entry in tables.open_table(QUEUES)?.iter()? {
+        let (key, stored) = entry?;
+        let ((number, position), stored) = (key.value(), stored.value());
+        let Some(session) = sessions.get_mut(&number) else { continue };
+        if stored.is_empty() {
+            session.queue.push(SavedMessage { position, message: None });
+        } else if let Some(message) = reader.read(&Place::Queue(number, position), stored, decode_message) {
+            session.queue.push(SavedMessage { position, message: Some(message) });
+        }
+    }
+    for entry in tables.open_table(TAKEN)?.iter()? {
+        let (number, id) = entry?.0.value();
+        if let (Some(session), Some(id)) = (sessions.get_mut(&number), PacketId::new(id)) {
+            session.taken.push(id);
+        }
+    }
+    let mut retained = Vec::new();
+    for entry in tables.open_table(RETAINED)?.iter()? {
+        let (number, stored) = entry?;
+        let number = number.value();
+        let message = reader.read(&Place::Retained(number), stored.value(), decode_message);
+        retained.extend(message.map(|message| (number, message)));
+    }
+    Ok(Saved { sessions: sessions.into_values().collect(), retained })
+}
+
+fn next_epoch(database: &Database) -> Result<u64, redb::Error> {
+    let write = database.begin_write()?;
+    let epoch;
+    {
+        write.open_table(SESSIONS)?;
+        write.open_table(QUEUES)?;
+        write.open_table(TAKEN)?;
+        write.open_table(RETAINED)?;
+        let mut meta = write.open_table(META)?;
+        epoch = meta.get("epoch")?.map_or(0, |value| value.value()) + 1;
+        meta.insert("epoch", epoch)?;
+    }
+    write.commit()?;
+    Ok(epoch)
+}
+
+fn cipher(keys: &dyn KeySource, epoch: u64) -> Aes256Gcm {
+    Aes256Gcm::new(keys.derive(KeyPurpose::Sessions, &epoch.to_le_bytes()).as_bytes().into())
+}
+
+fn nonce(written: u64) -> Nonce<aes_gcm::aead::consts::U12> {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&written.to_be_bytes());
+    nonce.into()
+}

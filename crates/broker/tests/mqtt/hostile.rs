@@ -1,0 +1,194 @@
+//! Clients that wish no good, or are just broken: everybody else is served throughout.
+
+use std::time::Duration;
+
+use nearside_schemas::HumanDuration;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::*;
+
+/// Two clients that go on talking to each other.
+struct Bystanders {
+    publisher: Client,
+    subscriber: Client,
+    n: u32,
+}
+
+impl Bystanders {
+    async fn new(broker: &Broker) -> Self {
+        let mut subscriber = broker.connect(5, "bystander-s").await;
+        subscriber.subscribe(5, &[("bystanders/+/室", 1)]).await;
+        Self { publisher: broker.connect(4, "bystander-p").await, subscriber, n: 0 }
+    }
+
+    async fn are_served(&mut self) {
+        self.n += 1;
+        let topic = format!("bystanders/{}/室", self.n);
+        self.publisher.publish(4, &Publish::new(&topic, "x", 1, 1)).await;
+        assert_eq!(self.subscriber.message(5).await.topic, topic);
+    }
+}
+
+fn short(duration: &mut HumanDuration) {
+    *duration = HumanDuration(Duration::from_millis(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_handshakes_hold_nobody_up() {
+    let broker = Setup::default().with(|config| short(&mut config.handshake_timeout)).start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let whole = Connect::new(5, "never").bytes();
+    let mut stalled = Vec::new();
+    for n in 0..100 {
+        let mut client = broker.client().await;
+        client.send(&whole[..n % whole.len()]).await;
+        stalled.push(client);
+        if n % 10 == 0 {
+            bystanders.are_served().await;
+        }
+    }
+    for mut client in stalled {
+        client.expect_end().await;
+    }
+    broker.wait_for("nearside_broker_connections_refused_total{reason=\"keep_alive\"}", 100.0).await;
+    bystanders.are_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coming_and_going_at_the_limit_poisons_nothing() {
+    let broker = Setup::default().with(|config| config.max_connections = 12).start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let mut full = Vec::new();
+    for n in 0..10 {
+        full.push(broker.connect(4, &format!("+${n}")).await);
+    }
+    for n in 0..200 {
+        let mut client = broker.client().await;
+        client.send(Connect::new(4, "#/+").bytes()).await;
+        if n % 2 == 0 {
+            client.expect([0x20, 2, 0, 3]).await;
+        }
+        if n % 20 == 0 {
+            bystanders.are_served().await;
+        }
+    }
+    drop(full);
+    tokio::time::timeout(PATIENCE, async {
+        while broker.metric("nearside_broker_connections{}") > 2.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    broker.connect(4, "#/+").await.expect_nothing().await;
+    bystanders.are_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_never_reads_is_cut_off() {
+    let setup = Setup::default().with(|config| {
+        config.session_queue = 100;
+        short(&mut config.write_timeout);
+    });
+    let broker = setup.start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let mut deaf = Vec::new();
+    for connect in [Connect::new(4, "deaf"), Connect::new(5, "deaf too").persistent(60)] {
+        let mut client = broker.client().await;
+        client.send(connect.bytes()).await;
+        client.receive().await;
+        client.subscribe(connect.version, &[("flood", 1)]).await;
+        deaf.push(client);
+    }
+    let mut publisher = broker.connect(4, "p").await;
+    let payload = "x".repeat(32 << 10);
+    for n in 0..1_000 {
+        publisher.publish(4, &Publish::new("flood", &payload, 1, 1)).await;
+        if n % 100 == 0 {
+            bystanders.are_served().await;
+        }
+    }
+    // Three are left: the two bystanders and the publisher.
+    tokio::time::timeout(PATIENCE, async {
+        while broker.metric("nearside_broker_connections{}") > 3.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("they are cut off");
+    assert!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}") > 0.0);
+    bystanders.are_served().await;
+}
+
+/// Whoever sends without reading the answers is not read either, and cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_never_reads_is_cut_off() {
+    let broker = Setup::default().with(|config| short(&mut config.write_timeout)).start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let mut publisher = broker.connect(4, "p").await;
+    let large = "x".repeat(900 << 10);
+    for n in 0..20 {
+        publisher.publish(4, &Publish::new(&format!("large/{n}"), &large, 1, 1).retained()).await;
+    }
+    let mut deaf = broker.connect(4, "deaf").await;
+    deaf.send(subscribe(4, 1, &[], &[("large/+", 0)])).await;
+    let pings = PINGREQ.repeat(1 << 10);
+    let flood = async { while deaf.stream.write_all(&pings).await.is_ok() {} };
+    let others = async {
+        for _ in 0..50 {
+            bystanders.are_served().await;
+        }
+    };
+    let (ended, ()) = tokio::join!(tokio::time::timeout(PATIENCE, flood), others);
+    ended.expect("it is cut off");
+    bystanders.are_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_leaves_room_for_others() {
+    let broker = Broker::start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let mut floods = Vec::new();
+    for n in 0..4 {
+        let mut client = broker.connect(4, &format!("flood-{n}")).await;
+        client.subscribe(4, &[("#", 0)]).await;
+        let messages: Vec<u8> =
+            (0..500).flat_map(|m| Publish::new(&format!("f/{n}/{m}/城"), "x", 0, 0).bytes(4)).collect();
+        floods.push(tokio::spawn(async move {
+            for _ in 0..20 {
+                client.send(&messages).await;
+            }
+            client
+        }));
+    }
+    for _ in 0..20 {
+        bystanders.are_served().await;
+    }
+    for flood in floods {
+        flood.await.unwrap();
+    }
+    bystanders.are_served().await;
+}
+
+/// A connection that breaks in the middle of a packet, over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_connections_leave_nothing_behind() {
+    let broker = Broker::start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let large = Publish::new("a", &"x".repeat(10_000), 2, 1).bytes(5);
+    for n in 0..100 {
+        let mut client = broker.connect(5, &format!("{n}")).await;
+        client.subscribe(5, &[("#", 2)]).await;
+        client.send(&large[..n * 100]).await;
+    }
+    bystanders.are_served().await;
+    tokio::time::timeout(PATIENCE, async {
+        while broker.metric("nearside_broker_connections{}") > 2.0 || broker.metric("nearside_broker_sessions{}") > 2.0
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(broker.metric("nearside_broker_subscriptions{}"), 1.0);
+}
