@@ -9,16 +9,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{Answer, ClientId, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::access::{Origin, Principal};
+use crate::answers::{Answers, Settles, Unanswered};
 use crate::front_door::Shared;
 use crate::handshake::{self, Hello};
 use crate::message::{Delivery, Message};
@@ -47,41 +47,6 @@ impl ReadSize {
             _ => self.0,
         }
         .clamp(*READ.start(), *READ.end());
-    }
-}
-
-/// Unanswered publishes of a connection; a batch that needs no acknowledgement counts as one.
-#[derive(Default)]
-struct Unanswered {
-    count: AtomicUsize,
-    /// Batches whose acknowledgement waits for the session store: later ones wait behind them, to keep the order.
-    storing: AtomicUsize,
-    fewer: Notify,
-}
-
-impl Unanswered {
-    fn settle(&self, count: usize) {
-        self.count.fetch_sub(count, Ordering::AcqRel);
-        self.fewer.notify_one();
-    }
-
-    async fn below(&self, bound: usize) {
-        loop {
-            let fewer = self.fewer.notified();
-            if self.count.load(Ordering::Acquire) < bound {
-                return;
-            }
-            fewer.await;
-        }
-    }
-}
-
-/// Publishes that wait for their answer; however the answer ends, even dropped uncalled, they wait no longer.
-struct Settles(Arc<Unanswered>, usize);
-
-impl Drop for Settles {
-    fn drop(&mut self) {
-        self.0.settle(self.1);
     }
 }
 
@@ -553,46 +518,5 @@ impl Connection {
         self.outlet.close();
         self.shared.store.send(self.changes, None);
         Sessions::close(&self.shared, &self.opened, self.expiry_secs, end == End::Clean).await;
-    }
-}
-
-/// The acknowledgements of one batch.
-struct Answers {
-    outlet: Outlet,
-    version: Version,
-    acks: Vec<(AckKind, PacketId)>,
-    /// QoS 2 packet ids that are taken with this batch.
-    taken: Vec<PacketId>,
-    session: Arc<Session>,
-    shared: Arc<Shared>,
-    _settles: Settles,
-}
-
-impl Answers {
-    fn acknowledge(&self) {
-        let mut out = Vec::with_capacity(self.acks.len() * 4);
-        self.acks.iter().for_each(|(kind, id)| packet::ack(&mut out, *kind, *id));
-        self.outlet.send_bytes(out);
-        self.shared.metrics.acknowledged.inc_by(self.acks.len() as u64);
-    }
-
-    fn refuse(&self, refusal: RefusalReason) {
-        let reason = match refusal {
-            RefusalReason::QuotaExceeded => Reason::QuotaExceeded,
-            RefusalReason::StorageFailed | RefusalReason::Draining => Reason::Unspecified,
-        };
-        for id in &self.taken {
-            self.session.free(*id);
-        }
-        if self.version == Version::V311 {
-            // Not acknowledged: the client sends them again.
-            if !self.acks.is_empty() {
-                self.outlet.close();
-            }
-            return;
-        }
-        let mut out = Vec::with_capacity(self.acks.len() * 5);
-        self.acks.iter().for_each(|(kind, id)| packet::refuse(&mut out, *kind, *id, reason));
-        self.outlet.send_bytes(out);
     }
 }

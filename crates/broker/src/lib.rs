@@ -6,6 +6,7 @@
 
 mod accept_all;
 mod access;
+mod answers;
 mod config;
 mod connection;
 mod filter;

@@ -38,6 +38,7 @@ where
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message))
         .max_write_buffer_size(4 << 20);
+    #[expect(clippy::result_large_err, reason = "the library wants the whole answer")]
     let check = |request: &Request, mut response: Response| match objection(request, origins) {
         Some(status) => {
             let mut refusal = ErrorResponse::new(None);

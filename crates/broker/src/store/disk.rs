@@ -4,7 +4,7 @@
 //! the nonce is a counter. So no nonce is used twice with a key (promise I7), whatever was lost in a crash. A value is bound to
 //! its place: moved elsewhere it does not decrypt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -148,10 +148,12 @@ impl Storage for Disk {
         let mut reader = Reader { keys: self.keys.clone(), ciphers: HashMap::new(), unreadable: 0 };
         let saved = read(&self.database, &mut reader).map_err(BrokerError::store)?;
         if reader.unreadable > 0 {
-            tracing::error!(
-                values = reader.unreadable,
-                "stored sessions or messages could not be read and are left out"
-            );
+            let values = reader.unreadable;
+            tracing::error!(values, "stored sessions or messages could not be read and are left out");
+        } else {
+            // With another key nothing would be known, and everything would go.
+            let known: HashSet<u64> = saved.sessions.iter().map(|session| session.record.number).collect();
+            forget_the_rest(&self.database, &known).map_err(BrokerError::store)?;
         }
         Ok(saved)
     }
@@ -271,6 +273,15 @@ fn read(database: &Database, reader: &mut Reader) -> Result<Saved, redb::Error> 
         retained.extend(message.map(|message| (number, message)));
     }
     Ok(Saved { sessions: sessions.into_values().collect(), retained })
+}
+
+/// Removes what belongs to no session: a message may have been on its way to one that ended.
+fn forget_the_rest(database: &Database, known: &HashSet<u64>) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    write.open_table(QUEUES)?.retain(|(number, _), _| known.contains(&number))?;
+    write.open_table(TAKEN)?.retain(|(number, _), ()| known.contains(&number))?;
+    write.commit()?;
+    Ok(())
 }
 
 fn next_epoch(database: &Database) -> Result<u64, redb::Error> {

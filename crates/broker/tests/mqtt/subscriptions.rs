@@ -192,17 +192,17 @@ async fn a_group_shares_messages() {
     let broker = Broker::start().await;
     for version in BOTH {
         let mut publisher = broker.connect(version, "p").await;
-        publisher.publish(version, &Publish::new("work/0", "kept", 1, 1).retained()).await;
+        publisher.publish(version, &Publish::new("jobs/0", "kept", 1, 1).retained()).await;
         let mut members = Vec::new();
         for n in 0..3 {
             let mut member = broker.connect(version, &format!("m{n}")).await;
-            assert_eq!(member.subscribe(version, &[("$share/g/work/+", 1)]).await, [1]);
+            assert_eq!(member.subscribe(version, &[("$share/g/jobs/+", 1)]).await, [1]);
             members.push(member);
         }
         let mut alone = broker.connect(version, "alone").await;
-        alone.subscribe(version, &[("$share/other/work/#", 0)]).await;
+        alone.subscribe(version, &[("$share/other/jobs/#", 0)]).await;
         for n in 0..30 {
-            publisher.publish(version, &Publish::new("work/1", &n.to_string(), 1, 1)).await;
+            publisher.publish(version, &Publish::new("jobs/1", &n.to_string(), 1, 1)).await;
         }
         let mut seen = Vec::new();
         for member in &mut members {
@@ -220,13 +220,13 @@ async fn a_group_shares_messages() {
         // Who leaves gets no more.
         members.pop().unwrap().leave().await;
         for n in 0..4 {
-            publisher.publish(version, &Publish::new("work/1", &n.to_string(), 1, 1)).await;
+            publisher.publish(version, &Publish::new("jobs/1", &n.to_string(), 1, 1)).await;
         }
         for member in &mut members {
             member.message(version).await;
             member.message(version).await;
         }
-        publisher.publish(version, &Publish::new("work/0", "", 1, 1).retained()).await;
+        publisher.publish(version, &Publish::new("jobs/0", "", 1, 1).retained()).await;
     }
 }
 
