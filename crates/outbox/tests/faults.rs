@@ -257,7 +257,10 @@ fn the_file_of_format_1_is_read() {
     let expected = [alert(0).id(), rollup(1, 2).id(), rollup(3, 0).id()];
     assert_eq!(waiting(&outbox), expected);
     let handle = outbox.handle();
-    assert_eq!(handle.batch(1, usize::MAX, &|_| false).unwrap()[0].item.bytes(), alert(0).bytes());
+    // The bytes of that time; an event's members may come in another order today.
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    let kept = handle.batch(1, usize::MAX, &|_| false).unwrap();
+    assert_eq!(json(kept[0].item.bytes()), json(alert(0).bytes()));
     assert!(put(&outbox, rollup(0, 0)), "the cloud has it");
     assert_eq!(waiting(&outbox), expected, "so it does not wait again");
     assert_eq!(handle.stats().dead, 1);
