@@ -223,8 +223,9 @@ impl Label {
 
     fn of(taken: &Taken) -> Self {
         let Taken { distance, unexplained, roughness, .. } = taken;
-        // Twice as rough or half as rough, and the level hardly moved.
-        if distance.abs() < 2.0 && unexplained.abs() < 2.0 && roughness.ln().abs() > 0.7 {
+        // Twice as rough or half as rough, and no farther than the scatter explains.
+        let explained = 2.0 * roughness.max(1.0);
+        if roughness.ln().abs() > 0.7 && distance.abs() < explained && unexplained.abs() < explained {
             Self::ChangedVariance
         } else if unexplained.abs() > 1.5 * distance.abs() {
             Self::ChangedRelation

@@ -339,7 +339,7 @@ impl Expectation {
                 share: 1.0,
                 note: Some(note),
             }],
-            text: format!("The course of glucose suggests that it is {side} mg/dL in about {lead:.0} minutes."),
+            text: format!("The course of glucose suggests that it may be {side} mg/dL in about {lead:.0} minutes."),
         }
     }
 }
