@@ -48,6 +48,9 @@ pub struct Card {
     pub outputs: Vec<String>,
     /// The score from which on it flags, the same for every stream.
     pub threshold: f64,
+    /// Rows from which a model first learns what is usual for a stream; absent for a model without such a phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_rows: Option<u32>,
     /// SHA-256 of `model.safetensors` in hexadecimal; absent for a model without weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

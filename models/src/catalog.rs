@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use crate::ModelError;
 use crate::anomaly::forecaster::Forecaster;
+use crate::anomaly::multivariate::Multivariate;
 use crate::anomaly::robust_z::RobustZ;
 use crate::anomaly::sensor_check::SensorCheck;
 use crate::card::{self, Card};
 use crate::diagnosis::ecg::EcgRhythm;
+use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
 use crate::diagnosis::news2::News2;
 use crate::row_model::RowModel;
@@ -40,6 +42,12 @@ const TABLE: &[Entry] = &[
         build: |card, weights| Ok(Arc::new(Forecaster::new(&card, weights)?)),
     },
     Entry {
+        name: "multivariate",
+        card: include_str!("../weights/multivariate/card.toml"),
+        weights: include_bytes!("../weights/multivariate/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(Multivariate::new(&card, weights)?)),
+    },
+    Entry {
         name: "news2",
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
@@ -56,6 +64,12 @@ const TABLE: &[Entry] = &[
         card: include_str!("../weights/glucose-range/card.toml"),
         weights: &[],
         build: |card, _| Ok(Arc::new(GlucoseRange::new(&card))),
+    },
+    Entry {
+        name: "glucose-forecast",
+        card: include_str!("../weights/glucose-forecast/card.toml"),
+        weights: include_bytes!("../weights/glucose-forecast/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(GlucoseForecast::new(&card, weights)?)),
     },
     Entry {
         name: "ecg-rhythm",

@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod diagnosis;
 mod error;
 pub mod eval;
+pub mod mlp;
 pub mod row_model;
 mod snapshot;
 pub mod train;

@@ -1,5 +1,8 @@
 //! `nearside eval`: a model against a benchmark.
 
+mod glucose;
+mod skab;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -24,6 +27,10 @@ pub struct EvalArgs {
 enum Task {
     /// An anomaly detector on a folder of the Numenta Anomaly Benchmark, standard profile, one category left out at a time.
     Anomaly(Anomaly),
+    /// A detector of several fields on a folder of files as the Skoltech Anomaly Benchmark has them; sub-folders are walked.
+    Skab(skab::Skab),
+    /// The glucose forecast on a folder of continuous recordings, against "it stays as it is".
+    Glucose(glucose::Glucose),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +60,8 @@ struct Anomaly {
 pub fn run(args: &EvalArgs) -> Result<(), StartError> {
     match &args.task {
         Task::Anomaly(args) => anomaly(args),
+        Task::Skab(args) => skab::run(args),
+        Task::Glucose(args) => glucose::run(args),
     }
 }
 

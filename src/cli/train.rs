@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use nearside_models::train::{Epoch, TrainAnomaly, train_anomaly};
+use nearside_models::train::{Epoch, TrainAnomaly, train_anomaly, train_glucose, train_multivariate};
 use serde_json::json;
 
 use crate::error::StartError;
@@ -36,20 +36,60 @@ enum Task {
         #[arg(long)]
         exclude: Option<String>,
     },
+    /// The multivariate detector, on simulated plants with simulated faults.
+    Multivariate {
+        /// The folder that card.toml and model.safetensors are written to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = DEFAULT_SEED)]
+        seed: u64,
+        /// Most passes over the data; it stops earlier when it no longer gets better.
+        #[arg(long, default_value_t = 12)]
+        epochs: usize,
+    },
+    /// The glucose forecast, on a folder of continuous recordings (csv with id, time, gl in mg/dL).
+    Glucose {
+        /// The folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// The folder that card.toml and model.safetensors are written to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = DEFAULT_SEED)]
+        seed: u64,
+        /// Passes over the data; the best is kept.
+        #[arg(long, default_value_t = GLUCOSE_EPOCHS)]
+        epochs: usize,
+    },
 }
 
 /// The seed of the weights that ship.
 pub const DEFAULT_SEED: u64 = 1;
 /// Passes of the weights that ship.
 pub const DEFAULT_EPOCHS: usize = 8;
+/// Passes of the glucose forecast that ships.
+pub const GLUCOSE_EPOCHS: usize = 15;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<(), StartError> {
-    let Task::Anomaly { data, out, seed, epochs, exclude } = &args.task;
-    let bar = epoch_bar(*epochs);
-    let settings =
-        TrainAnomaly { data: data.as_deref(), out, seed: *seed, epochs: *epochs, exclude_category: exclude.as_deref() };
-    let report = train_anomaly(&settings, &mut |epoch| show(&bar, epoch))?;
+    let (epochs, out) = match &args.task {
+        Task::Anomaly { epochs, out, .. }
+        | Task::Multivariate { epochs, out, .. }
+        | Task::Glucose { epochs, out, .. } => (*epochs, out),
+    };
+    let bar = epoch_bar(epochs);
+    let mut progress = |epoch: &Epoch| show(&bar, epoch);
+    let report = match &args.task {
+        Task::Anomaly { data, out, seed, epochs, exclude } => {
+            let (data, exclude_category) = (data.as_deref(), exclude.as_deref());
+            let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, exclude_category };
+            train_anomaly(&settings, &mut progress)
+        }
+        Task::Multivariate { out, seed, epochs } => train_multivariate(out, *seed, *epochs, &mut progress),
+        Task::Glucose { data, out, seed, epochs } => train_glucose(data, out, *seed, *epochs, &mut progress),
+    }?;
     bar.finish_and_clear();
     println!("{}", json!({ "folder": out.display().to_string(), "report": report }));
     Ok(())

@@ -25,7 +25,7 @@ pub const VERY_HIGH: f64 = 250.0;
 /// mg/dL in a mmol/L: glucose has 180.16 g/mol.
 const MG_DL_PER_MMOL_L: f64 = 18.016;
 /// What sensors can show and patients can have, in mg/dL.
-const PLAUSIBLE: std::ops::RangeInclusive<f64> = 10.0..=1_000.0;
+pub(super) const PLAUSIBLE: std::ops::RangeInclusive<f64> = 10.0..=1_000.0;
 /// mg/dL above [`VERY_HIGH`] where the score is 0.75.
 const HIGH_STEP: f64 = 70.0;
 const VERSION: u8 = 1;
@@ -45,16 +45,16 @@ impl GlucoseRange {
 
 /// The field that is glucose.
 #[derive(Clone)]
-struct Sensor {
-    column: usize,
-    name: FieldName,
+pub(super) struct Sensor {
+    pub(super) column: usize,
+    pub(super) name: FieldName,
     unit: String,
     /// mg/dL in one of its units.
-    mg_dl: f64,
+    pub(super) mg_dl: f64,
 }
 
 impl Sensor {
-    fn of(fields: &[FieldSpec]) -> Option<Self> {
+    pub(super) fn of(fields: &[FieldSpec]) -> Option<Self> {
         let mg_dl = |field: &FieldSpec| match (field.kind, field.unit.as_deref()?) {
             (FieldKind::Number, "mg/dL") => Some(1.0),
             (FieldKind::Number, "mmol/L") => Some(MG_DL_PER_MMOL_L),
@@ -65,6 +65,15 @@ impl Sensor {
             Some(Self { column, name: field.name.clone(), unit, mg_dl: mg_dl(field)? })
         })
     }
+
+    /// Whether there is one.
+    pub(super) fn accepts(fields: &[FieldSpec], model: &ModelRef) -> Result<(), ModelError> {
+        if Self::of(fields).is_some() {
+            return Ok(());
+        }
+        let why = String::from("it needs a numeric field with unit = \"mg/dL\" or \"mmol/L\"");
+        Err(ModelError::Unfit { model: model.name.to_string(), why })
+    }
 }
 
 impl RowModel for GlucoseRange {
@@ -73,11 +82,7 @@ impl RowModel for GlucoseRange {
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
-        if Sensor::of(fields).is_some() {
-            return Ok(());
-        }
-        let why = String::from("it needs a numeric field with unit = \"mg/dL\" or \"mmol/L\"");
-        Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
+        Sensor::accepts(fields, &self.reference)
     }
 
     fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {

@@ -4,7 +4,14 @@
 //! trained on; progress is told by callback, never printed.
 
 mod anomaly;
+mod fit;
+mod glucose;
+mod multivariate;
+pub mod plant;
 mod samples;
 pub mod simulate;
 
-pub use anomaly::{Epoch, TrainAnomaly, TrainReport, train_anomaly, train_network};
+pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
+pub use fit::{Epoch, TrainReport};
+pub use glucose::{train_glucose, train_glucose_network};
+pub use multivariate::train_multivariate;

@@ -1,45 +1,30 @@
-//! Rows of series as samples: the network's inputs and the value that came, both relative to the history.
+//! Samples: the network's inputs and what it should say, row by row.
 
 use candle_core::{Device, Tensor};
-use nearside_schemas::Timestamp;
-use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::ModelError;
-use crate::anomaly::forecaster::history::{History, INPUTS};
 
-/// Rows of a series before the first sample.
-const SKIPPED: usize = 64;
-/// Targets are cut here: beyond it, farther is not more to learn from.
-const MOST_TARGET: f32 = 30.0;
-
-/// Samples: row-major inputs and one target each.
-#[derive(Default)]
+/// Row-major inputs and targets.
 pub(super) struct Samples {
-    inputs: Vec<f32>,
-    targets: Vec<f32>,
+    input_width: usize,
+    target_width: usize,
+    /// Rows of `input_width`.
+    pub(super) inputs: Vec<f32>,
+    /// Rows of `target_width`.
+    pub(super) targets: Vec<f32>,
 }
 
 impl Samples {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.targets.len()
+    /// None yet, of these widths.
+    pub(super) const fn new(input_width: usize, target_width: usize) -> Self {
+        Self { input_width, target_width, inputs: Vec::new(), targets: Vec::new() }
     }
 
-    /// Adds about `most` rows of a series, drawn evenly.
-    pub(super) fn add(&mut self, times: &[Timestamp], values: &[f64], most: usize, rng: &mut ChaCha8Rng) {
-        let share = most as f64 / values.len().max(1) as f64;
-        let mut history = History::default();
-        for (row, (time, value)) in times.iter().zip(values).enumerate() {
-            if row >= SKIPPED && rng.random::<f64>() < share {
-                let norm = history.norm();
-                history.write_inputs(*time, norm, &mut self.inputs);
-                let target = (history.relative(*value) - norm.level) / norm.scale;
-                self.targets.push((target as f32).clamp(-MOST_TARGET, MOST_TARGET));
-            }
-            history.learn(*time, *value);
-        }
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.targets.len() / self.target_width
     }
 
     /// All sample numbers in a random order.
@@ -49,13 +34,13 @@ impl Samples {
         order
     }
 
-    /// The samples with these numbers: `[n, INPUTS]` and `[n, 1]`.
+    /// The samples with these numbers: `[n, input_width]` and `[n, target_width]`.
     pub(super) fn batch(&self, numbers: &[usize]) -> Result<(Tensor, Tensor), ModelError> {
-        let inputs: Vec<f32> =
-            numbers.iter().flat_map(|number| &self.inputs[number * INPUTS..(number + 1) * INPUTS]).copied().collect();
-        let targets: Vec<f32> = numbers.iter().map(|number| self.targets[*number]).collect();
-        let count = numbers.len();
-        let inputs = Tensor::from_vec(inputs, (count, INPUTS), &Device::Cpu)?;
-        Ok((inputs, Tensor::from_vec(targets, (count, 1), &Device::Cpu)?))
+        let gather = |rows: &[f32], width: usize| -> Result<Tensor, ModelError> {
+            let values = numbers.iter().flat_map(|number| &rows[number * width..(number + 1) * width]);
+            let values: Vec<f32> = values.copied().collect();
+            Ok(Tensor::from_vec(values, (numbers.len(), width), &Device::Cpu)?)
+        };
+        Ok((gather(&self.inputs, self.input_width)?, gather(&self.targets, self.target_width)?))
     }
 }

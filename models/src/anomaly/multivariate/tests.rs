@@ -1,0 +1,189 @@
+//! Tests of the detector as a row model.
+
+use nearside_schemas::{FieldPolicy, Timestamp};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+const FIELDS: usize = 4;
+
+fn fields(count: usize) -> Vec<FieldSpec> {
+    (0..count)
+        .map(|index| FieldSpec {
+            name: FieldName::new(&format!("f{index}")).unwrap(),
+            kind: FieldKind::Number,
+            unit: None,
+            policy: FieldPolicy::Clear,
+        })
+        .collect()
+}
+
+fn model() -> std::sync::Arc<dyn RowModel> {
+    crate::catalog::load(NAME, None).unwrap()
+}
+
+/// Uniform in ±1.7, so about of deviation 1; the same for the same row and seed.
+fn noise(row: i64, seed: u64) -> f64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_word_pos(16 * u128::from(row.unsigned_abs()));
+    rng.random_range(-1.7..1.7)
+}
+
+/// A pump: two fields that go together, one that wanders, one that only scatters.
+fn pump(row: i64) -> [f64; FIELDS] {
+    let load = (row as f64 / 25.0).sin() + 0.5 * noise(row, 1);
+    let wandering = 60.0 + 0.3 * (row as f64 / 120.0).sin() + 0.1 * noise(row, 5);
+    [230.0 + load + 0.1 * noise(row, 2), 5.0 + 0.2 * load + 0.02 * noise(row, 3), wandering, 32.0 + noise(row, 4)]
+}
+
+fn judge(model: &dyn RowModel, state: &mut dyn RowState, row: i64, values: &[FieldValue]) -> RowVerdict {
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    let taken = state.take(&Row { time: Timestamp::from_secs(row), values }, &mut inputs);
+    model.forward(&inputs, taken, &mut outputs).unwrap();
+    state.judge(&outputs)
+}
+
+fn run(rows: i64, values: impl Fn(i64) -> [Option<f64>; FIELDS]) -> Vec<RowVerdict> {
+    let model = model();
+    let mut state = model.new_state(&fields(FIELDS));
+    let value = |value: Option<f64>| value.map_or(FieldValue::Missing, FieldValue::Number);
+    (0..rows).map(|row| judge(model.as_ref(), state.as_mut(), row, &values(row).map(value))).collect()
+}
+
+fn with(change: impl Fn(i64, &mut [f64; FIELDS])) -> Vec<RowVerdict> {
+    run(1_400, |row| {
+        let mut values = pump(row);
+        change(row, &mut values);
+        values.map(Some)
+    })
+}
+
+fn flagged(verdicts: &[RowVerdict], rows: std::ops::Range<usize>) -> usize {
+    verdicts[rows].iter().filter(|verdict| verdict.flagged).count()
+}
+
+#[test]
+fn an_ordinary_pump_is_left_alone() {
+    let verdicts = run(3_000, |row| pump(row).map(Some));
+    assert!(verdicts[..400].iter().all(|verdict| verdict.score == 0.0), "nothing in the warm-up");
+    assert!(flagged(&verdicts, 400..3_000) < 130, "{}", flagged(&verdicts, 400..3_000));
+}
+
+#[test]
+fn a_field_that_leaves_its_level_is_named_with_what_was_expected() {
+    let verdicts = with(|row, values| {
+        if (700..1_000).contains(&row) {
+            values[3] -= 4.0;
+        }
+    });
+    assert!(flagged(&verdicts, 500..700) < 20);
+    assert!(flagged(&verdicts, 720..1_000) > 250, "{}", flagged(&verdicts, 720..1_000));
+    assert!(flagged(&verdicts, 1_150..1_400) < 50, "it ends: {}", flagged(&verdicts, 1_150..1_400));
+    let sighting = &verdicts[800].sightings[0];
+    assert_eq!(sighting.label, "level_shift");
+    let first = &sighting.contributions[0];
+    assert_eq!((first.field.as_str(), first.seen), ("f3", pump(800)[3] - 4.0));
+    assert!((first.expected.unwrap() - 32.0).abs() < 1.0, "{first:?}");
+    assert!(first.share > 0.6, "{first:?}");
+    assert!(sighting.text.contains("f3") && !sighting.text.chars().any(|c| c == '.' && sighting.text.contains("2.")));
+}
+
+#[test]
+fn a_field_that_scatters_is_flagged_and_labels_say_what_a_field_does() {
+    let verdicts = with(|row, values| {
+        if row >= 800 {
+            values[3] = 32.0 + 5.0 * (values[3] - 32.0);
+        }
+    });
+    assert!(flagged(&verdicts, 850..1_400) > 250, "{}", flagged(&verdicts, 850..1_400));
+    let taken =
+        Taken { field: 0, value: 0.0, expected: 0.0, margin: 1.0, distance: 1.0, unexplained: 6.0, roughness: 1.1 };
+    assert_eq!(Label::of(&taken), Label::ChangedRelation);
+    assert_eq!(Label::of(&Taken { unexplained: 1.2, ..taken }), Label::LevelShift);
+    assert_eq!(Label::of(&Taken { unexplained: 1.0, roughness: 0.3, ..taken }), Label::ChangedVariance);
+}
+
+#[test]
+fn a_verdict_is_flagged_where_its_score_reaches_the_threshold() {
+    let verdicts = with(|row, values| values[0] += if row > 400 && row % 400 > 300 { 8.0 } else { 0.0 });
+    assert!(verdicts.iter().all(|verdict| verdict.flagged == (verdict.score >= verdict.threshold)));
+    assert!(verdicts.iter().all(|verdict| (0.0..=1.0).contains(&verdict.score)));
+    assert!(verdicts.iter().any(|verdict| verdict.flagged));
+}
+
+#[test]
+fn missing_fields_are_borne() {
+    let verdicts = run(1_400, |row| {
+        let mut values = pump(row).map(Some);
+        values[0] = values[0].filter(|_| row % 3 != 0);
+        values[2] = None;
+        values[3] = values[3].filter(|_| row < 900).map(|value| if row >= 700 { value + 5.0 } else { value });
+        if row % 50 == 0 { [None; FIELDS] } else { values }
+    });
+    assert!(flagged(&verdicts, 730..900) > 140);
+    assert!(verdicts.iter().all(|verdict| verdict.score.is_finite()));
+    let model = model();
+    let mut state = model.new_state(&fields(FIELDS));
+    assert!(!judge(model.as_ref(), state.as_mut(), 0, &[]).flagged);
+    state.skip();
+    assert!(!state.judge(&[]).flagged, "nothing was taken");
+}
+
+#[test]
+fn rows_taken_ahead_are_judged_as_one_by_one() {
+    let model = model();
+    let (mut one, mut other) = (model.new_state(&fields(FIELDS)), model.new_state(&fields(FIELDS)));
+    let values = |row: i64| {
+        let shift = if row > 600 { 3.0 } else { 0.0 };
+        pump(row).map(|value| FieldValue::Number(value + shift))
+    };
+    let mut row = 0;
+    for batch in [380, 1, 7, 64, 130, 40, 65, 90] {
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        let counts: Vec<usize> = (row..row + batch)
+            .map(|at| other.take(&Row { time: Timestamp::from_secs(at), values: &values(at) }, &mut inputs))
+            .collect();
+        model.forward(&inputs, counts.iter().sum(), &mut outputs).unwrap();
+        let mut outputs = outputs.as_slice();
+        for (at, count) in (row..).zip(counts) {
+            let (own, rest) = outputs.split_at(count);
+            assert_eq!(judge(model.as_ref(), one.as_mut(), at, &values(at)), other.judge(own));
+            outputs = rest;
+        }
+        row += batch;
+    }
+}
+
+#[test]
+fn a_restored_state_goes_on_as_if_nothing_had_happened() {
+    let model = model();
+    for at in [200, 1_000] {
+        let values = |row: i64| pump(row).map(|value| FieldValue::Number(value + if row > 900 { 2.0 } else { 0.0 }));
+        let mut one = model.new_state(&fields(FIELDS));
+        (0..at).for_each(|row| drop(judge(model.as_ref(), one.as_mut(), row, &values(row))));
+        let snapshot = one.snapshot();
+        assert!(snapshot.len() < 1_024, "{} bytes", snapshot.len());
+        let mut two = model.restore(&fields(FIELDS), &snapshot).unwrap();
+        for row in at..at + 400 {
+            let (one, two) = (one.as_mut(), two.as_mut());
+            assert_eq!(judge(model.as_ref(), one, row, &values(row)), judge(model.as_ref(), two, row, &values(row)));
+        }
+        assert!(model.restore(&fields(FIELDS - 1), &snapshot).is_err());
+        assert!((0..snapshot.len()).step_by(13).all(|cut| model.restore(&fields(FIELDS), &snapshot[..cut]).is_err()));
+    }
+}
+
+#[test]
+fn streams_that_do_not_fit_are_refused() {
+    let model = model();
+    assert!(model.accepts(&fields(2)).is_ok() && model.accepts(&fields(32)).is_ok());
+    for count in [0, 1, 33] {
+        assert!(matches!(model.accepts(&fields(count)), Err(ModelError::Unfit { .. })), "{count}");
+    }
+    let (mut card, weights) = crate::catalog::parts(NAME, None).unwrap();
+    for warm_up in [None, Some(3), Some(u32::MAX)] {
+        card.warm_up_rows = warm_up;
+        assert!(matches!(Multivariate::new(&card, &weights), Err(ModelError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,261 @@
+//! The network that the small models share: two hidden layers with ReLU and a straight path.
+//!
+//! ```text
+//! x  [n, inputs]
+//! h1 = relu(x · W1 + b1)       [n, hidden]
+//! h2 = relu(h1 · W2 + b2)      [n, hidden]
+//! y  = x · Ws + h2 · W3 + b3   [n, outputs]
+//! ```
+//! The straight path `x · Ws` is a linear model, so the network begins where the classical method ends.
+//!
+//! Cost and sameness: a forward pass is always [`BATCH`] rows, short ones filled up with zeros, so a row meets the same arithmetic
+//! whatever travelled with it (promise I5). Each product stays below the size at which the GEMM library hands work to other
+//! threads, so a worker stays on its core; a shape that would not is refused.
+
+use candle_core::{Device, Tensor, Var};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::ModelError;
+
+/// Rows of one pass.
+pub const BATCH: usize = 64;
+/// Multiplications from which on the GEMM library shares a product among threads.
+const SHARED_FROM: usize = 48 * 48 * 256;
+const TENSORS: usize = 7;
+
+/// The widths of a network, and which model it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The model's name in the catalogue, for errors.
+    pub model: &'static str,
+    /// Width of a row of inputs.
+    pub inputs: usize,
+    /// Width of both hidden layers.
+    pub hidden: usize,
+    /// Width of a row of outputs.
+    pub outputs: usize,
+}
+
+impl Layout {
+    /// Names and shapes of the weights, in the order they are kept; biases have one row.
+    fn shapes(&self) -> [(&'static str, Vec<usize>); TENSORS] {
+        let Self { inputs, hidden, outputs, .. } = *self;
+        [
+            ("hidden1.weight", vec![inputs, hidden]),
+            ("hidden1.bias", vec![hidden]),
+            ("hidden2.weight", vec![hidden, hidden]),
+            ("hidden2.bias", vec![hidden]),
+            ("output.weight", vec![hidden, outputs]),
+            ("output.bias", vec![outputs]),
+            ("skip.weight", vec![inputs, outputs]),
+        ]
+    }
+
+    fn damaged(&self, why: &str) -> ModelError {
+        ModelError::Damaged { model: String::from(self.model), why: why.to_owned() }
+    }
+}
+
+/// The weights as they are trained.
+pub struct Trainable {
+    layout: Layout,
+    vars: Vec<Var>,
+}
+
+impl Trainable {
+    /// Fresh weights: uniform in ±√(1/inputs), biases and the straight path 0.
+    pub fn new(layout: Layout, rng: &mut ChaCha8Rng) -> Result<Self, ModelError> {
+        let mut vars = Vec::with_capacity(TENSORS);
+        for (name, shape) in layout.shapes() {
+            let count: usize = shape.iter().product();
+            let drawn = name.ends_with("weight") && !name.starts_with("skip");
+            let most = 1.0 / (shape[0] as f32).sqrt();
+            let values: Vec<f32> =
+                (0..count).map(|_| if drawn { rng.random_range(-most..most) } else { 0.0 }).collect();
+            vars.push(Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?);
+        }
+        Ok(Self { layout, vars })
+    }
+
+    /// The weights, in a fixed order.
+    pub fn vars(&self) -> &[Var] {
+        &self.vars
+    }
+
+    /// `[n, inputs]` to `[n, outputs]`, with a gradient for every weight.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let [w1, b1, w2, b2, w3, b3, skip] = self.vars.as_slice() else {
+            return Err(self.layout.damaged("seven tensors expected"));
+        };
+        let hidden = x.matmul(w1)?.broadcast_add(b1)?.relu()?;
+        let hidden = hidden.matmul(w2)?.broadcast_add(b2)?.relu()?;
+        Ok(hidden.matmul(w3)?.add(&x.matmul(skip)?)?.broadcast_add(b3)?)
+    }
+
+    /// The weights as a safetensors file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        let shapes = self.layout.shapes();
+        let named = shapes.iter().zip(&self.vars).map(|((name, _), var)| (name.to_string(), var.as_tensor().clone()));
+        let named: std::collections::BTreeMap<String, Tensor> = named.collect();
+        safetensors::serialize(named, None).map_err(|error| self.layout.damaged(&error.to_string()))
+    }
+}
+
+/// The weights as they are used.
+pub struct Network {
+    layout: Layout,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    skip: Tensor,
+}
+
+impl Network {
+    /// Reads a safetensors file; fails where it does not hold the layout's tensors or a number is not finite.
+    pub fn load(layout: Layout, bytes: &[u8]) -> Result<Self, ModelError> {
+        let widest = layout.inputs.max(layout.hidden);
+        if BATCH * layout.hidden.max(layout.outputs) * widest >= SHARED_FROM {
+            return Err(layout.damaged("the network is too wide for one core"));
+        }
+        let file = safetensors::SafeTensors::deserialize(bytes).map_err(|error| layout.damaged(&error.to_string()))?;
+        let mut tensors = Vec::with_capacity(TENSORS);
+        for (name, shape) in layout.shapes() {
+            let view = file.tensor(name).map_err(|error| layout.damaged(&error.to_string()))?;
+            if view.shape() != shape || view.dtype() != safetensors::Dtype::F32 {
+                return Err(layout.damaged(&format!("{name} is not {shape:?} of 32-bit floats")));
+            }
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(layout.damaged(&format!("{name} holds a number that is not finite")));
+            }
+            tensors.push(Tensor::from_vec(values, shape, &Device::Cpu)?);
+        }
+        let [w1, b1, w2, b2, w3, b3, skip] =
+            <[Tensor; TENSORS]>::try_from(tensors).map_err(|_| layout.damaged("seven tensors expected"))?;
+        // A bias that already has a row for each of the batch is added without a strided copy.
+        let rows = |bias: Tensor| bias.broadcast_left(BATCH)?.contiguous();
+        Ok(Self { layout, w1, b1: rows(b1)?, w2, b2: rows(b2)?, w3, b3: rows(b3)?, skip })
+    }
+
+    /// `rows` rows of inputs to as many rows of outputs; `outputs` is cleared first.
+    pub fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
+        let (from, to) = (self.layout.inputs, self.layout.outputs);
+        outputs.clear();
+        outputs.reserve(rows * to);
+        for chunk in inputs.chunks(BATCH * from) {
+            let mut padded = Vec::with_capacity(BATCH * from);
+            padded.extend_from_slice(chunk);
+            padded.resize(BATCH * from, 0.0);
+            let x = Tensor::from_vec(padded, (BATCH, from), &Device::Cpu)?;
+            let hidden = x.matmul(&self.w1)?.add(&self.b1)?.relu()?;
+            let hidden = hidden.matmul(&self.w2)?.add(&self.b2)?.relu()?;
+            let y = hidden.matmul(&self.w3)?.add(&x.matmul(&self.skip)?)?.add(&self.b3)?;
+            let values = y.flatten_all()?.to_vec1::<f32>()?;
+            outputs.extend(values.into_iter().take(chunk.len() / from * to));
+        }
+        outputs.truncate(rows * to);
+        Ok(())
+    }
+}
+
+/// The mean quantile ("pinball") loss (Koenker & Bassett, 1978) over rows and quantiles: `prediction` is
+/// `[n, quantiles]`, `y` is `[n, 1]`.
+pub fn pinball(prediction: &Tensor, y: &Tensor, quantiles: &[f32]) -> Result<Tensor, ModelError> {
+    let rest: Vec<f32> = quantiles.iter().map(|tau| 1.0 - tau).collect();
+    let tau = Tensor::from_slice(quantiles, (1, quantiles.len()), &Device::Cpu)?;
+    let rest = Tensor::from_vec(rest, (1, quantiles.len()), &Device::Cpu)?;
+    let error = y.broadcast_sub(prediction)?;
+    let below = error.relu()?.broadcast_mul(&tau)?;
+    let above = error.neg()?.relu()?.broadcast_mul(&rest)?;
+    Ok(below.add(&above)?.mean_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const LAYOUT: Layout = Layout { model: "m", inputs: 20, hidden: 32, outputs: 3 };
+
+    fn trainable() -> Trainable {
+        Trainable::new(LAYOUT, &mut ChaCha8Rng::seed_from_u64(7)).unwrap()
+    }
+
+    fn inputs(rows: usize) -> Vec<f32> {
+        (0..rows * LAYOUT.inputs).map(|index| ((index * 7_919) as f32 * 0.37).sin() * 3.0).collect()
+    }
+
+    #[test]
+    fn every_weight_gets_a_gradient() {
+        let network = trainable();
+        let x = Tensor::from_vec(inputs(32), (32, LAYOUT.inputs), &Device::Cpu).unwrap();
+        let y = Tensor::ones((32, 1), DType::F32, &Device::Cpu).unwrap();
+        let loss = pinball(&network.forward(&x).unwrap(), &y, &[0.1, 0.5, 0.9]).unwrap();
+        let gradients = loss.backward().unwrap();
+        for (var, (name, _)) in network.vars().iter().zip(LAYOUT.shapes()) {
+            let gradient = gradients.get(var).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(gradient > 0.0, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_what_was_trained() {
+        let trained = trainable();
+        let used = Network::load(LAYOUT, &trained.to_bytes().unwrap()).unwrap();
+        let x = Tensor::from_vec(inputs(10), (10, LAYOUT.inputs), &Device::Cpu).unwrap();
+        let expected = trained.forward(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut outputs = Vec::new();
+        used.forward(&inputs(10), 10, &mut outputs).unwrap();
+        assert_eq!(outputs.len(), expected.len());
+        assert!(outputs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_every_batch() {
+        let network = Network::load(LAYOUT, &trainable().to_bytes().unwrap()).unwrap();
+        let all = inputs(130);
+        let alone: Vec<f32> = all
+            .chunks(LAYOUT.inputs)
+            .flat_map(|row| {
+                let mut outputs = Vec::new();
+                network.forward(row, 1, &mut outputs).unwrap();
+                outputs
+            })
+            .collect();
+        for rows in 1..=130 {
+            let mut outputs = Vec::new();
+            network.forward(&all[..rows * LAYOUT.inputs], rows, &mut outputs).unwrap();
+            let same = outputs.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && outputs.len() == rows * LAYOUT.outputs, "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn the_loss_is_that_of_the_quantile() {
+        let tensor = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1), &Device::Cpu).unwrap();
+        let loss = |y: f32| pinball(&tensor(&[0.0]), &tensor(&[y]), &[0.9]).unwrap().to_scalar::<f32>().unwrap();
+        assert!((loss(2.0) - 1.8).abs() < 1e-6 && (loss(-2.0) - 0.2).abs() < 1e-6);
+    }
+
+    #[test]
+    fn damaged_weights_and_wide_networks_are_refused() {
+        let bytes = trainable().to_bytes().unwrap();
+        assert!(Network::load(LAYOUT, &bytes[..bytes.len() - 1]).is_err());
+        assert!(Network::load(LAYOUT, &[]).is_err());
+        assert!(Network::load(Layout { outputs: 4, ..LAYOUT }, &bytes).is_err());
+        let mut not_finite = bytes.clone();
+        let at = not_finite.len() - 4;
+        not_finite[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(Network::load(LAYOUT, &not_finite).is_err());
+        let wide = Layout { hidden: 128, ..LAYOUT };
+        let weights = Trainable::new(wide, &mut ChaCha8Rng::seed_from_u64(7)).unwrap().to_bytes().unwrap();
+        assert!(Network::load(wide, &weights).is_err(), "the GEMM library would share it among threads");
+    }
+}

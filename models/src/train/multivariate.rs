@@ -1,0 +1,117 @@
+//! Trains the multivariate detector on simulated plants: cross-entropy of "this field is at fault in this row".
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::fit::{Epoch, Fit, TrainReport};
+use super::plant::simulate_plant;
+use super::samples::Samples;
+use crate::ModelError;
+use crate::anomaly::multivariate::watch::{INPUTS, Watch};
+use crate::anomaly::multivariate::{LAYOUT, NAME};
+use crate::card::{self, Metric, Training, TrainingData};
+use crate::catalog;
+
+/// Numbers of fields of the plants.
+const FIELDS: [usize; 6] = [2, 3, 4, 6, 8, 10];
+/// Plants of each number of fields to train on, and to hold back.
+const PLANTS: usize = 150;
+const HELD_BACK: usize = 40;
+/// Rows that a plant is normal for, and rows after them.
+const WARM_UPS: [u32; 4] = [200, 300, 400, 600];
+const ROWS: usize = 800;
+/// Samples drawn from a row of a plant, on average.
+const PER_ROW: f64 = 0.48;
+/// The version of the method; the weights' digest follows it.
+const METHOD: &str = "1";
+
+/// Trains the detector on simulated plants and writes its folder. No recorded data is used.
+pub fn train_multivariate(
+    out: &Path,
+    seed: u64,
+    epochs: usize,
+    progress: &mut dyn FnMut(&Epoch),
+) -> Result<TrainReport, ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let samples = samples(PLANTS, &mut rng);
+    let held_back = self::samples(HELD_BACK, &mut rng);
+    let fit =
+        Fit { layout: LAYOUT, loss: cross_entropy, batch: 512, rate: 2e-3, weight_decay: 1e-4, epochs, patience: 4 };
+    let (bytes, report) = fit.run(&samples, &held_back, &mut rng, progress)?;
+    let command = format!("nearside train multivariate --seed {seed} --epochs {epochs} --out FOLDER");
+    let mut card = catalog::card(NAME, None)?;
+    card.sha256 = Some(report.sha256.clone());
+    card.version = format!("{METHOD}-{}", &report.sha256[..8]);
+    card.training = Some(Training {
+        command: command.clone(),
+        seed,
+        data: vec![TrainingData {
+            name: format!("{} simulated plants of 2 to 10 fields with simulated faults", PLANTS * FIELDS.len()),
+            licence: String::from("Apache-2.0, part of this program"),
+        }],
+    });
+    card.metrics = vec![Metric {
+        name: String::from("cross-entropy of a field's fault"),
+        value: (f64::from(report.held_back_loss) * 1e4).round() / 1e4,
+        on: format!("{} rows of {} other simulated plants", report.held_back, HELD_BACK * FIELDS.len()),
+        command,
+    }];
+    card::write_folder(out, &card, &bytes)?;
+    Ok(report)
+}
+
+fn samples(plants: usize, rng: &mut ChaCha8Rng) -> Samples {
+    let mut samples = Samples::new(INPUTS, 1);
+    let mut inputs = Vec::new();
+    for fields in FIELDS {
+        for _ in 0..plants {
+            let warm_up = WARM_UPS[rng.random_range(0..WARM_UPS.len())];
+            let plant = simulate_plant(fields, warm_up as usize + ROWS, warm_up as usize, rng);
+            let mut watch = Watch::new(fields, warm_up);
+            for (row, faulty) in plant.values.chunks_exact(fields).zip(plant.faulty.chunks_exact(fields)) {
+                inputs.clear();
+                let judged = watch.observe(row.iter().copied().map(Some), &mut inputs);
+                for (field, inputs) in judged.into_iter().zip(inputs.chunks_exact(INPUTS)) {
+                    if rng.random::<f64>() < PER_ROW / fields as f64 {
+                        samples.inputs.extend_from_slice(inputs);
+                        samples.targets.push(if faulty[field] { 1.0 } else { 0.0 });
+                    }
+                }
+            }
+        }
+    }
+    samples
+}
+
+/// The mean of `softplus(o) − y·o` for log odds `o` and truth `y` (0 or 1).
+fn cross_entropy(odds: &Tensor, truth: &Tensor) -> Result<Tensor, ModelError> {
+    let softplus = odds.relu()?.add(&odds.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)?;
+    Ok(softplus.sub(&odds.mul(truth)?)?.mean_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn the_loss_is_cross_entropy_with_its_gradient() {
+        for (odds, truth) in [(0.0_f32, 1.0_f32), (2.0, 0.0), (-40.0, 1.0), (40.0, 1.0)] {
+            let var = Var::new(&[[odds]], &Device::Cpu).unwrap();
+            let truth_tensor = Tensor::new(&[[truth]], &Device::Cpu).unwrap();
+            let loss = cross_entropy(var.as_tensor(), &truth_tensor).unwrap();
+            let p = 1.0 / (1.0 + f64::from(-odds).exp());
+            let expected = if truth > 0.5 { f64::from(-odds).exp().ln_1p() } else { f64::from(odds).exp().ln_1p() };
+            assert!((f64::from(loss.to_scalar::<f32>().unwrap()) - expected).abs() < 1e-4, "{odds}");
+            let gradients = loss.backward().unwrap();
+            let gradient = gradients.get(&var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+            if odds != 0.0 {
+                assert!((f64::from(gradient) - (p - f64::from(truth))).abs() < 1e-4, "{odds}: {gradient}");
+            }
+        }
+    }
+}

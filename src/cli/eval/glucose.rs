@@ -1,0 +1,139 @@
+//! `nearside eval glucose`: forecasts of recordings, patient by patient, against "it stays as it is".
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use nearside_models::catalog;
+use nearside_models::diagnosis::glucose_forecast::{Forecast, LAYOUT, NAME, forecasts};
+use nearside_models::diagnosis::glucose_range::LOW;
+use nearside_models::eval::cgm::{Accuracy, Alarms, Errors, Subject, read_folder};
+use nearside_models::mlp::Network;
+use nearside_models::train::train_glucose_network;
+use serde_json::json;
+
+use crate::cli::train::{DEFAULT_SEED, GLUCOSE_EPOCHS, epoch_bar, show};
+use crate::error::StartError;
+
+/// Level 1 high by the international consensus, mg/dL: the recordings hardly pass the gateway's 250.
+const HIGH: f64 = 180.0;
+
+#[derive(Args, Debug)]
+pub(super) struct Glucose {
+    /// The folder: csv files with id, time and gl in mg/dL.
+    #[arg(long)]
+    data: PathBuf,
+    /// Train the network anew without each subject before the subject is forecast. Without this, the shipped weights may have
+    /// seen what they are scored on.
+    #[arg(long)]
+    retrain: bool,
+    /// A csv file that every forecast is written to: subject, timestamp, forecast, low and high, in mg/dL.
+    #[arg(long)]
+    forecasts: Option<PathBuf>,
+    /// A folder with the model's card and weights instead of those that ship.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Seed of the training.
+    #[arg(long, default_value_t = DEFAULT_SEED)]
+    seed: u64,
+    /// Passes of the training.
+    #[arg(long, default_value_t = GLUCOSE_EPOCHS)]
+    epochs: usize,
+}
+
+pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
+    let subjects = read_folder(&args.data)?;
+    let (card, weights) = catalog::parts(NAME, args.folder.as_deref())?;
+    let (mut errors, mut low, mut high) = (Errors::default(), Alarms::default(), Alarms::default());
+    let mut written = String::from("subject,timestamp,forecast,low,high\n");
+    println!("{:<16}{:>10}{:>8}{:>13}{:>8}{:>10}", "subject", "forecasts", "RMSE", "persistence", "better", "coverage");
+    let bar = epoch_bar(args.epochs);
+    for subject in &subjects {
+        let weights = if args.retrain {
+            let others: Vec<&Subject> = subjects.iter().filter(|other| other.id != subject.id).collect();
+            bar.reset();
+            train_glucose_network(&others, args.seed, args.epochs, &mut |epoch| show(&bar, epoch))?.0.into()
+        } else {
+            weights.clone()
+        };
+        let made = forecasts(&Network::load(LAYOUT, &weights)?, &subject.readings)?;
+        let of_subject = Errors::of(subject, &made);
+        bar.suspend(|| show_accuracy(&subject.id, &of_subject.accuracy()));
+        errors = errors.plus(of_subject);
+        low.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl < LOW, |forecast| forecast.below(LOW)));
+        high.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl > HIGH, |forecast| forecast.above(HIGH)));
+        write_forecasts(&mut written, subject, &made);
+    }
+    bar.finish_and_clear();
+    show_accuracy("all", &errors.accuracy());
+    show_alarms("below 70 mg/dL", &low);
+    show_alarms("above 180 mg/dL", &high);
+    if let Some(path) = &args.forecasts {
+        std::fs::write(path, written).map_err(|source| StartError::File { path: path.clone(), source })?;
+    }
+    let summary = json!({
+        "model": card.reference().to_string(),
+        "data": args.data.display().to_string(),
+        "subjects": subjects.len(),
+        "retrained_without_each_subject": args.retrain,
+        "threshold": card.threshold,
+        "accuracy": errors.accuracy(),
+        "low_alarms": summary_of(&low),
+        "high_alarms": summary_of(&high),
+    });
+    println!("{summary}");
+    Ok(())
+}
+
+/// Alarms as the gateway raises them: from the threshold on, while glucose is still within the limit.
+fn alarms(
+    subject: &Subject,
+    made: &[Option<Forecast>],
+    threshold: f64,
+    is_outside: impl Fn(f64) -> bool,
+    probability: impl Fn(&Forecast) -> f64,
+) -> Alarms {
+    let outside = |row: usize| is_outside(subject.readings[row].1);
+    let is_alarm = |row: usize| !outside(row) && made[row].is_some_and(|forecast| probability(&forecast) >= threshold);
+    Alarms::of(subject, outside, is_alarm)
+}
+
+fn show_accuracy(name: &str, accuracy: &Accuracy) {
+    let Accuracy { forecasts, rmse, persistence_rmse, better, coverage, .. } = accuracy;
+    println!("{name:<16}{forecasts:>10}{rmse:>8.2}{persistence_rmse:>13.2}{:>7.1}%{coverage:>10.3}", 100.0 * better);
+}
+
+fn show_alarms(name: &str, alarms: &Alarms) {
+    println!(
+        "{name}: {} episodes, {} of them told before, {:.0} minutes in the median; {} alarms, {} of them false, {:.2} false a day",
+        alarms.episodes,
+        alarms.lead_minutes.len(),
+        alarms.median_lead_minutes().unwrap_or(0.0),
+        alarms.alarms,
+        alarms.false_alarms,
+        false_a_day(alarms)
+    );
+}
+
+fn false_a_day(alarms: &Alarms) -> f64 {
+    alarms.false_alarms as f64 / alarms.days.max(f64::MIN_POSITIVE)
+}
+
+fn summary_of(alarms: &Alarms) -> serde_json::Value {
+    json!({
+        "episodes": alarms.episodes,
+        "told_before": alarms.lead_minutes.len(),
+        "median_lead_minutes": alarms.median_lead_minutes(),
+        "alarms": alarms.alarms,
+        "false_alarms": alarms.false_alarms,
+        "false_alarms_a_day": false_a_day(alarms),
+    })
+}
+
+fn write_forecasts(into: &mut String, subject: &Subject, made: &[Option<Forecast>]) {
+    for (stamp, forecast) in subject.stamps.iter().zip(made) {
+        let Some(Forecast { expected, band: (low, high) }) = forecast else { continue };
+        // Writing to a string cannot fail.
+        let _ = writeln!(into, "{},{stamp},{expected:.1},{low:.1},{high:.1}", subject.id);
+    }
+}
