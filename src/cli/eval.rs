@@ -24,6 +24,8 @@ pub struct EvalArgs {
 enum Task {
     /// An anomaly detector on a folder of the Numenta Anomaly Benchmark, standard profile, one category left out at a time.
     Anomaly(Anomaly),
+    /// Heartbeats of recorded ECGs: found in the raw signal and classed, held against annotations where there are any.
+    Ecg(super::eval_ecg::EcgArgs),
 }
 
 #[derive(Args, Debug)]
@@ -53,6 +55,7 @@ struct Anomaly {
 pub fn run(args: &EvalArgs) -> Result<(), StartError> {
     match &args.task {
         Task::Anomaly(args) => anomaly(args),
+        Task::Ecg(args) => super::eval_ecg::run(args),
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod demo;
 mod eval;
+mod eval_ecg;
 mod journal;
 mod open;
 mod replay;

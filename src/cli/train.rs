@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use nearside_models::train::{Epoch, TrainAnomaly, train_anomaly};
+use nearside_models::train::{Epoch, TrainAnomaly, TrainEcg, train_anomaly, train_ecg};
 use serde_json::json;
 
 use crate::error::StartError;
@@ -36,6 +36,21 @@ enum Task {
         #[arg(long)]
         exclude: Option<String>,
     },
+    /// The network that classes heartbeats, on a folder of annotated records in the WFDB format (MIT-BIH Arrhythmia Database).
+    Ecg {
+        /// The folder, with .hea, .dat (format 212) and .atr files.
+        #[arg(long)]
+        data: PathBuf,
+        /// The folder that card.toml and model.safetensors are written to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = DEFAULT_SEED)]
+        seed: u64,
+        /// Most passes of each network of the ensemble; it stops earlier when it no longer gets better.
+        #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+        epochs: usize,
+    },
 }
 
 /// The seed of the weights that ship.
@@ -45,11 +60,21 @@ pub const DEFAULT_EPOCHS: usize = 8;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<(), StartError> {
-    let Task::Anomaly { data, out, seed, epochs, exclude } = &args.task;
-    let bar = epoch_bar(*epochs);
-    let settings =
-        TrainAnomaly { data: data.as_deref(), out, seed: *seed, epochs: *epochs, exclude_category: exclude.as_deref() };
-    let report = train_anomaly(&settings, &mut |epoch| show(&bar, epoch))?;
+    let (bar, out, report) = match &args.task {
+        Task::Anomaly { data, out, seed, epochs, exclude } => {
+            let bar = epoch_bar(*epochs);
+            let (data, exclude_category) = (data.as_deref(), exclude.as_deref());
+            let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, exclude_category };
+            let report = train_anomaly(&settings, &mut |epoch| show(&bar, epoch))?;
+            (bar, out, report)
+        }
+        Task::Ecg { data, out, seed, epochs } => {
+            let bar = epoch_bar(*epochs);
+            let settings = TrainEcg { seed: *seed, epochs: *epochs };
+            let report = train_ecg(data, out, settings, &mut |epoch| show(&bar, epoch))?;
+            (bar, out, report)
+        }
+    };
     bar.finish_and_clear();
     println!("{}", json!({ "folder": out.display().to_string(), "report": report }));
     Ok(())
@@ -65,6 +90,7 @@ pub fn epoch_bar(epochs: usize) -> ProgressBar {
 
 /// Shows a pass.
 pub fn show(bar: &ProgressBar, epoch: &Epoch) {
+    bar.set_length(epoch.epochs as u64);
     bar.set_position(epoch.epoch as u64);
     bar.set_message(format!("loss {:.4}, held back {:.4}", epoch.loss, epoch.held_back_loss));
 }

@@ -1,5 +1,8 @@
 //! How good the models are: public benchmarks, scored by their own protocols.
 
 pub mod anomaly;
+pub mod ecg;
+pub mod ecg_data;
 pub mod nab;
 pub mod nab_data;
+pub mod wfdb;

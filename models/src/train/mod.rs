@@ -4,7 +4,9 @@
 //! trained on; progress is told by callback, never printed.
 
 mod anomaly;
+mod ecg;
 mod samples;
 pub mod simulate;
 
 pub use anomaly::{Epoch, TrainAnomaly, TrainReport, train_anomaly, train_network};
+pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
