@@ -53,6 +53,11 @@ const SEARCH_APART: (f64, f64) = (0.4, 0.25);
 const REMEMBERED: usize = 8;
 /// Maxima that are kept for the search.
 const MOST_PENDING: usize = 16;
+/// The usual height is at most this at first: a lead that has just been connected looks higher.
+const MOST_FIRST_HEIGHT: f32 = 6.0;
+/// Samples without a complex after which the usual height shrinks by [`SHRINK`] at each maximum: 3 s. Something was too high.
+const SILENT: u64 = 540;
+const SHRINK: f32 = 0.9;
 /// Samples that are listened to before anything is told: 2.5 s.
 const LEARNING: u64 = 450;
 /// The usual interval before any is known, in samples.
@@ -203,7 +208,7 @@ impl QrsDetector {
     fn learn(&mut self, found: &mut Vec<Complex>) {
         let mut heights: Vec<f32> = self.young.iter().map(|maximum| maximum.height).collect();
         heights.sort_by(f32::total_cmp);
-        let usual = median(&heights[heights.len() / 2..]).unwrap_or(LEAST_COMPLEX);
+        let usual = median(&heights[heights.len() / 2..]).unwrap_or(LEAST_COMPLEX).min(MOST_FIRST_HEIGHT);
         self.usual_heights.extend([usual; REMEMBERED]);
         self.usual_intervals.extend([FIRST_INTERVAL; REMEMBERED]);
         for maximum in std::mem::take(&mut self.young) {
@@ -212,6 +217,9 @@ impl QrsDetector {
     }
 
     fn judge(&mut self, maximum: Maximum, found: &mut Vec<Complex>) {
+        if maximum.at - self.last.map_or(0, |last| last.at) > SILENT {
+            self.usual_heights.iter_mut().for_each(|height| *height = (*height * SHRINK).max(LEAST_COMPLEX));
+        }
         let usual = median(self.usual_heights.make_contiguous()).unwrap_or(LEAST_COMPLEX);
         self.search_back(maximum, usual, found);
         let since = self.last.map(|last| seconds(maximum.at - last.at));

@@ -122,6 +122,15 @@ fn complexes_are_found_where_they_are() {
 }
 
 #[test]
+fn a_lead_that_is_connected_late_is_heard_soon() {
+    let beats = lead(60.0, &regular(60.0, 0.8));
+    let late = (1..=beats.len()).zip(&beats).map(|(i, x)| if i < 500 { 0.0 } else { 5.0 * f64::from(i < 510) + x });
+    let found = complexes(&[resampled(&late.collect::<Vec<_>>())]);
+    let after = found.iter().filter(|complex| complex.at as f64 > 15.0 * RATE_HZ).count();
+    assert!(after.abs_diff(56) <= 1, "{after} of 56 from 15 s on");
+}
+
+#[test]
 fn every_beat_is_told_once_with_all_inputs() {
     let beats = trigeminy(60.0);
     let mut finder = BeatFinder::new(HZ, 1);
