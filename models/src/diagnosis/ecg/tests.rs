@@ -107,7 +107,7 @@ fn complexes_are_found_where_they_are() {
         let one = resampled(&lead(60.0, &beats));
         // A second lead that is not connected changes nothing.
         let two = vec![one.clone(), vec![0.0; one.len()]];
-        assert_eq!(complexes(&two), complexes(&[one.clone()]));
+        assert_eq!(complexes(&two), complexes(std::slice::from_ref(&one)));
         let found: Vec<f64> = complexes(&[one]).iter().map(|complex| complex.at as f64 / RATE_HZ).collect();
         let near = |at: &f64| found.iter().any(|one| (one - at).abs() < 0.04);
         let inner: Vec<f64> = beats.iter().map(|beat| beat.0).filter(|at| *at > 1.0 && *at < 59.0).collect();
