@@ -74,8 +74,8 @@ const TABLE: &[Entry] = &[
     Entry {
         name: "ecg-rhythm",
         card: include_str!("../weights/ecg-rhythm/card.toml"),
-        weights: &[],
-        build: |card, _| Ok(Arc::new(EcgRhythm::new(&card))),
+        weights: include_bytes!("../weights/ecg-rhythm/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(EcgRhythm::new(&card, weights)?)),
     },
 ];
 

@@ -88,6 +88,14 @@ impl<'a> Reader<'a> {
         if count > most { Err(self.damaged("a count is out of range")) } else { Ok(count) }
     }
 
+    /// A place in a stream of samples: not negative and at most `most`.
+    pub(crate) fn index(&mut self, most: u64) -> Result<u64, ModelError> {
+        match u64::try_from(self.i64()?) {
+            Ok(index) if index <= most => Ok(index),
+            _ => Err(self.damaged("a place is out of range")),
+        }
+    }
+
     /// 64 bits.
     pub(crate) fn i64(&mut self) -> Result<i64, ModelError> {
         Ok(i64::from_le_bytes(self.bytes()?))

@@ -31,6 +31,8 @@ enum Task {
     Skab(skab::Skab),
     /// The glucose forecast on a folder of continuous recordings, against "it stays as it is".
     Glucose(glucose::Glucose),
+    /// Heartbeats of recorded ECGs: found in the raw signal and classed, held against annotations where there are any.
+    Ecg(super::eval_ecg::EcgArgs),
 }
 
 #[derive(Args, Debug)]
@@ -62,6 +64,7 @@ pub fn run(args: &EvalArgs) -> Result<(), StartError> {
         Task::Anomaly(args) => anomaly(args),
         Task::Skab(args) => skab::run(args),
         Task::Glucose(args) => glucose::run(args),
+        Task::Ecg(args) => super::eval_ecg::run(args),
     }
 }
 

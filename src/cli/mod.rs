@@ -8,6 +8,7 @@ mod config;
 mod deadletters;
 mod demo;
 mod eval;
+mod eval_ecg;
 mod journal;
 mod open;
 mod outbox;

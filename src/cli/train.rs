@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use nearside_models::train::{Epoch, TrainAnomaly, train_anomaly, train_glucose, train_multivariate};
+use nearside_models::train::{
+    Epoch, TrainAnomaly, TrainEcg, train_anomaly, train_ecg, train_glucose, train_multivariate,
+};
 use serde_json::json;
 
 use crate::error::StartError;
@@ -35,6 +37,21 @@ enum Task {
         /// A category to leave out, to be evaluated on later.
         #[arg(long)]
         exclude: Option<String>,
+    },
+    /// The network that classes heartbeats, on a folder of annotated records in the WFDB format (MIT-BIH Arrhythmia Database).
+    Ecg {
+        /// The folder, with .hea, .dat (format 212) and .atr files.
+        #[arg(long)]
+        data: PathBuf,
+        /// The folder that card.toml and model.safetensors are written to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = DEFAULT_SEED)]
+        seed: u64,
+        /// Most passes of each network of the ensemble; it stops earlier when it no longer gets better.
+        #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+        epochs: usize,
     },
     /// The multivariate detector, on simulated plants with simulated faults.
     Multivariate {
@@ -76,6 +93,7 @@ pub const GLUCOSE_EPOCHS: usize = 15;
 pub fn run(args: &TrainArgs) -> Result<(), StartError> {
     let (epochs, out) = match &args.task {
         Task::Anomaly { epochs, out, .. }
+        | Task::Ecg { epochs, out, .. }
         | Task::Multivariate { epochs, out, .. }
         | Task::Glucose { epochs, out, .. } => (*epochs, out),
     };
@@ -86,6 +104,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
             let (data, exclude_category) = (data.as_deref(), exclude.as_deref());
             let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, exclude_category };
             train_anomaly(&settings, &mut progress)
+        }
+        Task::Ecg { data, out, seed, epochs } => {
+            train_ecg(data, out, TrainEcg { seed: *seed, epochs: *epochs }, &mut progress)
         }
         Task::Multivariate { out, seed, epochs } => train_multivariate(out, *seed, *epochs, &mut progress),
         Task::Glucose { data, out, seed, epochs } => train_glucose(data, out, *seed, *epochs, &mut progress),
@@ -105,6 +126,7 @@ pub fn epoch_bar(epochs: usize) -> ProgressBar {
 
 /// Shows a pass.
 pub fn show(bar: &ProgressBar, epoch: &Epoch) {
+    bar.set_length(epoch.epochs as u64);
     bar.set_position(epoch.epoch as u64);
     bar.set_message(format!("loss {:.4}, held back {:.4}", epoch.loss, epoch.held_back_loss));
 }

@@ -2,6 +2,9 @@
 
 pub mod anomaly;
 pub mod cgm;
+pub mod ecg;
+pub mod ecg_data;
 pub mod nab;
 pub mod nab_data;
 pub mod skab;
+pub mod wfdb;

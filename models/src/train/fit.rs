@@ -24,7 +24,7 @@ pub struct Epoch {
 }
 
 /// What training gave.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TrainReport {
     /// Samples trained on.
     pub samples: usize,

@@ -4,6 +4,7 @@
 //! trained on; progress is told by callback, never printed.
 
 mod anomaly;
+mod ecg;
 mod fit;
 mod glucose;
 mod multivariate;
@@ -12,6 +13,7 @@ mod samples;
 pub mod simulate;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
+pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
 pub use multivariate::train_multivariate;

@@ -71,6 +71,74 @@ impl Biquad {
     }
 }
 
+/// Brings samples of any rate to [`RATE_HZ`](super::RATE_HZ): a low-pass at [`Resampler::CORNER_HZ`], then a straight line between samples.
+#[derive(Clone, Debug)]
+pub(super) struct Resampler {
+    low_pass: Biquad,
+    /// Samples taken for one given.
+    step: f64,
+    last: f64,
+    /// Where the next one to give lies after the last taken, in samples.
+    next: f64,
+    is_new: bool,
+}
+
+impl Resampler {
+    /// What is above is of no use to tell beats apart.
+    const CORNER_HZ: f64 = 40.0;
+
+    /// From this rate, above twice the corner.
+    pub(super) fn new(rate_hz: f64) -> Self {
+        let low_pass = Biquad::low_pass(Self::CORNER_HZ, rate_hz);
+        Self { low_pass, step: rate_hz / super::RATE_HZ, last: 0.0, next: 0.0, is_new: true }
+    }
+
+    /// The rate of what it takes.
+    pub(super) const fn rate_hz(&self) -> f64 {
+        self.step * super::RATE_HZ
+    }
+
+    /// Takes a sample and appends those that lie up to it.
+    pub(super) fn push(&mut self, sample: f64, given: &mut Vec<f64>) {
+        let sample = self.low_pass.next(sample);
+        if std::mem::take(&mut self.is_new) {
+            given.push(sample);
+            self.next = self.step;
+        } else {
+            while self.next <= 1.0 {
+                given.push(self.last + self.next * (sample - self.last));
+                self.next += self.step;
+            }
+            self.next -= 1.0;
+        }
+        self.last = sample;
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.f64(self.rate_hz());
+        self.low_pass.write(writer);
+        writer.f64(self.last);
+        writer.f64(self.next);
+        writer.u8(u8::from(self.is_new));
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let rate_hz = reader.f64()?;
+        if !super::RATES_HZ.contains(&rate_hz) {
+            return Err(reader.damaged("a rate is out of range"));
+        }
+        let mut resampler = Self::new(rate_hz);
+        resampler.low_pass.read(reader)?;
+        (resampler.last, resampler.next) = (reader.f64()?, reader.f64()?);
+        resampler.is_new = reader.u8()? == 1;
+        // One far in the past would make one push give without end.
+        if !(0.0..=resampler.step).contains(&resampler.next) {
+            return Err(reader.damaged("a place between samples is out of range"));
+        }
+        Ok(resampler)
+    }
+}
+
 /// The last samples, and the sum of them.
 #[derive(Clone, Debug)]
 pub(super) struct Ring {
@@ -97,11 +165,6 @@ impl Ring {
         }
     }
 
-    /// How many there are when it is full.
-    pub(super) const fn len(&self) -> usize {
-        self.samples.len()
-    }
-
     pub(super) const fn is_full(&self) -> bool {
         self.filled == self.samples.len()
     }
@@ -114,11 +177,6 @@ impl Ring {
     pub(super) fn newest(&self, back: usize) -> f32 {
         let len = self.samples.len();
         self.samples[(self.next + 2 * len - 1 - back.min(len - 1)) % len]
-    }
-
-    /// The sum of the samples at most `side` from the one `back` pushes before the newest.
-    pub(super) fn sum_around(&self, back: usize, side: usize) -> f64 {
-        (back.saturating_sub(side)..=back + side).map(|back| f64::from(self.newest(back))).sum()
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -173,7 +231,7 @@ mod tests {
         let mut ring = Ring::new(5);
         (0..13_u8).for_each(|value| ring.push(f32::from(value)));
         assert_eq!((0..5).map(|back| ring.newest(back)).collect::<Vec<_>>(), [12.0, 11.0, 10.0, 9.0, 8.0]);
-        assert_eq!((ring.sum(), ring.sum_around(2, 1), ring.is_full()), (50.0, 30.0, true));
+        assert_eq!((ring.sum(), ring.is_full()), (50.0, true));
         let mut writer = Writer::new(1);
         ring.write(&mut writer);
         let bytes = writer.finish();

@@ -1,0 +1,299 @@
+//! The network that classes beats: an ensemble of small perceptrons in two products.
+//!
+//! ```text
+//! x  [n, INPUTS]                 inputs, less their mean in training, over their deviation there, cut at ±4
+//! h  = relu(x · W1 + b1)         [n, MEMBERS × HIDDEN], all members side by side
+//! z  = h · W2 + b2               [n, MEMBERS × 4], W2 block-diagonal: members do not mix
+//! p  = mean over members of softmax(z)   [n, 4]: N, S, V, F
+//! ```
+//! Patients differ more than beats do, and there are few of them: members that start from different weights err on different
+//! patients, and their mean errs less (L. Hansen, P. Salamon, "Neural network ensembles", IEEE PAMI 12(10), 1990).
+//!
+//! Cost and sameness: a forward pass is always [`BATCH`] rows, short ones filled up with zeros, so a row meets the same arithmetic
+//! whatever travelled with it (promise I5), and a single beat is cheap.
+
+use candle_core::{Device, Tensor, Var};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::beats::INPUTS;
+use super::class::CLASSES;
+use crate::ModelError;
+
+/// Rows of one pass.
+pub const BATCH: usize = 8;
+/// Networks of the ensemble.
+pub const MEMBERS: usize = 8;
+/// Width of a member's hidden layer.
+pub const HIDDEN: usize = 32;
+/// Width of the network's output: a probability for each of [`CLASSES`].
+pub const OUTPUTS: usize = CLASSES.len();
+/// Standardised inputs are cut here.
+pub const MOST_INPUT: f32 = 4.0;
+
+/// Names and shapes of the weights, in the order they are kept.
+const SHAPES: [(&str, &[usize]); 6] = [
+    ("input.mean", &[INPUTS]),
+    ("input.deviation", &[INPUTS]),
+    ("hidden.weight", &[INPUTS, MEMBERS * HIDDEN]),
+    ("hidden.bias", &[MEMBERS * HIDDEN]),
+    ("output.weight", &[MEMBERS * HIDDEN, OUTPUTS]),
+    ("output.bias", &[MEMBERS * OUTPUTS]),
+];
+
+/// How inputs are made comparable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling {
+    /// Mean of each input in training.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each, above 0.
+    pub deviation: Vec<f32>,
+}
+
+impl Scaling {
+    /// Of rows of [`INPUTS`].
+    pub fn of(rows: &[&[f32]]) -> Self {
+        let count = rows.len().max(1) as f64;
+        let over = |value: &dyn Fn(&[f32]) -> f64| rows.iter().map(|row| value(row)).sum::<f64>() / count;
+        let mean: Vec<f32> = (0..INPUTS).map(|input| over(&|row| f64::from(row[input])) as f32).collect();
+        let spread = |input: usize| over(&|row| f64::from(row[input] - mean[input]).powi(2)).sqrt() as f32;
+        let deviation = (0..INPUTS).map(|input| spread(input) + 1e-3).collect();
+        Self { mean, deviation }
+    }
+
+    /// Appends a row, standardised.
+    pub fn apply(&self, row: &[f32], into: &mut Vec<f32>) {
+        let scaled = row.iter().zip(&self.mean).zip(&self.deviation);
+        into.extend(
+            scaled.map(|((value, mean), deviation)| ((value - mean) / deviation).clamp(-MOST_INPUT, MOST_INPUT)),
+        );
+    }
+}
+
+/// One member as it is trained.
+pub struct Member {
+    vars: [Var; 4],
+}
+
+impl Member {
+    /// Fresh weights: uniform in ±√(6/inputs), of the output layer a third of that; biases 0.
+    pub fn new(rng: &mut ChaCha8Rng) -> Result<Self, ModelError> {
+        let mut drawn = |rows: usize, columns: usize, scale: f32| {
+            let most = scale * (6.0 / rows as f32).sqrt();
+            let values: Vec<f32> = (0..rows * columns).map(|_| rng.random_range(-most..most)).collect();
+            Var::from_tensor(&Tensor::from_vec(values, (rows, columns), &Device::Cpu)?)
+        };
+        let zeros = |count: usize| Var::from_tensor(&Tensor::from_vec(vec![0.0_f32; count], count, &Device::Cpu)?);
+        Ok(Self { vars: [drawn(INPUTS, HIDDEN, 1.0)?, zeros(HIDDEN)?, drawn(HIDDEN, OUTPUTS, 0.3)?, zeros(OUTPUTS)?] })
+    }
+
+    /// The weights, in a fixed order.
+    pub const fn vars(&self) -> &[Var; 4] {
+        &self.vars
+    }
+
+    /// Standardised rows `[n, INPUTS]` to logits `[n, 4]`; `keep` `[n, HIDDEN]` multiplies the hidden layer (dropout).
+    pub fn forward(&self, x: &Tensor, keep: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let [w1, b1, w2, b2] = &self.vars;
+        let mut hidden = x.matmul(w1)?.broadcast_add(b1)?.relu()?;
+        if let Some(keep) = keep {
+            hidden = hidden.mul(keep)?;
+        }
+        Ok(hidden.matmul(w2)?.broadcast_add(b2)?)
+    }
+
+    /// The weighted mean cross-entropy; `targets` is `[n, 4]` and holds a row's weight where its class is.
+    pub fn loss(&self, x: &Tensor, targets: &Tensor, keep: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let logits = self.forward(x, keep)?;
+        // The slow form: candle's fused softmax has no gradient.
+        let most = logits.detach().max_keepdim(1)?;
+        let shifted = logits.broadcast_sub(&most)?;
+        let log_sum = shifted.exp()?.sum_keepdim(1)?.log()?;
+        let log_probability = shifted.broadcast_sub(&log_sum)?;
+        let rows = x.dim(0)?.max(1) as f64;
+        Ok((targets.mul(&log_probability)?.sum_all()? / -rows)?)
+    }
+}
+
+/// An ensemble as a safetensors file.
+pub fn to_bytes(scaling: &Scaling, members: &[Member]) -> Result<Vec<u8>, ModelError> {
+    if members.len() != MEMBERS {
+        return Err(weights(&format!("{} members, not {MEMBERS}", members.len())));
+    }
+    let part = |index: usize| members.iter().map(|member| member.vars[index].as_tensor()).collect::<Vec<_>>();
+    let vector = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
+    let tensors = [
+        vector(&scaling.mean)?,
+        vector(&scaling.deviation)?,
+        Tensor::cat(&part(0), 1)?,
+        Tensor::cat(&part(1), 0)?,
+        Tensor::cat(&part(2), 0)?,
+        Tensor::cat(&part(3), 0)?,
+    ];
+    let named: std::collections::BTreeMap<String, Tensor> =
+        SHAPES.iter().map(|(name, _)| (*name).to_owned()).zip(tensors).collect();
+    safetensors::serialize(named, None).map_err(|error| weights(&error.to_string()))
+}
+
+/// The ensemble as it is used.
+pub struct Network {
+    scaling: Scaling,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+}
+
+impl Network {
+    /// Reads a safetensors file.
+    pub fn load(bytes: &[u8]) -> Result<Self, ModelError> {
+        let file = safetensors::SafeTensors::deserialize(bytes).map_err(|error| weights(&error.to_string()))?;
+        let mut parts = Vec::with_capacity(SHAPES.len());
+        for (name, shape) in SHAPES {
+            let view = file.tensor(name).map_err(|error| weights(&error.to_string()))?;
+            if view.shape() != shape || view.dtype() != safetensors::Dtype::F32 {
+                return Err(weights(&format!("{name} is not {shape:?} of 32-bit floats")));
+            }
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(weights(&format!("{name} holds a number that is not finite")));
+            }
+            parts.push(values);
+        }
+        let [mean, deviation, w1, b1, w2, b2] =
+            <[Vec<f32>; 6]>::try_from(parts).map_err(|_| weights("six tensors expected"))?;
+        if deviation.iter().any(|deviation| *deviation <= 0.0) {
+            return Err(weights("a deviation is not above 0"));
+        }
+        let cpu = &Device::Cpu;
+        // A bias that already has a row for each of the batch is added without a strided copy.
+        let rows = |bias: Vec<f32>| Tensor::from_vec(bias.repeat(BATCH), (BATCH, bias.len()), cpu);
+        Ok(Self {
+            scaling: Scaling { mean, deviation },
+            w1: Tensor::from_vec(w1, (INPUTS, MEMBERS * HIDDEN), cpu)?,
+            b1: rows(b1)?,
+            w2: Tensor::from_vec(block_diagonal(&w2), (MEMBERS * HIDDEN, MEMBERS * OUTPUTS), cpu)?,
+            b2: rows(b2)?,
+        })
+    }
+
+    /// Rows of [`INPUTS`] to rows of [`OUTPUTS`] probabilities.
+    pub fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
+        outputs.clear();
+        outputs.reserve(rows * OUTPUTS);
+        for chunk in inputs.chunks(BATCH * INPUTS) {
+            let mut padded = Vec::with_capacity(BATCH * INPUTS);
+            chunk.chunks_exact(INPUTS).for_each(|row| self.scaling.apply(row, &mut padded));
+            padded.resize(BATCH * INPUTS, 0.0);
+            let x = Tensor::from_vec(padded, (BATCH, INPUTS), &Device::Cpu)?;
+            let hidden = x.matmul(&self.w1)?.add(&self.b1)?.relu()?;
+            let logits = hidden.matmul(&self.w2)?.add(&self.b2)?.flatten_all()?.to_vec1::<f32>()?;
+            let given = chunk.len() / INPUTS;
+            logits.chunks_exact(MEMBERS * OUTPUTS).take(given).for_each(|row| outputs.extend(mean_softmax(row)));
+        }
+        outputs.truncate(rows * OUTPUTS);
+        Ok(())
+    }
+}
+
+/// `[MEMBERS × HIDDEN, OUTPUTS]` to `[MEMBERS × HIDDEN, MEMBERS × OUTPUTS]`, each member's rows in its own columns.
+fn block_diagonal(stacked: &[f32]) -> Vec<f32> {
+    let mut wide = vec![0.0; MEMBERS * HIDDEN * MEMBERS * OUTPUTS];
+    for (row, values) in stacked.chunks_exact(OUTPUTS).enumerate() {
+        let at = row * MEMBERS * OUTPUTS + row / HIDDEN * OUTPUTS;
+        wide[at..at + OUTPUTS].copy_from_slice(values);
+    }
+    wide
+}
+
+/// The mean over members of their probabilities.
+fn mean_softmax(logits: &[f32]) -> [f32; OUTPUTS] {
+    let mut mean = [0.0; OUTPUTS];
+    for member in logits.chunks_exact(OUTPUTS) {
+        let most = member.iter().copied().fold(f32::MIN, f32::max);
+        let powers: [f32; OUTPUTS] = std::array::from_fn(|class| (member[class] - most).exp());
+        let sum: f32 = powers.iter().sum();
+        mean.iter_mut().zip(powers).for_each(|(mean, power)| *mean += power / sum / MEMBERS as f32);
+    }
+    mean
+}
+
+fn weights(why: &str) -> ModelError {
+    ModelError::Damaged { model: String::from(super::NAME), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn members() -> Vec<Member> {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        (0..MEMBERS).map(|_| Member::new(&mut rng).unwrap()).collect()
+    }
+
+    fn inputs(rows: usize) -> Vec<f32> {
+        (0..rows * INPUTS).map(|index| ((index * 7_919) as f32 * 0.37).sin() * 2.0).collect()
+    }
+
+    fn bytes() -> Vec<u8> {
+        to_bytes(&Scaling { mean: vec![0.0; INPUTS], deviation: vec![1.0; INPUTS] }, &members()).unwrap()
+    }
+
+    #[test]
+    fn every_weight_gets_a_gradient() {
+        let x = Tensor::from_vec(inputs(32), (32, INPUTS), &Device::Cpu).unwrap();
+        let targets = Tensor::eye(OUTPUTS, DType::F32, &Device::Cpu).unwrap().repeat((8, 1)).unwrap();
+        let member = &members()[0];
+        let gradients = member.loss(&x, &targets, None).unwrap().backward().unwrap();
+        for var in member.vars() {
+            let gradient = gradients.get(var).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(gradient > 0.0);
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_the_mean_of_what_was_trained() {
+        let used = Network::load(&bytes()).unwrap();
+        let mut outputs = Vec::new();
+        used.forward(&inputs(10), 10, &mut outputs).unwrap();
+        let x = Tensor::from_vec(inputs(10), (10, INPUTS), &Device::Cpu).unwrap();
+        let mut expected = vec![0.0; 10 * OUTPUTS];
+        for member in members() {
+            let logits = member.forward(&x, None).unwrap().to_vec2::<f32>().unwrap();
+            for (row, sum) in logits.iter().zip(expected.chunks_exact_mut(OUTPUTS)) {
+                let powers: Vec<f32> = row.iter().map(|logit| logit.exp()).collect();
+                let all: f32 = powers.iter().sum();
+                sum.iter_mut().zip(powers).for_each(|(sum, power)| *sum += power / all / MEMBERS as f32);
+            }
+        }
+        assert!(outputs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{outputs:?} {expected:?}");
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_every_batch() {
+        let network = Network::load(&bytes()).unwrap();
+        let all = inputs(21);
+        let mut together = Vec::new();
+        network.forward(&all, 21, &mut together).unwrap();
+        for (row, expected) in all.chunks(INPUTS).zip(together.chunks(OUTPUTS)) {
+            let mut alone = Vec::new();
+            network.forward(row, 1, &mut alone).unwrap();
+            assert!(alone.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
+    }
+
+    #[test]
+    fn damaged_weights_are_refused() {
+        let bytes = bytes();
+        assert!(Network::load(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Network::load(&[]).is_err());
+        let mut not_finite = bytes.clone();
+        let at = not_finite.len() - 4;
+        not_finite[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(Network::load(&not_finite).is_err());
+    }
+}

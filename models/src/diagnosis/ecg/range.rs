@@ -1,0 +1,74 @@
+//! How far the signal reaches in each second, and whether it is lost.
+
+use crate::ModelError;
+use crate::snapshot::{Reader, Writer};
+
+/// Seconds in a row without amplitude after which the signal is lost.
+pub const LOST_SECONDS: u32 = 3;
+/// Seconds of signal before its range is usual.
+const LEAST_SECONDS: u32 = 8;
+/// A range below this share of the usual is none.
+const NO_RANGE: f64 = 0.1;
+
+/// The range of each second of signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Range {
+    low: f32,
+    high: f32,
+    samples: u32,
+    seconds: u32,
+    /// The usual range.
+    usual: f64,
+    quiet: u32,
+}
+
+impl Range {
+    /// The next sample is the first of its second.
+    pub(super) fn restart(&mut self) {
+        self.samples = 0;
+    }
+
+    /// The usual range, in the unit of the samples.
+    pub(super) const fn usual(&self) -> f64 {
+        self.usual
+    }
+
+    /// Takes a sample; true once, where the signal is lost.
+    pub(super) fn push(&mut self, sample: f64, rate_hz: f64) -> bool {
+        let sample = sample as f32;
+        (self.low, self.high) = match self.samples {
+            0 => (sample, sample),
+            _ => (self.low.min(sample), self.high.max(sample)),
+        };
+        self.samples += 1;
+        if f64::from(self.samples) < rate_hz {
+            return false;
+        }
+        self.samples = 0;
+        let range = f64::from(self.high - self.low);
+        if self.seconds >= LEAST_SECONDS && range < NO_RANGE * self.usual {
+            self.quiet = self.quiet.saturating_add(1);
+            return self.quiet == LOST_SECONDS;
+        }
+        self.quiet = 0;
+        self.seconds = self.seconds.saturating_add(1);
+        let rate = (1.0 / f64::from(self.seconds)).max(0.05);
+        // An artefact is not what is usual.
+        let most = if self.seconds > LEAST_SECONDS { 2.0 * self.usual } else { f64::MAX };
+        self.usual += rate * (range.min(most) - self.usual);
+        false
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.f32(self.low);
+        writer.f32(self.high);
+        [self.samples, self.seconds, self.quiet].into_iter().for_each(|count| writer.u32(count));
+        writer.f64(self.usual);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let (low, high) = (reader.f32()?, reader.f32()?);
+        let (samples, seconds, quiet) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        Ok(Self { low, high, samples, seconds, quiet, usual: reader.f64()? })
+    }
+}

@@ -1,0 +1,145 @@
+//! `nearside eval ecg`: heartbeats of recorded ECGs.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nearside_models::catalog;
+use nearside_models::diagnosis::ecg::class::BeatClass;
+use nearside_models::diagnosis::ecg::{NAME, network::Network};
+use nearside_models::eval::ecg::{EcgOutcome, classify, leave_patients_out};
+use nearside_models::eval::ecg_data::{Patient, read_patients};
+use nearside_models::train::TrainEcg;
+use serde_json::json;
+
+use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
+use crate::error::StartError;
+
+/// Evaluates the ECG model.
+#[derive(Args, Debug)]
+pub struct EcgArgs {
+    /// The folder, with .hea and .dat (format 212) files; .atr files, where there are any, say what is true.
+    #[arg(long)]
+    data: PathBuf,
+    /// Writes record, time and class of every beat that was found in the raw signal here, as CSV.
+    #[arg(long)]
+    beats: Option<PathBuf>,
+    /// A folder with the model's card and weights instead of those that ship.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Leads to use at most, 1 or 2; lead II comes first.
+    #[arg(long, default_value_t = 2)]
+    leads: usize,
+    /// Minutes at the start of a record that are not scored: 5 is the learning period of ANSI/AAMI EC57.
+    #[arg(long, default_value_t = 0.0)]
+    learning_minutes: f64,
+    /// Train the network anew without each fold's patients before they are judged. Without this, the shipped weights have seen the
+    /// patients of the MIT-BIH database that they were trained on.
+    #[arg(long)]
+    retrain: bool,
+    /// Folds that the patients are dealt into.
+    #[arg(long, default_value_t = 11)]
+    folds: usize,
+    /// Seed of the training.
+    #[arg(long, default_value_t = DEFAULT_SEED)]
+    seed: u64,
+    /// Most passes of the training.
+    #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+    epochs: usize,
+}
+
+/// Runs the command.
+pub fn run(args: &EcgArgs) -> Result<(), StartError> {
+    let bar = epoch_bar(0);
+    let patients = read_patients(&args.data, args.leads, |name| bar.set_message(format!("record {name}")))?;
+    let classes = if args.retrain {
+        if patients.len() < 2 || patients.iter().any(|patient| patient.reference.is_none()) {
+            return Err(StartError::Usage(String::from(
+                "--retrain needs two records or more, all with annotations (.atr)",
+            )));
+        }
+        let settings = TrainEcg { seed: args.seed, epochs: args.epochs };
+        leave_patients_out(&patients, args.folds, settings, &mut |fold, epoch| {
+            show(&bar, epoch);
+            bar.set_prefix(format!("fold {}", fold + 1));
+        })?
+    } else {
+        let (_, weights) = catalog::parts(NAME, args.folder.as_deref())?;
+        let network = Network::load(&weights)?;
+        patients.iter().map(|patient| classify(&network, &patient.found)).collect::<Result<_, _>>()?
+    };
+    bar.finish_and_clear();
+    if let Some(path) = &args.beats {
+        write_beats(path, &patients, &classes)?;
+    }
+    let mut all = EcgOutcome::default();
+    for (patient, classes) in patients.iter().zip(&classes) {
+        let mut outcome = EcgOutcome::default();
+        outcome.add(patient, classes, 60.0 * args.learning_minutes);
+        show_patient(patient, &outcome);
+        all.merge(&outcome);
+    }
+    if patients.iter().any(|patient| patient.reference.is_some()) {
+        show_all(&all);
+    }
+    println!("{}", summary(args, &patients, &all));
+    Ok(())
+}
+
+fn write_beats(path: &Path, patients: &[Patient], classes: &[Vec<BeatClass>]) -> Result<(), StartError> {
+    let file = std::fs::File::create(path).map_err(StartError::file(path))?;
+    let mut file = std::io::BufWriter::new(file);
+    let mut write = |line: String| writeln!(file, "{line}").map_err(StartError::file(path));
+    write(String::from("record,time_s,label"))?;
+    for (patient, classes) in patients.iter().zip(classes) {
+        for (beat, class) in patient.found.iter().zip(classes) {
+            write(format!("{},{:.3},{}", patient.name, beat.at, class.letter()))?;
+        }
+    }
+    file.flush().map_err(StartError::file(path))
+}
+
+fn show_patient(patient: &Patient, outcome: &EcgOutcome) {
+    let rate = patient.found.len() as f64 * 60.0 / patient.seconds.max(1e-9);
+    print!("{:<12}{:>7} beats{:>7.1} /min", patient.name, patient.found.len(), rate);
+    if patient.reference.is_some() {
+        print!("{:>6} missed{:>6} extra", outcome.missed, outcome.extra);
+        for class in outcome.classes().iter().filter(|class| class.beats > 0) {
+            print!("   {} {:.3}", class.class, class.f1);
+        }
+    }
+    println!();
+}
+
+fn show_all(all: &EcgOutcome) {
+    println!("\nQRS: sensitivity {:.4}, precision {:.4}", all.qrs_sensitivity(), all.qrs_precision());
+    println!("{:<6}{:>9}{:>13}{:>11}{:>8}", "class", "beats", "sensitivity", "precision", "F1");
+    for class in all.classes() {
+        let (sensitivity, precision) = (class.sensitivity, class.precision);
+        println!("{:<6}{:>9}{sensitivity:>13.3}{precision:>11.3}{:>8.3}", class.class, class.beats, class.f1);
+    }
+    println!("mean F1 of N, S and V: {:.3}", all.mean_f1());
+    println!("{:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>11}", "annotated", "N", "S", "V", "F", "Q", "not found");
+    for (name, row) in ["N", "S", "V", "F", "Q", "no beat"].iter().zip(all.confusion) {
+        let [n, s, v, f, q, none] = row;
+        println!("{name:<10}{n:>8}{s:>8}{v:>8}{f:>8}{q:>8}{none:>11}");
+    }
+}
+
+fn summary(args: &EcgArgs, patients: &[Patient], all: &EcgOutcome) -> serde_json::Value {
+    let annotated = patients.iter().filter(|patient| patient.reference.is_some()).count();
+    json!({
+        "model": NAME,
+        "data": args.data.display().to_string(),
+        "records": patients.len(),
+        "annotated": annotated,
+        "retrained_without_each_patient": args.retrain,
+        "leads": args.leads,
+        "learning_minutes": args.learning_minutes,
+        "qrs_sensitivity": all.qrs_sensitivity(),
+        "qrs_precision": all.qrs_precision(),
+        "classes": all.classes(),
+        "mean_f1_n_s_v": all.mean_f1(),
+        "confusion": all.confusion,
+    })
+}
