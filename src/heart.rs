@@ -91,9 +91,15 @@ impl Heart {
         checkpointer.forget = found.forgotten;
         telemetry.gauge(Metric::Ready, &[]).set(1.0);
         drop(closed);
-        let checkpointer = tokio::spawn(checkpointer.run(stop.clone()));
-        let_time_pass(ingest, rollup, clock, tick, stop).await;
-        checkpointer.await.ok()
+        let checkpointer = tokio::spawn(checkpointer.run(stop));
+        let (stop_ticks, ticks_stopped) = watch::channel(false);
+        let ticks = tokio::spawn(let_time_pass(ingest, rollup, clock, tick, ticks_stopped));
+        // Time passes until the last round is over: a stream whose network does not answer gives up by the clock.
+        let checkpointer = checkpointer.await.ok();
+        stop_ticks.send_replace(true);
+        // It does not panic; were it to, time would have stopped all the same.
+        let _ = ticks.await;
+        checkpointer
     }
 }
 

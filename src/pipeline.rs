@@ -133,7 +133,8 @@ pub struct Gateway {
     /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one.
     heart: (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>),
     progress: Arc<Progress>,
-    commands: JoinHandle<()>,
+    /// Sends commands; and how many wait.
+    commands: (JoinHandle<()>, Box<dyn Fn() -> usize + Send + Sync>),
     stop: watch::Sender<bool>,
     clock: Arc<dyn Clock>,
 }
@@ -217,6 +218,7 @@ impl Gateway {
         };
         let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
+        let waiting = back.commands.watch_depth();
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let progress = Arc::new(Progress::default());
         let parts = Parts {
@@ -249,7 +251,7 @@ impl Gateway {
             outbox: back.outbox,
             uplink,
             progress,
-            commands,
+            commands: (commands, Box::new(waiting)),
             stop,
             clock,
         };
@@ -320,7 +322,7 @@ impl Gateway {
     async fn stop_heart(&mut self, patience: Duration) -> Option<Checkpointer> {
         let (heart, stop) = std::mem::replace(&mut self.heart, no_heart());
         stop.send_replace(true);
-        tokio::time::timeout(patience, heart).await.ok()?.ok()?
+        tokio::time::timeout(patience.min(Duration::from_secs(1 << 30)), heart).await.ok()?.ok()?
     }
 
     /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
@@ -349,17 +351,25 @@ impl Gateway {
         // What may be wrong with it is found before anything is touched.
         middle::plan(config)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
-        let closed = self.current.close().await;
-        let Some(checkpointer) = self.stop_heart(PATIENCE).await else {
-            return Err(StartError::Reload("the gateway is still taking in its journal, or time did not stop"));
+        if !self.progress.is_done() {
+            return Err(StartError::Reload("the gateway is still taking in its journal"));
+        }
+        let Ok(closed) = tokio::time::timeout(PATIENCE, self.current.close()).await else {
+            return Err(StartError::Reload("connections are waiting for full streams"));
+        };
+        // Not cut off: a round of a checkpoint ends by itself.
+        let Some(checkpointer) = self.stop_heart(Duration::MAX).await else {
+            return Err(StartError::Reload("the last checkpoint ended by a fault; start again"));
         };
         let old = self.current.get();
         let changed = middle::changed_streams(&self.config, config);
         let covered = match self.note(EpochKind::Configuration).await {
             Some(begins_at) => {
-                old.ingest.judged_through().await;
-                old.close_windows(self.clock.now(), Some(&changed)).await;
-                checkpointer.finish(PATIENCE).await.then_some(begins_at)
+                let judged = tokio::time::timeout(PATIENCE, old.ingest.judged_through()).await.is_ok();
+                if judged {
+                    old.close_windows(self.clock.now(), Some(&changed)).await;
+                }
+                (judged && checkpointer.finish().await).then_some(begins_at)
             }
             None => None,
         };
@@ -372,7 +382,9 @@ impl Gateway {
             other => {
                 let error = other.and_then(Result::err);
                 self.start_heart(Start::going_on(), Lsn(0), closed);
-                return Err(error.unwrap_or(StartError::Reload("the journal or the checkpoint could not be written")));
+                return Err(error.unwrap_or(StartError::Reload(
+                    "not everything could be judged, or journal and checkpoint written",
+                )));
             }
         };
         self.current.replace(middle);
@@ -397,30 +409,43 @@ impl Gateway {
         // Time stops. A replay that is not over goes on at the next start from where this one began.
         let checkpointer = self.stop_heart(grace).await;
         let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
-        front_door.drain(grace).await;
-        if tokio::time::timeout(grace, middle.ingest.judged_through()).await.is_err() {
+        let Around { rules, rollup, seal, journal, .. } = around;
+        let settled = async {
+            middle.ingest.judged_through().await;
+            // Not of streams that were taken in again only in part: the next start would give the same windows out whole.
+            if config.limits.on_stop == OnStop::Close && checkpointer.is_some() {
+                middle.close_windows(clock.now(), None).await;
+                rollup.send_async(RollUpMessage::Drain).await;
+            }
+            let flushed = rules.flush().await && rollup.flush().await;
+            // Commands that the last readings gave are recorded now; they go out before the door closes.
+            journal.barrier().await;
+            while (commands.1)() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            flushed
+        };
+        if !tokio::time::timeout(grace, settled).await.unwrap_or(false) {
             tracing::warn!("some readings were not judged in time; they are in the journal");
         }
-        let Around { rules, rollup, seal, .. } = around;
-        if config.limits.on_stop == OnStop::Close {
-            middle.close_windows(clock.now(), None).await;
-            rollup.send_async(RollUpMessage::Drain).await;
+        front_door.drain(grace).await;
+        let sealed = async { seal.flush().await && outbox.flush().await };
+        if !tokio::time::timeout(grace, sealed).await.unwrap_or(false) {
+            tracing::error!("not everything could be sealed and kept in time; the next start takes it in again");
         }
-        for flushed in [rules.flush().await, rollup.flush().await, seal.flush().await, outbox.flush().await] {
-            if !flushed {
-                tracing::error!("a stage had ended before the gateway stopped");
+        if let Some(checkpointer) = checkpointer {
+            let patience = grace.max(Duration::from_secs(1));
+            if !tokio::time::timeout(patience, checkpointer.finish()).await.unwrap_or(false) {
+                tracing::warn!(
+                    "the last checkpoint was not written; the next start takes in again what the journal holds"
+                );
             }
-        }
-        if let Some(checkpointer) = checkpointer
-            && !checkpointer.finish(grace.max(Duration::from_secs(1))).await
-        {
-            tracing::warn!("the last checkpoint was not written; the next start takes in again what the journal holds");
         }
         if let Some((uplink, stop_uplink)) = uplink {
             send_rest(&outbox, uplink, &stop_uplink, grace).await;
         }
         stop.send_replace(true);
-        commands.abort();
+        commands.0.abort();
         self.console.abort();
         middle.stop();
     }
@@ -510,6 +535,7 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
             RollUpMessage::Tick(now) => rollups.on_tick(now),
             RollUpMessage::Drain => rollups.drain(),
             RollUpMessage::Restored => return rollups.restored(),
+            RollUpMessage::Saved => return rollups.saved(),
             RollUpMessage::Reload(config) => return rollups.reload(config),
             RollUpMessage::Save(reply) => {
                 // Whoever asked may not wait any more.

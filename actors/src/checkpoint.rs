@@ -94,19 +94,16 @@ impl Checkpointer {
         self
     }
 
-    /// Takes rounds until every stream that changed is in one, at most for as long as `patience` lasts. For the end, when nothing comes
-    /// any more.
-    pub async fn finish(mut self, patience: Duration) -> bool {
-        let rounds = async {
-            loop {
-                match self.round(true).await {
-                    RoundOutcome::Complete => return true,
-                    RoundOutcome::More => {}
-                    RoundOutcome::Failed => return false,
-                }
+    /// Takes rounds until every stream that changed is in one. For the end, when nothing comes any more. A round that is cut off in the
+    /// middle forgets what it took: whoever stops waiting for this must not take another.
+    pub async fn finish(mut self) -> bool {
+        loop {
+            match self.round(true).await {
+                RoundOutcome::Complete => return true,
+                RoundOutcome::More => {}
+                RoundOutcome::Failed => return false,
             }
-        };
-        tokio::time::timeout(patience, rounds).await.unwrap_or(false)
+        }
     }
 
     /// Takes one round: of the streams whose time has come, or of all that changed.
@@ -147,6 +144,7 @@ impl Checkpointer {
         self.metrics.states.inc_by(states.len() as u64);
         self.metrics.bytes.inc_by(bytes as u64);
         self.metrics.covers.set(covers.0 as f64);
+        self.rollup.send_async(RollUpMessage::Saved).await;
         self.journal.free_before(covers);
         if is_more { RoundOutcome::More } else { RoundOutcome::Complete }
     }
@@ -162,13 +160,8 @@ impl Checkpointer {
         }
         let rules = rules.recv_async().await.ok()?;
         let rollups = rollups.recv_async().await.ok()?;
-        // Commands that rules issued are records in front of this one.
-        let (durable, committed) = tokio::sync::oneshot::channel();
-        let done = Box::new(move |outcome, _| {
-            let _ = durable.send(matches!(outcome, nearside_journal::CommitOutcome::Durable { .. }));
-        });
-        self.journal.append(Vec::new(), done).await;
-        let safe = committed.await.unwrap_or(false) && self.seal.flush().await && self.outbox.flush().await;
+        // Commands that rules issued are records in front of this.
+        let safe = self.journal.barrier().await && self.seal.flush().await && self.outbox.flush().await;
         safe.then_some((rules, rollups))
     }
 

@@ -19,7 +19,7 @@ use nearside_schemas::{
     StreamMap, StreamName, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::credit::{Admission, ShardCredit};
@@ -244,6 +244,8 @@ impl Ingest {
         }
         let mut records = Vec::with_capacity(batch.len());
         let mut admitted = Vec::with_capacity(batch.len());
+        // What became of parts that were committed before the last: the whole batch is durable only if all of it is.
+        let refused = Arc::new(Mutex::new(None));
         for publish in batch {
             let drafts = self.decode(&publish);
             // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
@@ -254,7 +256,13 @@ impl Ingest {
                     // What was admitted so far goes on its way first: waiting while holding credit could
                     // wait for itself.
                     let part = (std::mem::take(&mut records), std::mem::take(&mut admitted));
-                    self.commit(part.0, part.1, None).await;
+                    let noted = refused.clone();
+                    let note = Box::new(move |durability| {
+                        if matches!(durability, Durability::Refused(_)) {
+                            noted.lock().get_or_insert(durability);
+                        }
+                    });
+                    self.commit(part.0, part.1, Some(note)).await;
                     self.credit_waits.inc();
                     self.admit(drafts).await
                 }
@@ -262,7 +270,11 @@ impl Ingest {
             records.push(Record::Publish(publish));
             admitted.extend(works);
         }
-        self.commit(records, admitted, Some(answer)).await;
+        let whole = Box::new(move |last| {
+            let earlier = refused.lock().take();
+            answer(earlier.unwrap_or(last));
+        });
+        self.commit(records, admitted, Some(whole)).await;
     }
 
     /// Takes credit for all drafts of a message, or gives them back.

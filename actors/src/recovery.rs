@@ -81,7 +81,7 @@ pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint, closed: &[StreamName
             continue;
         };
         if closed.contains(&definition) {
-            state.forget_windows();
+            state.windows_are_closed();
         }
         match ingest.adopt(&definition, key) {
             Some(stream) if stream.id == stored.id => {

@@ -167,6 +167,12 @@ pub struct CommandQueue {
 }
 
 impl CommandQueue {
+    /// How many commands wait.
+    pub fn watch_depth(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let commands = self.commands.clone();
+        move || commands.len()
+    }
+
     /// Sends commands until the rules stage ends.
     pub async fn run(
         self,

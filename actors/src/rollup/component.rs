@@ -56,6 +56,8 @@ pub struct RollUps {
     now: Timestamp,
     /// Windows and spans that changed since they were last saved.
     unsaved: BTreeSet<(Timestamp, Option<WindowId>)>,
+    /// What was given to be saved and is not known to be on disk: as `unsaved`, and names of parts to remove.
+    saving: (BTreeSet<(Timestamp, Option<WindowId>)>, Vec<String>),
     /// Names of saved parts of spans that are over, and when that was.
     over: VecDeque<(Timestamp, String)>,
     /// The least revision of spans that begin before `restarted_at`.
@@ -74,6 +76,7 @@ impl RollUps {
             too_late: 0,
             now: Timestamp::MIN,
             unsaved: BTreeSet::new(),
+            saving: (BTreeSet::new(), Vec::new()),
             over: VecDeque::new(),
             least_revision: 0,
             restarted_at: Timestamp::MIN,
@@ -102,9 +105,19 @@ impl RollUps {
         self.restarted_at = self.now;
     }
 
-    /// What changed since this was last called.
+    /// What [`RollUps::save`] gave last is on disk.
+    pub fn saved(&mut self) {
+        self.saving = Default::default();
+    }
+
+    /// What changed since what is on disk.
     pub fn save(&mut self) -> SavedRollUps {
         let mut changes = SavedRollUps::default();
+        // What was given before and did not get there is given again.
+        let (unsaved, removed) = std::mem::take(&mut self.saving);
+        self.unsaved.extend(unsaved);
+        changes.remove = removed;
+        self.saving.0 = self.unsaved.clone();
         for (start, window) in std::mem::take(&mut self.unsaved) {
             let Some(span) = self.spans.get(&start) else { continue };
             let (name, part) = match window {
@@ -119,6 +132,7 @@ impl RollUps {
         while self.over.front().is_some_and(|(at, _)| at.plus(PARTS_STAY) <= self.now) {
             changes.remove.extend(self.over.pop_front().map(|(_, name)| name));
         }
+        self.saving.1 = changes.remove.clone();
         changes
     }
 
@@ -142,6 +156,7 @@ impl RollUps {
         span.windows.insert(summary.window.clone(), contribution);
         span.changed = true;
         self.unsaved.insert((start, Some(summary.window.clone())));
+        self.unsaved.insert((start, None));
     }
 
     /// Lets time pass: hands out the roll-ups that are due, first or revised, and forgets those that cannot change any more.
@@ -322,7 +337,10 @@ mod tests {
     fn a_restart_goes_on_with_what_was_saved_and_gives_no_revision_twice() {
         let mut before = rollups();
         before.on_summary(&summary(1, 0, 0, 10.0, 4));
+        // What did not get to the disk is given again.
+        assert_eq!(before.save().put, before.save().put);
         let mut parts: BTreeMap<String, Vec<u8>> = before.save().put.into_iter().collect();
+        before.saved();
         before.on_summary(&summary(2, 0, 0, 30.0, 4));
         let sent = before.on_tick(Timestamp::from_secs(70)).unwrap();
         // It stops here. What came since the last save is replayed, in another order.
@@ -338,7 +356,7 @@ mod tests {
         assert_eq!(after.on_tick(Timestamp::from_secs(200)).unwrap()[0].revision, 0);
         // What is over is not saved again; it goes some time later, with all its parts.
         parts.extend(after.save().put);
-        assert_eq!(parts.len(), 3, "a window saved before, and a span with its window");
+        assert_eq!(parts.len(), 4, "a span with a window saved before, and a span with its window");
         after.on_tick(Timestamp::from_secs(10_000)).unwrap();
         after.on_tick(Timestamp::from_secs(20_000)).unwrap();
         assert_eq!(after.save().remove.len(), 5);

@@ -27,6 +27,8 @@ pub enum RollUpMessage {
     Reload(crate::config::RollUpConfig),
     /// Replay is over.
     Restored,
-    /// Say what changed since this was last asked.
+    /// What was said last is on disk.
+    Saved,
+    /// Say what changed since what is on disk.
     Save(flume::Sender<SavedRollUps>),
 }

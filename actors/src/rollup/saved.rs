@@ -23,7 +23,7 @@ pub struct SavedRollUps {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Part {
     Window(WindowId, Contribution),
-    Span { closed: bool, revisions: Vec<(RollUpId, u32)> },
+    Span { closed: bool, changed: bool, revisions: Vec<(RollUpId, u32)> },
 }
 
 pub(super) fn window_name(start: Timestamp, window: &WindowId) -> String {
@@ -37,7 +37,7 @@ pub(super) fn span_name(start: Timestamp) -> String {
 impl Part {
     pub(super) fn of_span(span: &Span) -> Self {
         let revisions = span.revisions.iter().map(|(id, revision)| (id.clone(), *revision)).collect();
-        Self::Span { closed: span.closed, revisions }
+        Self::Span { closed: span.closed, changed: span.changed, revisions }
     }
 
     /// JSON; a part that has none (a mean that is no number) is left out, as it is in what goes to the cloud.
@@ -55,13 +55,12 @@ pub(super) fn load(parts: &[(String, Vec<u8>)]) -> (BTreeMap<Timestamp, Span>, u
         match (start, serde_json::from_slice(bytes)) {
             (Some(start), Ok(Part::Window(id, contribution))) => {
                 let span = spans.entry(Timestamp::from_micros(start)).or_default();
-                span.changed |= !span.closed;
                 span.windows.insert(id, contribution);
             }
-            (Some(start), Ok(Part::Span { closed, revisions })) => {
+            (Some(start), Ok(Part::Span { closed, changed, revisions })) => {
                 let span = spans.entry(Timestamp::from_micros(start)).or_default();
                 (span.closed, span.revisions) = (closed, revisions.into_iter().collect());
-                span.changed |= !closed;
+                span.changed = changed;
             }
             _ => damaged += 1,
         }

@@ -118,6 +118,7 @@ impl StreamActor {
     }
 
     fn take_work(&mut self, work: Work) {
+        self.stream.taken();
         for reading in work.readings {
             self.component.on_reading(reading, &mut self.outputs);
         }
@@ -178,7 +179,6 @@ impl Handler<Work> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, work: Work, _: &mut Self::Context) {
-        self.stream.taken();
         if self.state_wanted.is_some() {
             self.held.push_back(Held::Work(work));
         } else {

@@ -76,6 +76,8 @@ struct Judge {
     pending: VecDeque<Pending>,
     taken: u64,
     judged: u64,
+    /// Inputs on their way to the network whose rows are given up: their outputs are nobody's.
+    stale: usize,
 }
 
 struct Waiting {
@@ -177,6 +179,10 @@ impl StreamComponent {
     pub fn on_outputs(&mut self, model: usize, inputs: usize, outputs: Option<&[f32]>, out: &mut Outputs) {
         let width = self.plan.models[model].model.output_width();
         let mut taken = 0;
+        if let Some(judge) = self.judges.get_mut(model) {
+            taken = judge.stale.min(inputs);
+            judge.stale -= taken;
+        }
         while taken < inputs {
             let Some(row) = self.judges.get(model).and_then(|judge| judge.pending.front()).map(|row| row.inputs) else {
                 break;
@@ -273,7 +279,7 @@ impl StreamComponent {
         let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
         let models = self.judges.iter().zip(&self.plan.models);
         parts.extend(models.map(|(judge, planned)| named(&planned.model.reference().name, &judge.state.snapshot())));
-        StreamState { deadline: self.windows.next_deadline(), parts }
+        StreamState { deadline: self.windows.next_deadline(), parts, windows_closed: false }
     }
 
     /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
@@ -282,9 +288,14 @@ impl StreamComponent {
         let mut stream = Self::new(plan, id, key);
         let mut lost = 0;
         let mut parts = state.parts.iter();
-        // An empty part: the windows were closed for good.
-        if let Some(part) = parts.next().filter(|part| !part.is_empty()) {
-            match StreamWindows::restore(stream.plan.windows.clone(), id, part) {
+        if let Some(part) = parts.next() {
+            let windows = stream.plan.windows.clone();
+            let restored = if state.windows_closed {
+                StreamWindows::resume_after(windows, id, part)
+            } else {
+                StreamWindows::restore(windows, id, part)
+            };
+            match restored {
                 Ok(windows) => stream.windows = windows,
                 Err(_) => lost += 1,
             }
@@ -464,8 +475,9 @@ impl StreamComponent {
     fn rebuild_judge(&mut self, model: usize, now: Timestamp, out: &mut Outputs) {
         out.panics += 1;
         let planned = &self.plan.models[model];
-        let lost: Vec<Timestamp> = self.judges[model].pending.drain(..).map(|row| row.time).collect();
         let judge = &mut self.judges[model];
+        judge.stale += judge.pending.iter().map(|row| row.inputs).sum::<usize>();
+        let lost: Vec<Timestamp> = judge.pending.drain(..).map(|row| row.time).collect();
         judge.state = planned.model.new_state(&self.plan.spec.fields);
         judge.judged = judge.taken;
         for time in lost {
@@ -487,7 +499,7 @@ impl StreamComponent {
 
 impl Judge {
     fn new(state: Box<dyn RowState>) -> Self {
-        Self { state, pending: VecDeque::new(), taken: 0, judged: 0 }
+        Self { state, pending: VecDeque::new(), taken: 0, judged: 0, stale: 0 }
     }
 }
 

@@ -236,6 +236,6 @@ fn a_rested_stream_goes_on_where_it_was() {
     second.on_reading(reading(1, 2.0), &mut out);
     second.on_reading(reading(12, 2.0), &mut out);
     assert_eq!(out.summaries[0].rows, 2);
-    let damaged = StreamState { deadline: None, parts: vec![vec![9]] };
+    let damaged = StreamState { deadline: None, parts: vec![vec![9]], windows_closed: false };
     assert_eq!(StreamComponent::restore(first.plan().clone(), first.id(), first.key().clone(), &damaged).1, 1);
 }

@@ -270,6 +270,8 @@ impl ShardState {
         wake.extend(held.into_iter().map(Reverse));
         let mut touched: Vec<_> = self.touched.borrow_mut().drain(..).filter(|stream| stream.has_pending()).collect();
         touched.sort_by_key(|stream| stream.id);
+        // They may still have work at the next tick.
+        self.touched.borrow_mut().extend(touched.iter().cloned());
         due.extend(touched);
         due
     }

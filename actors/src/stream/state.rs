@@ -17,6 +17,8 @@ pub struct StreamState {
     pub deadline: Option<Timestamp>,
     /// The windows' part, the stream's own part, and each model's.
     pub parts: Vec<Vec<u8>>,
+    /// Whether its windows are closed for good. Not kept: it is known where it matters.
+    pub windows_closed: bool,
 }
 
 /// The stream's own part: what neither windows nor models keep.
@@ -32,10 +34,8 @@ pub(super) struct OwnPart {
 
 impl StreamState {
     /// Its windows were closed for good, because their definition changed.
-    pub fn forget_windows(&mut self) {
-        if let Some(windows) = self.parts.first_mut() {
-            windows.clear();
-        }
+    pub const fn windows_are_closed(&mut self) {
+        self.windows_closed = true;
         self.deadline = None;
     }
 
@@ -76,7 +76,7 @@ impl StreamState {
         for _ in 0..count(&mut rest)? {
             parts.push(get(&mut rest)?.to_vec());
         }
-        rest.is_empty().then_some((name, key, Self { deadline, parts }))
+        rest.is_empty().then_some((name, key, Self { deadline, parts, windows_closed: false }))
     }
 }
 
@@ -107,8 +107,11 @@ mod tests {
     #[test]
     fn bytes_hold_all_of_it_and_cut_bytes_are_refused() {
         let key: KeyValues = [Personal::new(Arc::from("床 7")), Personal::new(Arc::from(""))].into_iter().collect();
-        let state =
-            StreamState { deadline: Some(Timestamp::from_secs(9)), parts: vec![vec![1, 2, 3], Vec::new(), vec![4]] };
+        let state = StreamState {
+            deadline: Some(Timestamp::from_secs(9)),
+            parts: vec![vec![1, 2, 3], Vec::new(), vec![4]],
+            windows_closed: false,
+        };
         let name = StreamName::new("vitals").unwrap();
         let bytes = state.encode(&name, &key);
         assert_eq!(StreamState::decode(&bytes), Some((name, key, state)));

@@ -184,6 +184,17 @@ impl JournalHandle {
         block_on(self.append(records, done));
     }
 
+    /// Returns once everything queued so far is answered; false where it could not be written.
+    pub async fn barrier(&self) -> bool {
+        let (reached, answered) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |outcome, _| {
+            // Whoever asked may not wait any more.
+            let _ = reached.send(matches!(outcome, CommitOutcome::Durable { .. }));
+        });
+        self.append(Vec::new(), done).await;
+        answered.await.unwrap_or(false)
+    }
+
     /// Everything before `lsn` is covered by a checkpoint: segments that hold nothing else are removed.
     pub fn free_before(&self, lsn: Lsn) {
         // A writer that is gone frees nothing more.

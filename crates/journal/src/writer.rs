@@ -165,10 +165,22 @@ impl Writer {
         if appends.is_empty() {
             return;
         }
+        if self.config.when_full == WhenFull::Refuse && self.size() > self.config.quota.bytes() {
+            // Messages are refused; ticks, commands and barriers go on, for without them no checkpoint would ever make room.
+            let is_message = |append: &Append| append.records.iter().any(|record| matches!(record, Record::Publish(_)));
+            let (messages, others): (Vec<_>, Vec<_>) = appends.into_iter().partition(is_message);
+            messages.into_iter().for_each(|append| (append.done)(CommitOutcome::QuotaExceeded, append.records));
+            return self.commit_all(others);
+        }
+        self.commit_all(appends);
+    }
+
+    fn commit_all(&mut self, appends: Vec<Append>) {
+        if appends.is_empty() {
+            return;
+        }
         let outcome = if self.poisoned {
             CommitOutcome::Failed
-        } else if self.config.when_full == WhenFull::Refuse && self.size() > self.config.quota.bytes() {
-            CommitOutcome::QuotaExceeded
         } else {
             self.write(&appends).unwrap_or_else(|error| {
                 // What of it is on disk cannot be known, so nothing is written after it.

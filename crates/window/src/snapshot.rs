@@ -169,6 +169,32 @@ pub(crate) fn read(plan: Arc<WindowPlan>, stream: StreamId, bytes: &[u8]) -> Res
     Ok(StreamWindows { plan, stream, definitions, latest })
 }
 
+/// What is over for good, from a snapshot whose windows were all closed: each definition's name, watermark and floor.
+pub(crate) fn read_marks(bytes: &[u8]) -> Result<Vec<(String, Timestamp, Timestamp)>, WindowError> {
+    let mut bytes = Bytes(bytes);
+    if bytes.byte()? != VERSION {
+        return Err(WindowError::Snapshot("it is of another version"));
+    }
+    bytes.text()?;
+    bytes.time()?;
+    let mut marks = Vec::new();
+    for _ in 0..bytes.len()? {
+        let name = bytes.text()?.to_owned();
+        bytes.text()?;
+        let (watermark, floor) = (bytes.time()?, bytes.time()?);
+        bytes.time()?;
+        read_set_aside(&mut bytes)?;
+        for _ in 0..bytes.len()? {
+            bytes.time()?;
+        }
+        if bytes.len()? + bytes.len()? > 0 {
+            return Err(WindowError::Snapshot("it has windows that are not closed"));
+        }
+        marks.push((name, watermark, floor));
+    }
+    Ok(marks)
+}
+
 fn read_definition(bytes: &mut Bytes<'_>, plan: &WindowPlan, planned: &Planned) -> Result<Definition, WindowError> {
     if bytes.text()? != planned.name.as_str() || bytes.text()? != planned.shape {
         return Err(CHANGED);

@@ -154,6 +154,23 @@ impl StreamWindows {
         snapshot::read(plan, stream, bytes)
     }
 
+    /// A stream whose definition has changed since this snapshot, all of whose windows were closed before. Rows of windows that were
+    /// handed out are late, so that no window is handed out again with other rows.
+    ///
+    /// # Errors
+    /// Where the bytes are damaged or hold windows that are not closed.
+    pub fn resume_after(plan: Arc<WindowPlan>, stream: StreamId, bytes: &[u8]) -> Result<Self, WindowError> {
+        let marks = snapshot::read_marks(bytes)?;
+        let mut windows = Self::new(plan, stream);
+        for (definition, planned) in windows.definitions.iter_mut().zip(&windows.plan.windows) {
+            if let Some((_, watermark, floor)) = marks.iter().find(|(name, ..)| name == planned.name.as_str()) {
+                definition.watermark = *watermark;
+                definition.floor = if planned.kind.is_timed() { *watermark.max(floor) } else { *floor };
+            }
+        }
+        Ok(windows)
+    }
+
     fn guard(&self, reading: &Reading) -> Option<SetAsideReason> {
         let guard = &self.plan.guard;
         if reading.time > reading.received.plus(guard.future.get()) {
