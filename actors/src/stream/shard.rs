@@ -42,6 +42,8 @@ pub struct StreamRef {
     pub key: KeyValues,
     /// Messages sent to its actor and not yet taken.
     pending: AtomicU32,
+    /// Whether it is among those that got work since the last tick. Only the shard's thread writes it.
+    is_touched: AtomicBool,
     /// Whether it has changed since its state was last collected.
     pub(super) is_dirty: AtomicBool,
     /// The first record that its state on disk did not hold when the gateway started.
@@ -59,6 +61,7 @@ impl StreamRef {
             shard,
             key,
             pending: AtomicU32::new(0),
+            is_touched: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             covers: AtomicU64::new(0),
             state_bytes: AtomicUsize::new(0),
@@ -226,7 +229,9 @@ impl ShardState {
 
     fn deliver(self: &Rc<Self>, work: Work, lsn: Lsn) {
         self.dirty.borrow_mut().mark(&work.stream, lsn, self.now.get());
-        if work.stream.pending.fetch_add(1, Ordering::AcqRel) == 0 {
+        work.stream.pending.fetch_add(1, Ordering::AcqRel);
+        if !work.stream.is_touched.load(Ordering::Relaxed) {
+            work.stream.is_touched.store(true, Ordering::Relaxed);
             self.touched.borrow_mut().push(work.stream.clone());
         }
         // The usual case, without a copy of the address: sending does not come back here, so the borrow holds.
@@ -268,10 +273,14 @@ impl ShardState {
         }
         // Their state is younger than this tick, which replay repeats: they hear of a later one.
         wake.extend(held.into_iter().map(Reverse));
-        let mut touched: Vec<_> = self.touched.borrow_mut().drain(..).filter(|stream| stream.has_pending()).collect();
+        // Who has taken everything is forgotten; the others may still have work at the next tick.
+        self.touched.borrow_mut().retain(|stream| {
+            let waits = stream.has_pending();
+            stream.is_touched.store(waits, Ordering::Relaxed);
+            waits
+        });
+        let mut touched = self.touched.borrow().clone();
         touched.sort_by_key(|stream| stream.id);
-        // They may still have work at the next tick.
-        self.touched.borrow_mut().extend(touched.iter().cloned());
         due.extend(touched);
         due
     }
