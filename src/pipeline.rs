@@ -319,10 +319,10 @@ impl Gateway {
     }
 
     /// Stops time; gives the checkpointer back, or `None` where recovery was not over.
-    async fn stop_heart(&mut self, patience: Duration) -> Option<Checkpointer> {
+    async fn stop_heart(&mut self) -> Option<Checkpointer> {
         let (heart, stop) = std::mem::replace(&mut self.heart, no_heart());
         stop.send_replace(true);
-        tokio::time::timeout(patience.min(Duration::from_secs(1 << 30)), heart).await.ok()?.ok()?
+        heart.await.ok()?
     }
 
     /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
@@ -330,15 +330,9 @@ impl Gateway {
     async fn note(&self, kind: EpochKind) -> Option<Lsn> {
         let digest = nearside_schemas::digest(format!("{:?}", self.config).as_bytes());
         let record = Record::Epoch { kind, digest, at: self.clock.now() };
-        let (noted, committed) = tokio::sync::oneshot::channel();
-        let done = Box::new(move |outcome, _| {
-            // Whoever asked may not wait any more.
-            let _ = noted.send(outcome);
-        });
-        self.around.journal.append(vec![record], done).await;
-        match committed.await {
-            Ok(CommitOutcome::Durable { first }) => Some(Lsn(first.0 + 1)),
-            _ => None,
+        match self.around.journal.commit(vec![record]).await {
+            CommitOutcome::Durable { first } => Some(Lsn(first.0 + 1)),
+            CommitOutcome::QuotaExceeded | CommitOutcome::Failed => None,
         }
     }
 
@@ -358,7 +352,7 @@ impl Gateway {
             return Err(StartError::Reload("connections are waiting for full streams"));
         };
         // Not cut off: a round of a checkpoint ends by itself.
-        let Some(checkpointer) = self.stop_heart(Duration::MAX).await else {
+        let Some(checkpointer) = self.stop_heart().await else {
             return Err(StartError::Reload("the last checkpoint ended by a fault; start again"));
         };
         let old = self.current.get();
@@ -407,7 +401,7 @@ impl Gateway {
         let middle = self.current.get();
         middle.ingest.refuse();
         // Time stops. A replay that is not over goes on at the next start from where this one began.
-        let checkpointer = self.stop_heart(grace).await;
+        let checkpointer = tokio::time::timeout(grace, self.stop_heart()).await.ok().flatten();
         let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
         let Around { rules, rollup, seal, journal, .. } = around;
         let settled = async {

@@ -279,6 +279,14 @@ impl Ingest {
 
     /// Takes credit for all drafts of a message, or gives them back.
     fn try_admit(&self, drafts: Drafts) -> Result<SmallVec<[Work; 1]>, Drafts> {
+        // Nearly every message: one stream, nothing to put together or to split.
+        if let [draft] = drafts.as_slice() {
+            let part = [(draft.stream.id, draft.readings.len())];
+            return match self.shards[draft.stream.shard].credit.try_admit(&part) {
+                Some(own) => Ok(drafts.into_iter().zip([own]).map(|(draft, own)| draft.admitted(Some(own))).collect()),
+                None => Err(drafts),
+            };
+        }
         let mut admissions = SmallVec::new();
         for (shard, parts) in self.parts_by_shard(&drafts) {
             match self.shards[shard].credit.try_admit(&parts) {
@@ -478,17 +486,10 @@ impl Definition {
 
 /// Work of drafts that were admitted, by shard: each with its own part of the credit.
 fn to_works(drafts: Drafts, mut admissions: SmallVec<[(usize, Admission); 1]>) -> SmallVec<[Work; 1]> {
-    if drafts.len() == 1 {
-        let admission = admissions.pop().map(|(_, admission)| admission);
-        return drafts.into_iter().zip([admission]).map(|(draft, admission)| draft.admitted(admission)).collect();
-    }
-    let mut part = |draft: &Draft| {
-        let (_, admission) = admissions.iter_mut().find(|(shard, _)| *shard == draft.stream.shard)?;
-        Some(admission.split_off(&draft.stream.id, draft.readings.len()))
-    };
     let work = |draft: Draft| {
-        let admission = part(&draft);
-        draft.admitted(admission)
+        let of_shard = admissions.iter_mut().find(|(shard, _)| *shard == draft.stream.shard);
+        let own = of_shard.map(|(_, admission)| admission.split_off(&draft.stream.id, draft.readings.len()));
+        draft.admitted(own)
     };
     drafts.into_iter().map(work).collect()
 }

@@ -184,15 +184,20 @@ impl JournalHandle {
         block_on(self.append(records, done));
     }
 
-    /// Returns once everything queued so far is answered; false where it could not be written.
-    pub async fn barrier(&self) -> bool {
-        let (reached, answered) = tokio::sync::oneshot::channel();
+    /// Appends records and waits for what becomes of them; everything queued before is answered by then.
+    pub async fn commit(&self, records: Vec<Record>) -> CommitOutcome {
+        let (answer, answered) = tokio::sync::oneshot::channel();
         let done = Box::new(move |outcome, _| {
             // Whoever asked may not wait any more.
-            let _ = reached.send(matches!(outcome, CommitOutcome::Durable { .. }));
+            let _ = answer.send(outcome);
         });
-        self.append(Vec::new(), done).await;
-        answered.await.unwrap_or(false)
+        self.append(records, done).await;
+        answered.await.unwrap_or(CommitOutcome::Failed)
+    }
+
+    /// Returns once everything queued so far is answered; false where it could not be written.
+    pub async fn barrier(&self) -> bool {
+        matches!(self.commit(Vec::new()).await, CommitOutcome::Durable { .. })
     }
 
     /// Everything before `lsn` is covered by a checkpoint: segments that hold nothing else are removed.
