@@ -1,6 +1,6 @@
 //! Credit: how many readings may be admitted and not yet handled (promises I1, I3, I4).
 //!
-//! Promises: a message is admitted only when its shard and its stream have room, so a full stream makes its own connections
+//! Promises: readings are admitted only when their shard and their stream have room, so a full stream makes its own connections
 //! wait before anything was acknowledged and no other stream waits for it for ever.
 //! Never: credit is lost; an [`Admission`] gives back what it took when it is dropped, whatever happened to the readings.
 
@@ -8,94 +8,72 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nearside_schemas::StreamId;
 use nearside_telemetry::Gauge;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-/// Streams share this many counters by hash, so that the table is bounded whatever the number of streams.
-const STREAM_BUCKETS: usize = 4_096;
+use crate::stream::{Draft, StreamRef, Work};
+
+/// Readings in use, up to a bound. Whoever finds any room may pass it: else what is larger than the bound never could be taken.
+struct Used {
+    bound: usize,
+    readings: AtomicUsize,
+}
+
+impl Used {
+    fn of(bound: usize) -> Self {
+        Self { bound: bound.max(1), readings: AtomicUsize::new(0) }
+    }
+
+    fn take(&self, readings: usize) -> bool {
+        let wanted = |used: usize| (used < self.bound).then_some(used + readings);
+        self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, wanted).is_ok()
+    }
+
+    fn give_back(&self, readings: usize) {
+        self.readings.fetch_sub(readings, Ordering::SeqCst);
+    }
+}
 
 /// The credit of one shard.
 pub struct ShardCredit {
-    shard_bound: usize,
+    used: Used,
     stream_bound: usize,
-    used: AtomicUsize,
-    streams: Vec<AtomicUsize>,
     freed: Notify,
     /// Who waits for `freed`: telling nobody costs a lock each time.
     waiting: AtomicUsize,
     gauge: Gauge,
 }
 
-/// Credit taken for the readings of one message; given back when dropped.
+/// The credit of one stream, which is part of its shard's.
+pub struct StreamCredit {
+    shard: Arc<ShardCredit>,
+    used: Used,
+}
+
+/// Credit taken for readings of one stream; given back when dropped.
 pub struct Admission {
-    credit: Arc<ShardCredit>,
-    /// Readings by bucket.
-    parts: SmallVec<[(usize, usize); 1]>,
+    stream: Arc<StreamRef>,
     readings: usize,
 }
 
 impl ShardCredit {
     /// Credit for at most `shard_bound` readings, and `stream_bound` a stream.
     pub fn new(shard_bound: usize, stream_bound: usize, gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self {
-            shard_bound: shard_bound.max(1),
-            stream_bound: stream_bound.max(1),
-            used: AtomicUsize::new(0),
-            streams: (0..STREAM_BUCKETS).map(|_| AtomicUsize::new(0)).collect(),
-            freed: Notify::new(),
-            waiting: AtomicUsize::new(0),
-            gauge,
-        })
+        let (used, waiting) = (Used::of(shard_bound), AtomicUsize::new(0));
+        Arc::new(Self { used, stream_bound, freed: Notify::new(), waiting, gauge })
     }
 
-    /// Takes credit for the readings of one message by stream, all or nothing. A message is admitted where there is any room: the
-    /// bounds may be passed by one message, for else one larger than a bound never could be.
-    pub fn try_admit(self: &Arc<Self>, parts: &[(StreamId, usize)]) -> Option<Admission> {
-        let mut parts: SmallVec<[(usize, usize); 1]> =
-            parts.iter().map(|(stream, readings)| (stream.bucket(STREAM_BUCKETS), *readings)).collect();
-        if parts.len() > 1 {
-            parts.sort_unstable_by_key(|(bucket, _)| *bucket);
-            parts.dedup_by(|next, kept| {
-                let same = next.0 == kept.0;
-                kept.1 += if same { next.1 } else { 0 };
-                same
-            });
-        }
-        let readings = parts.iter().map(|(_, readings)| readings).sum();
-        if !take(&self.used, readings, self.shard_bound) {
-            return None;
-        }
-        for (taken, (bucket, readings_of_bucket)) in parts.iter().enumerate() {
-            if !take(&self.streams[*bucket], *readings_of_bucket, self.stream_bound) {
-                parts.truncate(taken);
-                // Dropping it gives back what was taken so far.
-                drop(Admission { credit: self.clone(), parts, readings });
-                return None;
-            }
-        }
-        Some(Admission { credit: self.clone(), parts, readings })
-    }
-
-    /// Waits for credit.
-    pub async fn admit(self: &Arc<Self>, parts: &[(StreamId, usize)]) -> Admission {
-        let _waits = Waits::new(self);
-        loop {
-            // Registered before the try: what is freed between the two is not missed.
-            let mut freed = pin!(self.freed.notified());
-            freed.as_mut().enable();
-            if let Some(admission) = self.try_admit(parts) {
-                return admission;
-            }
-            freed.await;
-        }
+    /// The credit of a further stream.
+    pub fn stream(self: &Arc<Self>) -> StreamCredit {
+        StreamCredit { shard: self.clone(), used: Used::of(self.stream_bound) }
     }
 
     /// Waits until no credit is in use.
     pub async fn unused(&self) {
         let _waits = Waits::new(self);
         loop {
+            // Registered before the look: what is freed between the two is not missed.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
             if self.used() == 0 {
@@ -107,24 +85,85 @@ impl ShardCredit {
 
     /// Readings admitted and not yet handled.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+        self.used.readings.load(Ordering::Acquire)
     }
 
     /// Publishes the use as a metric.
     pub fn observe(&self) {
         self.gauge.set(self.used() as f64);
     }
+
+    fn give_back(&self, readings: usize) {
+        // In one order with `Waits`: either this sees who waits, or they see what it freed.
+        self.used.give_back(readings);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+/// Takes credit for all these readings and moves them to `works`.
+///
+/// # Errors
+/// The shard that has no room, or one of whose streams has none. Nothing is taken, and the readings stay where they are.
+pub fn try_admit(drafts: &mut Vec<Draft>, works: &mut Vec<Work>) -> Result<(), Arc<ShardCredit>> {
+    take(drafts)?;
+    works.extend(drafts.drain(..).map(|Draft { stream, readings }| {
+        let admission = Admission { readings: readings.len(), stream };
+        Work { readings, admission }
+    }));
+    Ok(())
+}
+
+/// Counts these readings as used, all or none.
+fn take(drafts: &[Draft]) -> Result<(), Arc<ShardCredit>> {
+    let mut shards: SmallVec<[(&Arc<ShardCredit>, usize); 4]> = SmallVec::new();
+    for draft in drafts {
+        let shard = &draft.stream.credit.shard;
+        match shards.iter_mut().find(|(known, _)| Arc::ptr_eq(known, shard)) {
+            Some((_, readings)) => *readings += draft.readings.len(),
+            None => shards.push((shard, draft.readings.len())),
+        }
+    }
+    let give_back = |taken: usize| shards.iter().take(taken).for_each(|(shard, readings)| shard.give_back(*readings));
+    if let Some(full) = shards.iter().position(|(shard, readings)| !shard.used.take(*readings)) {
+        give_back(full);
+        return Err(shards[full].0.clone());
+    }
+    let full = drafts.iter().position(|draft| !draft.stream.credit.used.take(draft.readings.len()));
+    if let Some(full) = full {
+        drafts[..full].iter().for_each(|draft| draft.stream.credit.used.give_back(draft.readings.len()));
+        give_back(shards.len());
+        return Err(drafts[full].stream.credit.shard.clone());
+    }
+    Ok(())
+}
+
+/// As [`try_admit`], waiting. Whoever waits must hold no credit, or it could wait for itself.
+pub async fn admit(drafts: &mut Vec<Draft>, works: &mut Vec<Work>) {
+    while let Err(full) = try_admit(drafts, works) {
+        let _waits = Waits::new(&full);
+        let mut freed = pin!(full.freed.notified());
+        freed.as_mut().enable();
+        // Tried again once that is registered: what was freed before it is not noticed.
+        match try_admit(drafts, works) {
+            Ok(()) => return,
+            Err(still) if Arc::ptr_eq(&still, &full) => freed.await,
+            Err(_) => {}
+        }
+    }
 }
 
 impl Admission {
-    /// Splits off the part of one stream's readings, to be given back by itself.
-    pub fn split_off(&mut self, stream: &StreamId, readings: usize) -> Self {
-        let bucket = stream.bucket(STREAM_BUCKETS);
-        if let Some((_, held)) = self.parts.iter_mut().find(|(known, _)| *known == bucket) {
-            *held -= readings;
-        }
-        self.readings -= readings;
-        Self { credit: self.credit.clone(), parts: SmallVec::from_iter([(bucket, readings)]), readings }
+    /// The stream whose readings these are.
+    pub const fn stream(&self) -> &Arc<StreamRef> {
+        &self.stream
+    }
+
+    /// Takes over the credit of further readings of the same stream.
+    pub fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.stream, &other.stream), "credit of another stream");
+        self.readings += std::mem::take(&mut other.readings);
     }
 }
 
@@ -146,76 +185,82 @@ impl Drop for Waits<'_> {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if self.readings == 0 {
-            return;
-        }
-        // In one order with `Waits`: either this sees who waits, or they see what it freed.
-        self.credit.used.fetch_sub(self.readings, Ordering::SeqCst);
-        for (bucket, readings) in &self.parts {
-            self.credit.streams[*bucket].fetch_sub(*readings, Ordering::SeqCst);
-        }
-        if self.credit.waiting.load(Ordering::SeqCst) > 0 {
-            self.credit.freed.notify_waiters();
+        if self.readings > 0 {
+            self.stream.credit.used.give_back(self.readings);
+            self.stream.credit.shard.give_back(self.readings);
         }
     }
-}
-
-fn take(used: &AtomicUsize, want: usize, bound: usize) -> bool {
-    used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| (now < bound).then_some(now + want)).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nearside_schemas::{KeyValues, Reading, StreamId, Timestamp, Values};
     use std::time::Duration;
 
-    fn stream(n: u8) -> StreamId {
-        StreamId::from_bytes([n; 16])
+    fn stream(n: u8, shard: &Arc<ShardCredit>) -> Arc<StreamRef> {
+        Arc::new(StreamRef::new(StreamId::from_bytes([n; 16]), 0, 0, KeyValues::new(), shard.stream()))
+    }
+
+    fn draft(stream: &Arc<StreamRef>, readings: usize) -> Draft {
+        let at = Timestamp::MIN;
+        let reading = Reading { time: at, received: at, sequence: None, values: Values::new() };
+        Draft { stream: stream.clone(), readings: std::iter::repeat_n(reading, readings).collect() }
+    }
+
+    fn taken(drafts: impl IntoIterator<Item = Draft>) -> Option<Vec<Work>> {
+        let mut works = Vec::new();
+        try_admit(&mut drafts.into_iter().collect(), &mut works).ok().map(|()| works)
     }
 
     #[test]
     fn a_full_stream_does_not_take_from_others() {
         let credit = ShardCredit::new(100, 10, Gauge::default());
-        let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
-        assert!(credit.try_admit(&[(stream(1), 1)]).is_none());
-        assert!(credit.try_admit(&[(stream(2), 10)]).is_some());
+        let [one, two] = [1, 2].map(|n| stream(n, &credit));
+        let held = taken([draft(&one, 10)]).unwrap();
+        assert!(taken([draft(&one, 1)]).is_none());
+        assert!(taken([draft(&two, 10)]).is_some());
         drop(held);
-        assert!(credit.try_admit(&[(stream(1), 1)]).is_some());
+        assert!(taken([draft(&one, 1)]).is_some());
         assert_eq!(credit.used(), 0, "every admission gave back what it took");
     }
 
     #[test]
     fn a_message_larger_than_the_bound_is_admitted() {
         let credit = ShardCredit::new(100, 10, Gauge::default());
-        let large = credit.try_admit(&[(stream(1), 500)]).unwrap();
-        assert!(credit.try_admit(&[(stream(2), 1)]).is_none(), "the shard is full");
+        let [one, two] = [1, 2].map(|n| stream(n, &credit));
+        let large = taken([draft(&one, 500)]).unwrap();
+        assert!(taken([draft(&two, 1)]).is_none(), "the shard is full");
         drop(large);
-        assert!(credit.try_admit(&[(stream(2), 1)]).is_some());
+        assert!(taken([draft(&two, 1)]).is_some());
     }
 
     #[test]
-    fn a_message_is_admitted_whole_or_not_at_all() {
-        let credit = ShardCredit::new(100, 10, Gauge::default());
-        let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
-        assert!(credit.try_admit(&[(stream(2), 3), (stream(1), 1)]).is_none());
-        assert_eq!(credit.used(), 10, "what was taken for the other stream was given back");
-        let mut both = credit.try_admit(&[(stream(2), 8), (stream(3), 8), (stream(2), 8)]).unwrap();
-        assert_eq!(credit.used(), 34);
-        let parts = [both.split_off(&stream(2), 8), both.split_off(&stream(3), 8), both.split_off(&stream(2), 8)];
-        drop(both);
-        assert_eq!(credit.used(), 34, "each part gives back its own");
-        drop((held, parts));
-        assert_eq!(credit.used(), 0);
+    fn readings_are_admitted_together_or_not_at_all() {
+        let [near, far] = [100, 100].map(|bound| ShardCredit::new(bound, 10, Gauge::default()));
+        let [one, two, three] = [(1, &near), (2, &near), (3, &far)].map(|(n, shard)| stream(n, shard));
+        let held = taken([draft(&one, 10)]).unwrap();
+        let mut drafts = vec![draft(&three, 4), draft(&two, 3), draft(&one, 1)];
+        let full = try_admit(&mut drafts, &mut Vec::new()).unwrap_err();
+        assert!(Arc::ptr_eq(&full, &near));
+        assert_eq!((drafts.len(), near.used(), far.used()), (3, 10, 0), "what was taken for the others was given back");
+        let mut both = taken([draft(&two, 8), draft(&three, 8), draft(&two, 8)]).unwrap();
+        assert_eq!((near.used(), far.used()), (26, 8));
+        let (last, mut first) = (both.remove(2), both.remove(0));
+        first.admission.join(last.admission);
+        assert_eq!((near.used(), far.used()), (26, 8), "who takes credit over holds it");
+        drop(first);
+        assert_eq!((near.used(), far.used()), (10, 8));
+        drop((held, both));
+        assert_eq!((near.used(), far.used()), (0, 0));
     }
 
     #[tokio::test]
     async fn waiting_ends_when_credit_comes_back() {
         let credit = ShardCredit::new(10, 10, Gauge::default());
-        let held = credit.admit(&[(stream(1), 10)]).await;
-        let waiting = tokio::spawn({
-            let credit = credit.clone();
-            async move { drop(credit.admit(&[(stream(1), 5)]).await) }
-        });
+        let one = stream(1, &credit);
+        let held = taken([draft(&one, 10)]).unwrap();
+        let waiting = tokio::spawn(async move { admit(&mut vec![draft(&one, 5)], &mut Vec::new()).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(held);

@@ -15,19 +15,19 @@ use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
-    Answer, Durability, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey, SetAsideReason, StreamId,
-    StreamMap, StreamName, Timestamp, Topic,
+    Answer, Durability, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason, StreamId, StreamMap,
+    StreamName, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
-use crate::credit::{Admission, ShardCredit};
+use crate::credit::{ShardCredit, admit, try_admit};
 use crate::error::ActorError;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::recovery::Again;
-use crate::stream::{Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use crate::stream::{Draft, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
 /// Most topics whose stream is remembered; beyond it the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
@@ -80,12 +80,6 @@ pub struct Ingest {
     credit_waits: Counter,
 }
 
-/// Readings of one message for one stream.
-struct Draft {
-    stream: Arc<StreamRef>,
-    readings: SmallVec<[Reading; 1]>,
-}
-
 /// What ingest is built from.
 pub struct IngestSetup {
     /// Where messages are recorded.
@@ -100,17 +94,24 @@ pub struct IngestSetup {
     pub max_streams: usize,
 }
 
-impl Draft {
-    fn admitted(self, admission: Option<Admission>) -> Work {
-        Work { stream: self.stream, readings: self.readings, admission }
-    }
+/// Messages of a batch that hold no credit yet.
+#[derive(Default)]
+struct Chunk {
+    /// Each with the number of its drafts.
+    messages: Vec<(Publish, usize)>,
+    drafts: Vec<Draft>,
+    readings: usize,
 }
 
-/// A message decoded: its readings by stream.
-type Drafts = SmallVec<[Draft; 1]>;
+/// What is ready for the journal: messages, and the work that they make.
+#[derive(Default)]
+struct Part {
+    records: Vec<Record>,
+    works: Vec<Work>,
+}
 
-/// Streams of a message on one shard, with how many readings each gets.
-type Parts = SmallVec<[(StreamId, usize); 1]>;
+/// Credit is taken for about so many readings at once.
+const READINGS_AT_ONCE: usize = 512;
 
 impl Ingest {
     /// Builds the intake of these definitions.
@@ -168,22 +169,18 @@ impl Ingest {
 
     /// Takes in a message that the journal remembers: decodes it, waits for credit, and leaves out what streams hold already.
     pub async fn take_again(&self, lsn: Lsn, publish: &Publish, again: &mut Again) {
-        for draft in self.decode(publish) {
-            if draft.stream.holds(lsn) {
-                continue;
-            }
-            let parts = [(draft.stream.id, draft.readings.len())];
-            let admission = match self.shards[draft.stream.shard].credit.try_admit(&parts) {
-                Some(admission) => admission,
-                None => {
-                    // Handed on first: waiting while holding credit could wait for itself.
-                    self.hand_on(lsn, again);
-                    self.shards[draft.stream.shard].credit.admit(&parts).await
-                }
-            };
-            again.first.get_or_insert(lsn);
-            again.works.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
+        let mut drafts = Vec::new();
+        self.decode(publish, &mut drafts);
+        drafts.retain(|draft| !draft.stream.holds(lsn));
+        if drafts.is_empty() {
+            return;
         }
+        if try_admit(&mut drafts, &mut again.works).is_err() {
+            // Handed on first: waiting while holding credit could wait for itself.
+            self.hand_on(lsn, again);
+            admit(&mut drafts, &mut again.works).await;
+        }
+        again.first.get_or_insert(lsn);
     }
 
     /// Hands work on to the shards; it comes from records up to and with `last`.
@@ -242,90 +239,58 @@ impl Ingest {
             answer(Durability::Refused(RefusalReason::Draining));
             return;
         }
-        let mut records = Vec::with_capacity(batch.len());
-        let mut admitted = Vec::with_capacity(batch.len());
+        let mut part = Part::default();
+        part.records.reserve(batch.len());
+        let mut chunk = Chunk::default();
         // What became of parts that were committed before the last: the whole batch is durable only if all of it is.
         let refused = Arc::new(Mutex::new(None));
         for publish in batch {
-            let drafts = self.decode(&publish);
-            // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
-            // before a checkpoint or all of it is behind.
-            let works = match self.try_admit(drafts) {
-                Ok(works) => works,
-                Err(drafts) => {
-                    // What was admitted so far goes on its way first: waiting while holding credit could
-                    // wait for itself.
-                    let part = (std::mem::take(&mut records), std::mem::take(&mut admitted));
-                    let noted = refused.clone();
-                    let note = Box::new(move |durability| {
-                        if matches!(durability, Durability::Refused(_)) {
-                            noted.lock().get_or_insert(durability);
-                        }
-                    });
-                    self.commit(part.0, part.1, Some(note)).await;
-                    self.credit_waits.inc();
-                    self.admit(drafts).await
-                }
-            };
-            records.push(Record::Publish(publish));
-            admitted.extend(works);
+            let before = chunk.drafts.len();
+            self.decode(&publish, &mut chunk.drafts);
+            let own = &chunk.drafts[before..];
+            chunk.readings += own.iter().map(|draft| draft.readings.len()).sum::<usize>();
+            chunk.messages.push((publish, own.len()));
+            if chunk.readings >= READINGS_AT_ONCE {
+                self.admit_chunk(&mut chunk, &mut part, &refused).await;
+            }
         }
+        self.admit_chunk(&mut chunk, &mut part, &refused).await;
         let whole = Box::new(move |last| {
             let earlier = refused.lock().take();
             answer(earlier.unwrap_or(last));
         });
-        self.commit(records, admitted, Some(whole)).await;
+        self.commit(part, Some(whole)).await;
     }
 
-    /// Takes credit for all drafts of a message, or gives them back.
-    fn try_admit(&self, drafts: Drafts) -> Result<SmallVec<[Work; 1]>, Drafts> {
-        // Nearly every message: one stream, nothing to put together or to split.
-        if let [draft] = drafts.as_slice() {
-            let part = [(draft.stream.id, draft.readings.len())];
-            return match self.shards[draft.stream.shard].credit.try_admit(&part) {
-                Some(own) => Ok(drafts.into_iter().zip([own]).map(|(draft, own)| draft.admitted(Some(own))).collect()),
-                None => Err(drafts),
-            };
+    /// Moves messages to `part` once they hold credit, message by message where there is none for all.
+    async fn admit_chunk(&self, chunk: &mut Chunk, part: &mut Part, refused: &Arc<Mutex<Option<Durability>>>) {
+        chunk.readings = 0;
+        if try_admit(&mut chunk.drafts, &mut part.works).is_ok() {
+            part.records.extend(chunk.messages.drain(..).map(|(publish, _)| Record::Publish(publish)));
+            return;
         }
-        let mut admissions = SmallVec::new();
-        for (shard, parts) in self.parts_by_shard(&drafts) {
-            match self.shards[shard].credit.try_admit(&parts) {
-                Some(admission) => admissions.push((shard, admission)),
-                // Dropping what was taken gives it back.
-                None => return Err(drafts),
+        for (publish, count) in chunk.messages.drain(..) {
+            // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
+            // before a checkpoint or all of it is behind.
+            let mut own: Vec<Draft> = chunk.drafts.drain(..count).collect();
+            if try_admit(&mut own, &mut part.works).is_err() {
+                // What was admitted so far goes on its way first: waiting while holding credit could wait for itself.
+                let noted = refused.clone();
+                let note = Box::new(move |durability| {
+                    if matches!(durability, Durability::Refused(_)) {
+                        noted.lock().get_or_insert(durability);
+                    }
+                });
+                self.commit(std::mem::take(part), Some(note)).await;
+                self.credit_waits.inc();
+                admit(&mut own, &mut part.works).await;
             }
+            part.records.push(Record::Publish(publish));
         }
-        Ok(to_works(drafts, admissions))
-    }
-
-    /// As [`Ingest::try_admit`], waiting. Holds nothing while it waits.
-    async fn admit(&self, mut drafts: Drafts) -> SmallVec<[Work; 1]> {
-        loop {
-            match self.try_admit(drafts) {
-                Ok(works) => return works,
-                Err(refused) => drafts = refused,
-            }
-            for (shard, parts) in self.parts_by_shard(&drafts) {
-                drop(self.shards[shard].credit.admit(&parts).await);
-            }
-        }
-    }
-
-    /// Streams and readings of a message by shard.
-    fn parts_by_shard(&self, drafts: &Drafts) -> SmallVec<[(usize, Parts); 1]> {
-        let mut parts: SmallVec<[(usize, Parts); 1]> = SmallVec::new();
-        for draft in drafts {
-            let part = (draft.stream.id, draft.readings.len());
-            match parts.iter_mut().find(|(shard, _)| *shard == draft.stream.shard) {
-                Some((_, known)) => known.push(part),
-                None => parts.push((draft.stream.shard, SmallVec::from_iter([part]))),
-            }
-        }
-        parts
     }
 
     /// Journals records; once they are on disk, answers and hands the readings to their shards.
-    async fn commit(&self, records: Vec<Record>, works: Vec<Work>, answer: Option<Answer>) {
+    async fn commit(&self, Part { records, works }: Part, answer: Option<Answer>) {
         if records.is_empty() && works.is_empty() && answer.is_none() {
             return;
         }
@@ -345,16 +310,17 @@ impl Ingest {
         self.journal.append(records, done).await;
     }
 
-    fn decode(&self, publish: &Publish) -> Drafts {
+    /// Appends the readings of a message to `drafts`, by stream.
+    fn decode(&self, publish: &Publish, drafts: &mut Vec<Draft>) {
         let route = self.route(&publish.topic);
         let definition = match &route {
             Route::None => {
                 self.no_stream.inc();
-                return SmallVec::new();
+                return;
             }
             Route::Overflow { definition } => {
                 self.outlet.set_aside(*definition, SetAsideReason::Overflow, 1);
-                return SmallVec::new();
+                return;
             }
             Route::Stream(stream) => stream.definition,
             Route::Keyed { definition, .. } => *definition,
@@ -378,10 +344,12 @@ impl Ingest {
         match route {
             Route::Stream(stream) if !decoded.rows.is_empty() => {
                 let readings = decoded.rows.into_iter().map(|row| row.reading).collect();
-                SmallVec::from_iter([Draft { stream, readings }])
+                drafts.push(Draft { stream, readings });
             }
-            Route::Keyed { definition, topic_key } => self.group_by_key(definition, &topic_key, decoded.rows),
-            _ => SmallVec::new(),
+            Route::Keyed { definition, topic_key } => {
+                drafts.extend(self.group_by_key(definition, &topic_key, decoded.rows));
+            }
+            _ => {}
         }
     }
 
@@ -392,8 +360,8 @@ impl Ingest {
     }
 
     /// Rows of one message by stream, in order of each stream's first row.
-    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> Drafts {
-        let mut drafts = Drafts::new();
+    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> Vec<Draft> {
+        let mut drafts: Vec<Draft> = Vec::new();
         let mut overflow = 0;
         for row in rows {
             let key = self.definitions[definition].whole_key(topic_key, row.key);
@@ -455,7 +423,8 @@ impl Ingest {
         if streams.len() >= self.max_streams {
             return None;
         }
-        let stream = Arc::new(StreamRef::new(id, definition, id.bucket(self.shards.len()), key));
+        let shard = id.bucket(self.shards.len());
+        let stream = Arc::new(StreamRef::new(id, definition, shard, key, self.shards[shard].credit.stream()));
         streams.insert(id, stream.clone());
         self.stream_count.store(streams.len(), Ordering::Relaxed);
         Some(stream)
@@ -484,21 +453,11 @@ impl Definition {
     }
 }
 
-/// Work of drafts that were admitted, by shard: each with its own part of the credit.
-fn to_works(drafts: Drafts, mut admissions: SmallVec<[(usize, Admission); 1]>) -> SmallVec<[Work; 1]> {
-    let work = |draft: Draft| {
-        let of_shard = admissions.iter_mut().find(|(shard, _)| *shard == draft.stream.shard);
-        let own = of_shard.map(|(_, admission)| admission.split_off(&draft.stream.id, draft.readings.len()));
-        draft.admitted(own)
-    };
-    drafts.into_iter().map(work).collect()
-}
-
 /// Hands committed work to the shards, keeping its order within each.
 fn dispatch(shards: &[Addr<Shard>], works: Vec<Work>, first: Lsn, next: Lsn) {
     let mut batches: Vec<Vec<Work>> = shards.iter().map(|_| Vec::new()).collect();
     for work in works {
-        batches[work.stream.shard].push(work);
+        batches[work.admission.stream().shard].push(work);
     }
     for (shard, works) in shards.iter().zip(batches) {
         if !works.is_empty() && shard.try_send(ShardBatch { works, first, next }).is_err() {

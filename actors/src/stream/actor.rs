@@ -7,25 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use nearside_schemas::{Reading, Timestamp};
-use smallvec::SmallVec;
+use nearside_schemas::Timestamp;
 
+use super::backlog::Gathered;
 use super::component::{Outputs, StreamComponent};
-use super::shard::{ShardState, StreamRef};
+use super::shard::ShardState;
 use super::state::StreamState;
+use super::stream_ref::StreamRef;
 use crate::credit::Admission;
 
-/// Readings of one message for one stream, with the credit they hold.
-pub struct Work {
-    /// Whose they are.
-    pub stream: Arc<StreamRef>,
-    /// The readings, in payload order.
-    pub readings: SmallVec<[Reading; 1]>,
-    /// Given back when the readings are judged.
-    pub admission: Option<Admission>,
-}
-
-impl Message for Work {
+impl Message for Gathered {
     type Result = ();
 }
 
@@ -100,7 +91,7 @@ pub struct StreamActor {
 
 /// A message that waits for the state to be given.
 enum Held {
-    Work(Work),
+    Readings(Gathered),
     Tick(Tick),
 }
 
@@ -117,12 +108,12 @@ impl StreamActor {
         }
     }
 
-    fn take_work(&mut self, work: Work) {
+    fn take_readings(&mut self, Gathered { readings, admission }: Gathered) {
         self.stream.taken();
-        for reading in work.readings {
+        for reading in readings {
             self.component.on_reading(reading, &mut self.outputs);
         }
-        self.flush(work.admission);
+        self.flush(Some(admission));
     }
 
     fn take_tick(&mut self, tick: Tick) {
@@ -146,7 +137,7 @@ impl StreamActor {
         let _ = reply.send((number, state));
         for held in std::mem::take(&mut self.held) {
             match held {
-                Held::Work(work) => self.take_work(work),
+                Held::Readings(gathered) => self.take_readings(gathered),
                 Held::Tick(tick) => self.take_tick(tick),
             }
         }
@@ -175,14 +166,14 @@ impl Actor for StreamActor {
     type Context = Context<Self>;
 }
 
-impl Handler<Work> for StreamActor {
+impl Handler<Gathered> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, work: Work, _: &mut Self::Context) {
+    fn handle(&mut self, gathered: Gathered, _: &mut Self::Context) {
         if self.state_wanted.is_some() {
-            self.held.push_back(Held::Work(work));
+            self.held.push_back(Held::Readings(gathered));
         } else {
-            self.take_work(work);
+            self.take_readings(gathered);
         }
     }
 }

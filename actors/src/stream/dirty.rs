@@ -7,7 +7,7 @@ use std::time::Duration;
 use nearside_journal::Lsn;
 use nearside_schemas::Timestamp;
 
-use super::shard::StreamRef;
+use super::stream_ref::StreamRef;
 
 /// A state of more bytes than this for each second of waiting is collected less often, so that large windows do not keep the
 /// disk busy.

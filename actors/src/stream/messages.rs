@@ -6,9 +6,9 @@ use actix::Message;
 use nearside_journal::Lsn;
 use nearside_schemas::{StreamId, Timestamp};
 
-use super::actor::{Judged, Work};
-use super::shard::StreamRef;
+use super::actor::Judged;
 use super::state::StreamState;
+use super::stream_ref::{StreamRef, Work};
 
 /// Committed work for a shard, in journal order.
 pub struct ShardBatch {

@@ -1,6 +1,7 @@
 //! Streams: one actor for each, spread over shards.
 
 mod actor;
+mod backlog;
 mod component;
 #[cfg(test)]
 mod component_tests;
@@ -10,13 +11,16 @@ mod messages;
 mod plan;
 mod shard;
 mod state;
+mod stream_ref;
 
-pub use actor::{Judged, StreamActor, Work};
+pub use actor::{Judged, StreamActor};
+pub use backlog::Gathered;
 pub use component::{InferenceRequest, Outputs, ScoredRow, StreamComponent};
 pub use messages::{
     AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
     ShardTick,
 };
 pub use plan::{PlannedModel, StreamPlan};
-pub use shard::{Shard, ShardSetup, StreamRef};
+pub use shard::{Shard, ShardSetup};
 pub use state::StreamState;
+pub use stream_ref::{Draft, StreamRef, Work};

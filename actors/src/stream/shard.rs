@@ -8,15 +8,17 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
-use nearside_schemas::{KeyValues, SetAsideReason, StreamId, StreamMap, Timestamp};
+use nearside_schemas::{SetAsideReason, StreamMap, Timestamp};
+use tokio::time::Instant;
 
-use super::actor::{DrainStream, StreamActor, TakeState, Tick, Work};
+use super::actor::{DrainStream, StreamActor, TakeState, Tick};
+use super::backlog::{Backlog, Due, Gathered};
 use super::component::{InferenceRequest, Outputs, StreamComponent};
 use super::dirty::{Dirty, DirtyStreams};
 use super::messages::{
@@ -25,62 +27,10 @@ use super::messages::{
 };
 use super::plan::StreamPlan;
 use super::state::StreamState;
+use super::stream_ref::{StreamRef, Work};
 use crate::credit::{Admission, ShardCredit};
 use crate::inference::{InferenceQueues, Job};
 use crate::outlet::Outlet;
-
-/// One stream as the ingest side knows it.
-#[derive(Debug)]
-pub struct StreamRef {
-    /// Its id.
-    pub id: StreamId,
-    /// The position of its definition.
-    pub definition: usize,
-    /// Its shard.
-    pub shard: usize,
-    /// Its key.
-    pub key: KeyValues,
-    /// Messages sent to its actor and not yet taken.
-    pending: AtomicU32,
-    /// Whether it is among those that got work since the last tick. Only the shard's thread writes it.
-    is_touched: AtomicBool,
-    /// Whether it has changed since its state was last collected.
-    pub(super) is_dirty: AtomicBool,
-    /// The first record that its state on disk did not hold when the gateway started.
-    covers: AtomicU64,
-    /// Bytes of its state when it was last collected.
-    pub(super) state_bytes: AtomicUsize,
-}
-
-impl StreamRef {
-    /// A stream of definition `definition`.
-    pub const fn new(id: StreamId, definition: usize, shard: usize, key: KeyValues) -> Self {
-        Self {
-            id,
-            definition,
-            shard,
-            key,
-            pending: AtomicU32::new(0),
-            is_touched: AtomicBool::new(false),
-            is_dirty: AtomicBool::new(false),
-            covers: AtomicU64::new(0),
-            state_bytes: AtomicUsize::new(0),
-        }
-    }
-
-    /// Whether the state it started with already holds this record.
-    pub fn holds(&self, lsn: Lsn) -> bool {
-        lsn.0 < self.covers.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn taken(&self) {
-        self.pending.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn has_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire) > 0
-    }
-}
 
 /// What a shard is built from.
 #[derive(Clone)]
@@ -113,6 +63,11 @@ pub(super) struct ShardState {
     streams: RefCell<StreamMap<Addr<StreamActor>>>,
     resting: RefCell<StreamMap<Rested>>,
     wake: RefCell<BinaryHeap<Reverse<Wake>>>,
+    /// Readings not yet handed to their streams. Empty whenever a tick or a question goes out, so that these stand among the readings
+    /// where the journal has them (promise I5).
+    backlog: RefCell<Backlog>,
+    /// Whether a timer will hand the backlog on.
+    is_backlog_timed: Cell<bool>,
     /// Streams that have changed since their state was last collected.
     dirty: RefCell<DirtyStreams>,
     /// Streams that got work since the last tick and may not have taken it yet.
@@ -219,7 +174,7 @@ impl ShardState {
     }
 
     fn adopt(&self, stream: Arc<StreamRef>, covers: Lsn, state: StreamState) {
-        stream.covers.store(covers.0, Ordering::Relaxed);
+        stream.starts_from(covers);
         stream.state_bytes.store(state.size(), Ordering::Relaxed);
         if let Some(deadline) = state.deadline {
             self.wake_at(deadline, stream.clone());
@@ -227,34 +182,47 @@ impl ShardState {
         self.resting.borrow_mut().insert(stream.id, Rested { stream, state });
     }
 
-    fn deliver(self: &Rc<Self>, work: Work, lsn: Lsn) {
-        self.dirty.borrow_mut().mark(&work.stream, lsn, self.now.get());
-        work.stream.pending.fetch_add(1, Ordering::AcqRel);
-        if !work.stream.is_touched.load(Ordering::Relaxed) {
-            work.stream.is_touched.store(true, Ordering::Relaxed);
-            self.touched.borrow_mut().push(work.stream.clone());
+    /// Takes readings in; they come from record `lsn` or later ones.
+    fn gather(&self, work: Work, lsn: Lsn) {
+        let stream = work.admission.stream().clone();
+        if self.backlog.borrow_mut().push(work) {
+            self.dirty.borrow_mut().mark(&stream, lsn, self.now.get());
+            stream.given();
+            if !stream.is_touched.load(Ordering::Relaxed) {
+                stream.is_touched.store(true, Ordering::Relaxed);
+                self.touched.borrow_mut().push(stream);
+            }
         }
+    }
+
+    /// Hands every stream what waits for it.
+    fn hand_on(self: &Rc<Self>) {
+        let gathered = self.backlog.borrow_mut().take(Instant::now());
+        gathered.into_iter().for_each(|gathered| self.deliver(gathered));
+    }
+
+    fn deliver(self: &Rc<Self>, gathered: Gathered) {
         // The usual case, without a copy of the address: sending does not come back here, so the borrow holds.
-        let mut unsent = match self.streams.borrow().get(&work.stream.id) {
-            Some(address) => match address.try_send(work) {
+        let mut unsent = match self.streams.borrow().get(&gathered.admission.stream().id) {
+            Some(address) => match address.try_send(gathered) {
                 Ok(()) => return,
                 Err(unsent) => unsent,
             },
-            None => SendError::Closed(work),
+            None => SendError::Closed(gathered),
         };
-        let (SendError::Full(work) | SendError::Closed(work)) = &unsent;
-        let stream = work.stream.clone();
-        if let SendError::Closed(work) = unsent {
+        if let SendError::Closed(gathered) = unsent {
+            let stream = gathered.admission.stream().clone();
             self.streams.borrow_mut().remove(&stream.id);
-            unsent = match self.address(&stream).try_send(work) {
+            unsent = match self.address(&stream).try_send(gathered) {
                 Ok(()) => return,
                 Err(unsent) => unsent,
             };
         }
         // Credit keeps mailboxes below their bound, so this is a fault of ours: counted, never silent.
-        let (SendError::Full(work) | SendError::Closed(work)) = unsent;
+        let (SendError::Full(gathered) | SendError::Closed(gathered)) = unsent;
+        let stream = gathered.admission.stream();
         stream.taken();
-        self.setup.outlet.set_aside(stream.definition, SetAsideReason::Overflow, work.readings.len() as u64);
+        self.setup.outlet.set_aside(stream.definition, SetAsideReason::Overflow, gathered.readings.len() as u64);
         tracing::error!(stream = %stream.id, "a stream's mailbox was full in spite of credit");
     }
 
@@ -286,6 +254,7 @@ impl ShardState {
     }
 
     fn tick(self: &Rc<Self>, tick: &ShardTick) {
+        self.hand_on();
         self.now.set(tick.now);
         for stream in self.due(tick) {
             let is_waiting = |rested: &Rested| rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
@@ -318,6 +287,8 @@ impl Shard {
             streams: RefCell::default(),
             resting: RefCell::default(),
             wake: RefCell::default(),
+            backlog: RefCell::new(Backlog::new()),
+            is_backlog_timed: Cell::new(false),
             dirty: RefCell::new(DirtyStreams::new(setup.checkpoint_after)),
             setup,
             touched: RefCell::default(),
@@ -338,11 +309,23 @@ impl Actor for Shard {
 impl Handler<ShardBatch> for Shard {
     type Result = ();
 
-    fn handle(&mut self, batch: ShardBatch, _: &mut Self::Context) {
+    fn handle(&mut self, batch: ShardBatch, ctx: &mut Self::Context) {
+        let state = &self.state;
         for work in batch.works {
-            self.state.deliver(work, batch.first);
+            state.gather(work, batch.first);
         }
-        self.state.given.set(self.state.given.get().max(batch.next));
+        state.given.set(state.given.get().max(batch.next));
+        let due = state.backlog.borrow().due(Instant::now());
+        match due {
+            Due::Now => state.hand_on(),
+            Due::In(wait) if !state.is_backlog_timed.replace(true) => {
+                ctx.run_later(wait, |shard, _| {
+                    shard.state.is_backlog_timed.set(false);
+                    shard.state.hand_on();
+                });
+            }
+            Due::In(_) => {}
+        }
     }
 }
 
@@ -395,6 +378,7 @@ impl Handler<CollectStates> for Shard {
 
     fn handle(&mut self, wanted: CollectStates, _: &mut Self::Context) -> Self::Result {
         let state = self.state.clone();
+        state.hand_on();
         // Streams have been given every record before this one and none after, so their mailboxes hold the question between the two.
         let given = state.given.get();
         let due = state.dirty.borrow_mut().take_due(state.now.get(), wanted.most, wanted.all);
@@ -442,6 +426,7 @@ impl Handler<DrainShard> for Shard {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) -> Self::Result {
+        self.state.hand_on();
         // Streams that rest with open windows since the start are woken for it.
         let named = |stream: &StreamRef| drain.definitions.contains(&stream.definition);
         let waits = |rested: &&Rested| rested.state.deadline.is_some() && named(&rested.stream);
