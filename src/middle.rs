@@ -37,7 +37,7 @@ pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
     let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
     let mut plans = Vec::new();
     for (index, definition) in config.streams.iter().enumerate() {
-        let windows = WindowPlan::new(&definition.spec.fields, &definition.windows, definition.guard.clone())
+        let windows = WindowPlan::of_stream(&definition.spec, &definition.windows, definition.guard.clone())
             .map_err(|source| StartError::Window { stream: definition.spec.name.to_string(), source })?;
         let mut models = Vec::new();
         for name in &definition.models {

@@ -104,6 +104,9 @@ const COMMAND_BOUND: usize = 1_024;
 /// Findings and commands that the console remembers.
 pub const BOARD_BOUND: usize = 1_000;
 
+/// What in the data folder is sealed with the site's key.
+const SEALED: &[&str] = &["journal", "checkpoint.redb", "outbox.redb", "sessions.redb", "deadletters"];
+
 /// How long a reload waits for what is in flight.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -166,7 +169,7 @@ impl Gateway {
         let telemetry = Telemetry::new();
         let board = Arc::new(Board::new(board));
         let data = base.join(&config.site.data_dir);
-        std::fs::create_dir_all(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
+        create_private(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
         let back = Back::start(config, &data, &clock, &telemetry)?;
         let around = Around {
             journal: back.journal.clone(),
@@ -258,6 +261,11 @@ impl Gateway {
         gateway.start_heart(start, back.begins_at, closed);
         gateway.note(EpochKind::Start).await;
         Ok(gateway)
+    }
+
+    /// Items in the outbox, where there is a cloud to send them to.
+    pub fn waiting_for_cloud(&self) -> u64 {
+        self.uplink.as_ref().map_or(0, |_| self.outbox.stats().items.iter().sum())
     }
 
     /// Where devices connect.
@@ -476,6 +484,15 @@ async fn send_rest(outbox: &OutboxHandle, uplink: JoinHandle<()>, stop: &watch::
     }
 }
 
+/// Makes a folder that only its owner can look into.
+fn create_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
 impl Back {
     fn start(
         config: &SiteConfig,
@@ -483,7 +500,7 @@ impl Back {
         clock: &Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, StartError> {
-        let keys = Arc::new(KeyRing::load_or_create(&data.join(&config.privacy.key_file))?);
+        let keys = Arc::new(KeyRing::of_folder(data, &data.join(&config.privacy.key_file), SEALED)?);
         // The checkpoint is read first: were the journal's new segment made and this then failed, nothing would be lost either, but
         // each failed start would leave a segment.
         let (store, mut checkpoint) = CheckpointStore::open(&data.join("checkpoint.redb"), keys.clone())?;

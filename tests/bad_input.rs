@@ -65,6 +65,32 @@ fn run_with_data_folder(data: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+/// What is on disk is sealed with the site's key: without it, or with another, a start would take everything for damaged and free it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_its_key_does_not_start_and_touches_nothing() {
+    let gateway = Gateway::start(STREAM);
+    publish_all("good", gateway.broker, (0..2).map(|n| ("plain/a".to_owned(), vec![b'0' + n])).collect()).await;
+    let folder = gateway.kill();
+    let data = folder.path().join("data");
+    let (key, kept) = (data.join("site.key"), data.join("kept.key"));
+    let segments = || {
+        let files = std::fs::read_dir(data.join("journal")).unwrap().map(Result::unwrap);
+        let mut sizes: Vec<_> = files.map(|file| (file.file_name(), file.metadata().unwrap().len())).collect();
+        sizes.sort();
+        sizes
+    };
+    let before = segments();
+    std::fs::rename(&key, &kept).unwrap();
+    let output = nearside(&["run", folder.path().join("site.toml").to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("restore it from your backup"), "{text}");
+    assert!(!key.exists() && segments() == before, "nothing was made and nothing freed");
+    std::fs::rename(&kept, &key).unwrap();
+    let gateway = Gateway::start_in(folder, &[]).expect("with its key it runs");
+    gateway.wait_for("nearside_readings_total{stream=\"plain\"}", 2.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
 /// A folder in which nothing can be made. Root may write in any folder of mode 0555, so for root it is /proc, in which the kernel
 /// lets nobody make anything.
 fn read_only() -> (Option<tempfile::TempDir>, PathBuf) {
@@ -101,6 +127,12 @@ fn every_profile_can_be_simulated_at_full_speed() {
         assert!(report["sent"].as_u64().unwrap() > 0, "{profile}: {report}");
         assert_eq!(report["sent"], report["acknowledged"], "{profile}: {report}");
     }
+    // Devices would try for ever.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = format!("mqtt://127.0.0.1:{port}");
+    let output = nearside(&["simulate", "--profile", "city", "--seconds", "1", "--broker", &nobody]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("cannot be reached"), "{text}");
     let output = nearside(&["simulate", "--profile", "city", "--rate", "fast", "--broker", &broker]);
     assert!(output.status.code() == Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("or `max`"));

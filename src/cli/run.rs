@@ -53,9 +53,22 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
                 () = file.changed() => reload(&mut gateway, &args.site).await,
             }
         }
-        eprintln!("stopping");
-        gateway.stop(Duration::from_secs(args.grace)).await;
-        Ok(())
+        let waiting = gateway.waiting_for_cloud();
+        match waiting {
+            0 => eprintln!("stopping"),
+            _ => eprintln!(
+                "stopping; waiting up to {} s for the cloud to take {waiting} items (Ctrl-C: not at all)",
+                args.grace
+            ),
+        }
+        tokio::select! {
+            () = gateway.stop(Duration::from_secs(args.grace)) => Ok(()),
+            _ = tokio::signal::ctrl_c() => {
+                // Everything that was acknowledged is on disk; the next start goes on as it would after a crash.
+                eprintln!("stopped at once; what waits is on disk and goes on at the next start");
+                std::process::exit(130)
+            }
+        }
     })
 }
 

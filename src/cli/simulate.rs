@@ -113,6 +113,23 @@ async fn run_load(args: &SimulateArgs, broker: BrokerUrl) -> Result<(), StartErr
     Ok(())
 }
 
+/// How long the broker may take to accept the first connection.
+const FIRST_CONNECTION: Duration = Duration::from_secs(5);
+/// How long the last acknowledgements may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// Whether anybody listens there: devices try again for ever, and whoever mistyped an address would wait as long.
+async fn reach(broker: &BrokerUrl) -> Result<(), StartError> {
+    let connecting = tokio::net::TcpStream::connect((broker.host.as_str(), broker.port));
+    let why = match tokio::time::timeout(FIRST_CONNECTION, connecting).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer in {} s", FIRST_CONNECTION.as_secs()),
+    };
+    let (host, port) = (&broker.host, broker.port);
+    Err(StartError::Surroundings(format!("the broker at {host}:{port} cannot be reached: {why}; is it running there?")))
+}
+
 /// Ctrl-C.
 async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
@@ -152,11 +169,18 @@ async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> 
     if rate.is_none() {
         options.inflight = args.inflight;
     }
+    reach(&broker).await?;
+    let most = match (rate, args.seconds) {
+        (None, _) => Some(args.load_seconds()),
+        // The fleet ends by itself; a broker that takes nothing must not hold it for ever.
+        (Some(_), Some(seconds)) => Some(Duration::from_secs(seconds) + LAST_ANSWERS),
+        (Some(_), None) => None,
+    };
     let stop = async {
-        match rate {
-            Some(_) => interrupt().await,
+        match most {
             // Ctrl-C ends it sooner.
-            None => drop(tokio::time::timeout(args.load_seconds(), interrupt()).await),
+            Some(most) => drop(tokio::time::timeout(most, interrupt()).await),
+            None => interrupt().await,
         }
     };
     let progress = Arc::new(Progress::default());

@@ -27,6 +27,40 @@ pub enum PrivacyError {
         /// Its mode.
         mode: u32,
     },
+    /// The folder holds data that was sealed with a key that is not there.
+    #[error(
+        "{data} holds data that was sealed with the key {id}, and key file {path} is missing; restore it from your backup, or name a \
+         new [site] data_dir"
+    )]
+    KeyMissing {
+        /// The key file.
+        path: PathBuf,
+        /// The data folder.
+        data: PathBuf,
+        /// The id of its key.
+        id: String,
+    },
+    /// The folder holds data that was sealed with another key.
+    #[error(
+        "{data} holds data that was sealed with the key {id}, and key file {path} holds the key {found}; restore the right key, or name \
+         a new [site] data_dir"
+    )]
+    KeyOther {
+        /// The key file.
+        path: PathBuf,
+        /// The data folder.
+        data: PathBuf,
+        /// The id of its key.
+        id: String,
+        /// The id of the key in the file.
+        found: String,
+    },
+    /// What says which key a folder is sealed with cannot be read.
+    #[error("{path} does not say which key the folder is sealed with; if you are sure of the key file, remove {path}")]
+    KeyMark {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The system has no randomness to give.
     #[error("the system's source of randomness failed")]
     Randomness,

@@ -8,6 +8,7 @@
 mod envelope;
 mod error;
 mod finding;
+mod folder_key;
 mod keys;
 mod open;
 mod seal;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use nearside_schemas::{FieldKind, FieldSpec, HumanDuration, WindowDefinition, WindowId, arrow_schema::window_schema};
+use nearside_schemas::{
+    FieldKind, FieldSpec, HumanDuration, StreamSpec, WindowDefinition, WindowId, arrow_schema::window_schema,
+};
 
 use crate::config::{GuardConfig, LatePolicy, WindowConfig, WindowError, WindowKind};
 
@@ -44,14 +46,35 @@ pub struct WindowPlan {
     pub(crate) fields_shape: String,
     pub(crate) windows: Vec<Planned>,
     pub(crate) guard: GuardConfig,
+    /// Whether rows of one time and the same values are the same row. Not where the time is that of receipt: rows that arrive
+    /// together share it, and a message sent twice does not.
+    pub(crate) same_values_are_same_row: bool,
 }
 
 impl WindowPlan {
-    /// Makes definitions ready.
+    /// Makes the definitions of a stream ready.
+    ///
+    /// # Errors
+    /// As [`WindowPlan::new`].
+    pub fn of_stream(
+        spec: &StreamSpec,
+        windows: &[WindowConfig],
+        guard: GuardConfig,
+    ) -> Result<Arc<Self>, WindowError> {
+        let plan =
+            Self { same_values_are_same_row: spec.timestamp.is_some(), ..Self::make(&spec.fields, windows, guard)? };
+        Ok(Arc::new(plan))
+    }
+
+    /// Makes definitions ready, for rows that carry their device's time.
     ///
     /// # Errors
     /// Where a definition makes no sense by itself or beside the guard's bounds, two have one name, or there is none.
     pub fn new(fields: &[FieldSpec], windows: &[WindowConfig], guard: GuardConfig) -> Result<Arc<Self>, WindowError> {
+        Self::make(fields, windows, guard).map(Arc::new)
+    }
+
+    fn make(fields: &[FieldSpec], windows: &[WindowConfig], guard: GuardConfig) -> Result<Self, WindowError> {
         guard.validate()?;
         let mut planned: Vec<Planned> = Vec::new();
         for config in windows {
@@ -67,7 +90,7 @@ impl WindowPlan {
         }
         let shapes: Vec<String> = fields.iter().map(|field| format!("{}:{:?}", field.name, field.kind)).collect();
         let texts = fields.iter().filter(|field| field.kind == FieldKind::Text).count();
-        Ok(Arc::new(Self {
+        Ok(Self {
             schema: window_schema(fields),
             fields: fields.iter().map(|field| field.kind).collect(),
             numbers: fields.len() - texts,
@@ -75,7 +98,8 @@ impl WindowPlan {
             fields_shape: shapes.join(","),
             windows: planned,
             guard,
-        }))
+            same_values_are_same_row: true,
+        })
     }
 
     /// The longest time, in event time, that a row's window may still be open or revised.

@@ -141,7 +141,7 @@ impl Rows {
         same_time.any(|at| match (self.sequences.get(at).copied().flatten(), reading.sequence) {
             // Sequence numbers tell; without them the values do, for two true readings may share a time.
             (Some(a), Some(b)) => a == b,
-            (None, None) => self.has_values(plan, at, &reading.values),
+            (None, None) => plan.same_values_are_same_row && self.has_values(plan, at, &reading.values),
             _ => false,
         })
     }

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType, UInt64Type};
 use nearside_schemas::{
     CloseCause, ClosedWindow, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, HumanDuration, Personal,
-    Reading, SetAsideReason, StreamId, Timestamp, WindowDefinition,
+    Reading, SetAsideReason, StreamId, StreamSpec, Timestamp, WindowDefinition,
 };
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
@@ -498,4 +498,38 @@ fn an_empty_stream_is_small() {
     assert!(size_of::<StreamWindows>() <= 72, "{}", size_of::<StreamWindows>());
     let held = size_of::<crate::definition::Held>() + size_of::<crate::definition::Definition>();
     assert!(held <= 400, "{held}");
+}
+
+#[test]
+fn rows_that_arrive_together_without_a_time_of_their_own_are_no_duplicates() {
+    let mut spec = StreamSpec {
+        name: nearside_schemas::StreamName::new("noise").unwrap(),
+        topic: nearside_schemas::TopicTemplate::parse("noise").unwrap(),
+        codec: nearside_schemas::codec::CodecSpec {
+            format: nearside_schemas::codec::Format::Number,
+            paths: vec!["$".to_owned()],
+            rows: None,
+            rate_hz: None,
+            rate_path: None,
+            max_payload_bytes: 100,
+            max_readings: 1,
+        },
+        timestamp: None,
+        sequence: None,
+        fields: vec![field("v", FieldKind::Number)],
+        key: Vec::new(),
+        group: "noise".to_owned(),
+    };
+    let set_aside = |spec: &StreamSpec| {
+        let plan = WindowPlan::of_stream(spec, &[tumbling(10)], GuardConfig::default()).unwrap();
+        let windows = StreamWindows::new(plan, StreamId::from_bytes([7; 16]));
+        let mut bench = Bench { windows, out: Vec::new() };
+        [bench.push(row(101, 50.0)), bench.push(row(101, 50.0))].concat()
+    };
+    assert_eq!(set_aside(&spec), [], "two devices' readings, or two of one, received in one read");
+    spec.timestamp = Some(nearside_schemas::codec::TimestampSpec {
+        path: "$.ts".to_owned(),
+        unit: nearside_schemas::codec::TimestampUnit::Auto,
+    });
+    assert_eq!(set_aside(&spec), [Duplicate]);
 }
