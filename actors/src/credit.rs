@@ -31,7 +31,7 @@ pub struct ShardCredit {
 /// Credit taken for the readings of one message; given back when dropped.
 pub struct Admission {
     credit: Arc<ShardCredit>,
-    /// Readings by bucket.
+    /// Readings by bucket, in the order of the buckets.
     parts: SmallVec<[(usize, usize); 1]>,
     readings: usize,
 }
@@ -85,11 +85,24 @@ impl ShardCredit {
             // Registered before the try: what is freed between the two is not missed.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
+            // Looked at before it is taken: what a try takes and gives back wakes whoever waits, itself too, and it would never rest.
+            if !self.has_room(parts) {
+                freed.await;
+                continue;
+            }
             if let Some(admission) = self.try_admit(parts) {
                 return admission;
             }
-            freed.await;
+            // Somebody was faster.
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether there is room now.
+    fn has_room(&self, parts: &[(StreamId, usize)]) -> bool {
+        let has_room = |used: &AtomicUsize, bound| used.load(Ordering::SeqCst) < bound;
+        has_room(&self.used, self.shard_bound)
+            && parts.iter().all(|(stream, _)| has_room(&self.streams[stream.bucket(STREAM_BUCKETS)], self.stream_bound))
     }
 
     /// Waits until no credit is in use.
@@ -120,8 +133,8 @@ impl Admission {
     /// Splits off the part of one stream's readings, to be given back by itself.
     pub fn split_off(&mut self, stream: &StreamId, readings: usize) -> Self {
         let bucket = stream.bucket(STREAM_BUCKETS);
-        if let Some((_, held)) = self.parts.iter_mut().find(|(known, _)| *known == bucket) {
-            *held -= readings;
+        if let Ok(at) = self.parts.binary_search_by_key(&bucket, |(known, _)| *known) {
+            self.parts[at].1 -= readings;
         }
         self.readings -= readings;
         Self { credit: self.credit.clone(), parts: SmallVec::from_iter([(bucket, readings)]), readings }
@@ -206,6 +219,24 @@ mod tests {
         assert_eq!(credit.used(), 34, "each part gives back its own");
         drop((held, parts));
         assert_eq!(credit.used(), 0);
+    }
+
+    /// A connection that waits for a full stream leaves its thread to others.
+    #[test]
+    fn who_waits_for_a_full_stream_rests() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let credit = ShardCredit::new(100, 10, Gauge::default());
+            let held = credit.try_admit(&[(stream(1), 10)]).unwrap();
+            let parts = [(stream(1), 1)];
+            let mut waiting = pin!(credit.admit(&parts));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            drop(held);
+            assert!(waiting.as_mut().poll(&mut context).is_ready());
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).expect("it does not go round and round");
     }
 
     #[tokio::test]
