@@ -7,6 +7,7 @@
 //! Never: a payload, a topic or a key is logged (I2).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, Durability, KeyValues, Personal, Publish, Reading, RefusalReason, SecretKey, SetAsideReason, StreamId,
-    StreamMap, StreamName, Timestamp, Topic,
+    StreamMap, StreamName, Timestamp, Topic, failpoint,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -27,7 +28,7 @@ use crate::error::ActorError;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::recovery::Again;
-use crate::stream::{Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use crate::stream::{DrainShard, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
 /// Most topics whose stream is remembered; beyond it the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
@@ -102,7 +103,7 @@ pub struct IngestSetup {
 
 impl Draft {
     fn admitted(self, admission: Option<Admission>) -> Work {
-        Work { stream: self.stream, readings: self.readings, admission }
+        Work { stream: self.stream, readings: self.readings, lsn: Lsn::default(), admission }
     }
 }
 
@@ -182,7 +183,7 @@ impl Ingest {
                 }
             };
             again.first.get_or_insert(lsn);
-            again.works.push(Work { stream: draft.stream, readings: draft.readings, admission: Some(admission) });
+            again.works.push(Work { stream: draft.stream, readings: draft.readings, lsn, admission: Some(admission) });
         }
     }
 
@@ -199,6 +200,58 @@ impl Ingest {
             // A shard that has ended is seen by health.
             let _ = shard.address.send(ShardTick { now, lsn, is_live: false }).await;
         }
+    }
+
+    /// Records that the windows of all streams of these definitions close, then closes them; ready when their summaries are handed on.
+    /// It is a record because it changes what comes out (I5): a crash right after it must not open a window again whose revision is given
+    /// out. False, and nothing is closed, where the journal cannot write.
+    pub async fn close_windows(&self, now: Timestamp, streams: Vec<StreamName>, for_good: bool) -> bool {
+        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
+        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
+        let definitions = Arc::new(self.positions(&streams));
+        let (written, is_written) = tokio::sync::oneshot::channel();
+        let close = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
+            // In the order of the journal, as readings are.
+            if let CommitOutcome::Durable { first } = outcome {
+                for shard in shards {
+                    let (definitions, done) = (definitions.clone(), done.clone());
+                    let drain = DrainShard { now, lsn: first, for_good, definitions, done };
+                    if shard.try_send(drain).is_err() {
+                        tracing::error!("a shard did not close its windows; the next start closes them");
+                    }
+                }
+            }
+            // Whoever asked may not wait any more.
+            let _ = written.send(matches!(outcome, CommitOutcome::Durable { .. }));
+        });
+        self.journal.append(vec![Record::Close { streams, for_good, at: now }], close).await;
+        all_done(finished).await;
+        failpoint("windows-closed");
+        is_written.await.unwrap_or(false)
+    }
+
+    /// Closes windows where the journal says that they were closed.
+    pub async fn close_windows_again(&self, lsn: Lsn, now: Timestamp, streams: &[StreamName], for_good: bool) {
+        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
+        let definitions = Arc::new(self.positions(streams));
+        for shard in &self.shards {
+            let drain = DrainShard { now, lsn, for_good, definitions: definitions.clone(), done: done.clone() };
+            // A shard that has ended is seen by health.
+            let _ = shard.address.send(drain).await;
+        }
+        drop(done);
+        all_done(finished).await;
+    }
+
+    /// The definitions' names.
+    pub fn definition_names(&self) -> Vec<StreamName> {
+        self.definitions.iter().map(|definition| definition.plan.spec.name.clone()).collect()
+    }
+
+    /// The positions of those of these definitions that there are.
+    fn positions(&self, streams: &[StreamName]) -> Vec<usize> {
+        let definitions = self.definitions.iter().map(|definition| &definition.plan.spec);
+        definitions.enumerate().filter(|(_, spec)| streams.contains(&spec.name)).map(|(index, _)| index).collect()
     }
 
     /// Waits until every reading that was admitted is judged.
@@ -250,7 +303,7 @@ impl Ingest {
             let drafts = self.decode(&publish);
             // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
             // before a checkpoint or all of it is behind.
-            let works = match self.try_admit(drafts) {
+            let mut works = match self.try_admit(drafts) {
                 Ok(works) => works,
                 Err(drafts) => {
                     // What was admitted so far goes on its way first: waiting while holding credit could
@@ -267,6 +320,7 @@ impl Ingest {
                     self.admit(drafts).await
                 }
             };
+            works.iter_mut().for_each(|work| work.lsn = Lsn(records.len() as u64));
             records.push(Record::Publish(publish));
             admitted.extend(works);
         }
@@ -325,7 +379,7 @@ impl Ingest {
     }
 
     /// Journals records; once they are on disk, answers and hands the readings to their shards.
-    async fn commit(&self, records: Vec<Record>, works: Vec<Work>, answer: Option<Answer>) {
+    async fn commit(&self, records: Vec<Record>, mut works: Vec<Work>, answer: Option<Answer>) {
         if records.is_empty() && works.is_empty() && answer.is_none() {
             return;
         }
@@ -339,6 +393,7 @@ impl Ingest {
                 });
             }
             if let CommitOutcome::Durable { first } = outcome {
+                works.iter_mut().for_each(|work| work.lsn.0 += first.0);
                 dispatch(&shards, works, first, Lsn(first.0 + records.len() as u64));
             }
         });
@@ -394,6 +449,8 @@ impl Ingest {
     /// Rows of one message by stream, in order of each stream's first row.
     fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> Drafts {
         let mut drafts = Drafts::new();
+        // Where each stream's draft is: a message may hold as many streams as rows.
+        let mut positions: StreamMap<usize> = StreamMap::default();
         let mut overflow = 0;
         for row in rows {
             let key = self.definitions[definition].whole_key(topic_key, row.key);
@@ -401,9 +458,12 @@ impl Ingest {
                 overflow += 1;
                 continue;
             };
-            match drafts.iter_mut().find(|draft| draft.stream.id == stream.id) {
-                Some(draft) => draft.readings.push(row.reading),
-                None => drafts.push(Draft { stream, readings: SmallVec::from_iter([row.reading]) }),
+            match positions.entry(stream.id) {
+                Entry::Occupied(known) => drafts[*known.get()].readings.push(row.reading),
+                Entry::Vacant(new) => {
+                    new.insert(drafts.len());
+                    drafts.push(Draft { stream, readings: SmallVec::from_iter([row.reading]) });
+                }
             }
         }
         self.outlet.set_aside(definition, SetAsideReason::Overflow, overflow);
@@ -482,6 +542,11 @@ impl Definition {
         let parts = self.key_from_topic.iter();
         parts.filter_map(|topic| if *topic { from_topic.next() } else { from_payload.next() }).collect()
     }
+}
+
+/// Waits until every sender is dropped.
+async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) {
+    while finished.recv().await.is_some() {}
 }
 
 /// Work of drafts that were admitted, by shard: each with its own part of the credit.

@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use nearside_journal::Lsn;
 use nearside_schemas::{Reading, Timestamp};
 use smallvec::SmallVec;
 
-use super::component::{Outputs, StreamComponent};
+use super::component::StreamComponent;
+use super::outputs::Outputs;
 use super::shard::{ShardState, StreamRef};
 use super::state::StreamState;
 use crate::credit::Admission;
@@ -21,6 +23,8 @@ pub struct Work {
     pub stream: Arc<StreamRef>,
     /// The readings, in payload order.
     pub readings: SmallVec<[Reading; 1]>,
+    /// The record that they came in; until that is written, its place among those that are appended with it.
+    pub lsn: Lsn,
     /// Given back when the readings are judged.
     pub admission: Option<Admission>,
 }
@@ -73,10 +77,14 @@ impl Message for TakeState {
 /// Close everything.
 pub(super) struct DrainStream {
     pub(super) now: Timestamp,
-    /// The definitions that are closed; a stream of another is only counted.
+    /// The record that says so; a stream whose state is younger has closed them already.
+    pub(super) lsn: Lsn,
+    /// Whether they are over for good.
+    pub(super) for_good: bool,
+    /// The definitions whose streams close theirs.
     pub(super) definitions: Arc<Vec<usize>>,
-    /// Counted down by each stream that is done.
-    pub(super) done: tokio::sync::mpsc::UnboundedSender<()>,
+    /// Dropped when it is done.
+    pub(super) _done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
 impl Message for DrainStream {
@@ -120,7 +128,7 @@ impl StreamActor {
     fn take_work(&mut self, work: Work) {
         self.stream.taken();
         for reading in work.readings {
-            self.component.on_reading(reading, &mut self.outputs);
+            self.component.on_reading_of(Some(work.lsn), reading, &mut self.outputs);
         }
         self.flush(work.admission);
     }
@@ -239,13 +247,11 @@ impl Handler<DrainStream> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
-        if drain.definitions.contains(&self.stream.definition) {
+        if drain.definitions.contains(&self.stream.definition) && !self.stream.holds(drain.lsn) {
             self.answer_state(None);
-            self.component.drain(drain.now, &mut self.outputs);
-            self.shard.changed(&self.stream);
+            self.component.close_windows(drain.now, drain.for_good, &mut self.outputs);
+            self.shard.changed(&self.stream, drain.lsn);
             self.flush(None);
         }
-        // The receiver counts; if it is gone nobody waits any more.
-        let _ = drain.done.send(());
     }
 }

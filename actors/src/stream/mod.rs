@@ -7,16 +7,18 @@ mod component_tests;
 mod dirty;
 mod findings;
 mod messages;
+mod outputs;
 mod plan;
 mod shard;
 mod state;
 
 pub use actor::{Judged, StreamActor, Work};
-pub use component::{InferenceRequest, Outputs, ScoredRow, StreamComponent};
+pub use component::StreamComponent;
 pub use messages::{
     AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
     ShardTick,
 };
+pub use outputs::{InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup, StreamRef};
 pub use state::StreamState;
