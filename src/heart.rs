@@ -1,36 +1,59 @@
 //! What beats while the gateway runs: recovery first, then ticks and checkpoints.
 //!
-//! Promises: no reading is taken from a device before recovery is over; ticks are journal records (promise I5).
+//! Promises: no reading is taken from a device before recovery is over; what the journal holds is taken in under the configuration that it
+//! was recorded under; ticks are journal records (promise I5).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nearside_actors::checkpoint::Checkpointer;
 use nearside_actors::ingest::Ingest;
-use nearside_actors::recovery::{self, Progress};
+use nearside_actors::recovery::{self, Progress, Recovered};
 use nearside_actors::rollup::RollUpMessage;
+use nearside_actors::rules::Rules;
+use nearside_actors::rules_stage::RulesMessage;
 use nearside_actors::stage::StageSender;
+use nearside_actors::{RollUpConfig, handover};
 use nearside_journal::{Checkpoint, Lsn, Reader};
 use nearside_schemas::{Clock, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
 use tokio::sync::watch;
 
-use crate::middle::Closed;
+use crate::middle::{Closed, Middle};
+
+/// Between two tries to hand over to a changed configuration.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Where streams go on from.
 pub struct Start {
     /// Their states.
     pub checkpoint: Checkpoint,
-    /// Definitions whose windows were closed since.
-    pub closed_streams: Vec<StreamName>,
     /// What the journal remembers since.
     pub reader: Reader,
+    /// What takes both in before the streams of this run do.
+    pub earlier: Option<Earlier>,
+}
+
+/// The middle under the configuration that the gateway ended under, where another is to be put in force.
+pub struct Earlier {
+    /// The middle.
+    pub middle: Middle,
+    /// Its checkpointer.
+    pub checkpointer: Checkpointer,
+    /// Definitions whose windows the other configuration cannot go on with.
+    pub changed: Vec<StreamName>,
+    /// The rules of the other configuration.
+    pub rules: Box<Rules>,
+    /// Its roll-ups.
+    pub rollup: RollUpConfig,
+    /// Its text.
+    pub source: Arc<str>,
 }
 
 impl Start {
     /// Streams are as they are.
     pub fn going_on() -> Self {
-        Self { checkpoint: Checkpoint::default(), closed_streams: Vec::new(), reader: Reader::empty() }
+        Self { checkpoint: Checkpoint::default(), reader: Reader::empty(), earlier: None }
     }
 }
 
@@ -55,21 +78,15 @@ pub struct Heart {
 impl Heart {
     /// Beats until told to stop. `None` where it was told before recovery was over: then nothing may be called covered.
     /// `closed` keeps readings out until recovery is over.
-    pub async fn run(self, mut stop: watch::Receiver<bool>, closed: Closed) -> Option<Checkpointer> {
+    pub async fn run(self, mut stop: watch::Receiver<bool>, closed: Option<Closed>) -> Option<Checkpointer> {
         let Self { mut checkpointer, start, begins_at, progress, clock, tick, telemetry } = self;
         let ingest = checkpointer.ingest.clone();
-        let (rules, rollup) = (checkpointer.rules.clone(), checkpointer.rollup.clone());
-        let Start { checkpoint, closed_streams, reader } = start;
-        let span = (checkpoint.covers, begins_at);
-        let recovery = async {
-            let mut found = recovery::adopt(&ingest, checkpoint, &closed_streams).await;
-            recovery::replay(&ingest, reader, span, &rules, &rollup, &progress, &mut found).await;
-            found
-        };
+        let rollup = checkpointer.rollup.clone();
         let found = tokio::select! {
-            found = recovery => found,
+            found = recover(&checkpointer, start, begins_at, &progress, clock.as_ref()) => found,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
+        progress.finish();
         telemetry.counter(Metric::Replayed, &[]).inc_by(found.records);
         if found.records > 0 || found.streams > 0 {
             tracing::info!(
@@ -101,6 +118,45 @@ impl Heart {
         let _ = ticks.await;
         checkpointer
     }
+}
+
+/// Takes checkpoint and journal in, under the configuration that they come from.
+async fn recover(
+    checkpointer: &Checkpointer,
+    start: Start,
+    begins_at: Lsn,
+    progress: &Progress,
+    clock: &dyn Clock,
+) -> Recovered {
+    let Start { checkpoint, reader, earlier } = start;
+    let Checkpointer { ingest, rules, rollup, .. } = checkpointer;
+    let span = (checkpoint.covers, begins_at);
+    let Some(earlier) = earlier else {
+        let mut found = recovery::adopt(ingest, checkpoint).await;
+        recovery::replay(ingest, reader, span, rules, rollup, progress, &mut found).await;
+        return found;
+    };
+    let Earlier { middle, checkpointer: mut of_earlier, changed, rules: next_rules, rollup: next_rollup, source } =
+        earlier;
+    let mut found = recovery::adopt(&middle.ingest, checkpoint).await;
+    recovery::replay(&middle.ingest, reader, span, rules, rollup, progress, &mut found).await;
+    let checkpoint = loop {
+        if handover::close(&mut of_earlier, &changed, clock.now()).await {
+            match handover::commit(&of_earlier.store, &changed, &source) {
+                Ok(checkpoint) => break checkpoint,
+                Err(error) => tracing::error!(%error, "the changed configuration cannot be put in force"),
+            }
+        }
+        tracing::warn!("the windows of changed streams are not yet closed and on disk; trying again");
+        tokio::time::sleep(BETWEEN_TRIES).await;
+    };
+    tracing::info!(streams = changed.len(), "the configuration was changed while the gateway did not run");
+    let adopted = recovery::adopt(ingest, checkpoint).await;
+    rules.send_async(RulesMessage::Reload(next_rules)).await;
+    rollup.send_async(RollUpMessage::Reload(next_rollup)).await;
+    middle.stop();
+    found.damaged += adopted.damaged;
+    Recovered { forgotten: adopted.forgotten, ..found }
 }
 
 /// Lets time pass, as journal records.

@@ -6,6 +6,7 @@ mod error;
 mod heart;
 mod middle;
 mod pipeline;
+mod publisher;
 mod replay;
 mod view;
 

@@ -3,25 +3,29 @@
 //!
 //! Promises: nothing is taken while the middle is replaced; connections wait, unacknowledged (promise I1).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter};
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
+use nearside_actors::handover;
 use nearside_actors::inference::{self, InferenceQueues};
 use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
-use nearside_actors::outlet::Outlet;
+use nearside_actors::outlet::{Downstream, Outlet};
+use nearside_actors::recall::Recall;
 use nearside_actors::rollup::RollUpMessage;
+use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::RulesMessage;
 use nearside_actors::seal::SealMessage;
 use nearside_actors::stage::StageSender;
-use nearside_actors::stream::{DrainShard, PlannedModel, Shard, ShardSetup, StreamPlan};
+use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_config::SiteConfig;
 use nearside_deadletters::DeadLetters;
-use nearside_journal::{JournalHandle, Lsn};
+use nearside_journal::{Checkpoint, JournalHandle, Lsn};
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
-use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName, Timestamp};
+use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_window::WindowPlan;
 use parking_lot::RwLock;
@@ -79,6 +83,8 @@ pub struct Around {
     pub keys: Arc<KeyRing>,
     /// Where messages go that could not be read.
     pub letters: DeadLetters,
+    /// Where messages go that panicked what is behind the journal.
+    pub recall: Recall,
     /// The stages behind the streams.
     pub seal: StageSender<SealMessage>,
     /// See `seal`.
@@ -111,16 +117,16 @@ impl Middle {
     /// Where a model does not load or a thread cannot be started.
     pub fn build(config: &SiteConfig, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
         let (plans, networks) = plan(config)?;
-        let Around { journal, keys, letters, seal, rules, rollup, telemetry, board } = around;
-        let outlet = Arc::new(Outlet::new(
-            &plans,
-            telemetry,
-            seal.clone(),
-            rules.clone(),
-            config.rules.iter().any(|rule| rule.on == nearside_actors::RuleSubject::Summary),
-            config.rollup.enabled.then(|| rollup.clone()),
-            board.clone(),
-        ));
+        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board } = around;
+        let to = Downstream {
+            seal: seal.clone(),
+            rules: rules.clone(),
+            rules_want_summaries: config.rules.iter().any(|rule| rule.on == nearside_actors::RuleSubject::Summary),
+            rollup: config.rollup.enabled.then(|| rollup.clone()),
+            board: board.clone(),
+            recall: recall.clone(),
+        };
+        let outlet = Arc::new(Outlet::new(&plans, telemetry, to));
         let (queues, _workers) = inference::start(&networks, &config.inference, telemetry)?;
         let shards = start_shards(config, &plans, &queues, &outlet, begins_at, telemetry);
         let handles = shards.iter().map(|(_, handle)| handle.clone()).collect();
@@ -139,18 +145,6 @@ impl Middle {
     /// Whether every thread is there.
     pub fn is_alive(&self) -> bool {
         self.ingest.shards_live() && self.queues.is_alive()
-    }
-
-    /// Closes the windows of all streams, or of those of some definitions, and hands on their summaries.
-    pub async fn close_windows(&self, now: Timestamp, only: Option<&[StreamName]>) {
-        let named = |name: &StreamName| only.is_none_or(|only| only.contains(name));
-        let definitions: Vec<usize> =
-            self.plans.iter().filter(|plan| named(&plan.spec.name)).map(|plan| plan.index).collect();
-        for (_, shard) in &self.shards {
-            if let Err(error) = shard.send(DrainShard { now, definitions: definitions.clone() }).await {
-                tracing::error!(%error, "a shard did not close its windows; its readings are in the journal");
-            }
-        }
     }
 
     /// Ends its threads.
@@ -245,4 +239,53 @@ pub fn changed_streams(old: &SiteConfig, new: &SiteConfig) -> Vec<StreamName> {
         old.zip(new).is_some_and(|(old, new)| (old.spec, old.windows, old.guard) == (new.spec, new.windows, new.guard))
     };
     old.streams.iter().map(|stream| stream.spec.name.clone()).filter(|name| !goes_on(name)).collect()
+}
+
+/// Sections that differ and that only another start puts in force.
+pub fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static str> {
+    let sections = [
+        ("[site]", old.site != new.site),
+        ("[broker]", old.broker != new.broker),
+        ("[journal]", old.journal != new.journal),
+        ("[privacy]", old.privacy != new.privacy),
+        ("[outbox]", old.outbox != new.outbox),
+        ("[uplink]", old.uplink != new.uplink),
+        ("[console]", old.console != new.console),
+    ];
+    sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// The text of the configuration in force, as a checkpoint holds it.
+pub fn saved_configuration(checkpoint: &Checkpoint) -> Option<&[u8]> {
+    let saved = checkpoint.parts.iter().find(|(name, _)| name == handover::SAVED_NAME);
+    saved.map(|(_, source)| source.as_slice())
+}
+
+/// What the gateway ended under, with today's files and ports; `None` where `config` says the same of streams, rules and roll-ups, or
+/// where it is not known or cannot be started any more.
+pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig) -> Option<SiteConfig> {
+    let source = std::str::from_utf8(saved_configuration(checkpoint)?).ok()?;
+    if source.is_empty() || source == &*config.source {
+        return None;
+    }
+    let lost =
+        "the configuration that the gateway ended under cannot be used: open windows of changed streams are lost";
+    let saved = match nearside_config::parse(source, Path::new("configuration before")) {
+        Ok(saved) => saved,
+        Err(error) => {
+            tracing::warn!(%error, "{lost}");
+            return None;
+        }
+    };
+    let earlier = SiteConfig { streams: saved.streams, rules: saved.rules, rollup: saved.rollup, ..config.clone() };
+    let says_the_same =
+        (&earlier.streams, &earlier.rules, &earlier.rollup) == (&config.streams, &config.rules, &config.rollup);
+    if says_the_same {
+        return None;
+    }
+    if plan(&earlier).is_err() || Rules::new(&earlier.rules).is_err() {
+        tracing::warn!("{lost}");
+        return None;
+    }
+    Some(earlier)
 }

@@ -17,14 +17,16 @@ use nearside_actors::OnStop;
 use nearside_actors::board::Board;
 use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
 use nearside_actors::guardian::Guardian;
+use nearside_actors::handover::{self, PATIENCE};
 use nearside_actors::ingest::Ingest;
+use nearside_actors::recall::Recall;
 use nearside_actors::recovery::Progress;
 use nearside_actors::rollup::{RollUpMessage, RollUps};
 use nearside_actors::rules::Rules;
-use nearside_actors::rules_stage::{CommandPublisher, CommandQueue, RulesMessage, RulesStage};
+use nearside_actors::rules_stage::{CommandQueue, RulesMessage, RulesStage};
 use nearside_actors::seal::{SealMessage, Sealer};
 use nearside_actors::stage::{self, StageSender};
-use nearside_broker::{FrontDoor, LocalPublisher, Ports, SessionStore};
+use nearside_broker::{FrontDoor, Ports, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
@@ -34,15 +36,15 @@ use nearside_journal::{
 };
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
-use nearside_schemas::{BoxFuture, Clock, Command};
+use nearside_schemas::Clock;
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_uplink::Uplink;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::error::StartError;
-use crate::heart::{Heart, Start};
+use crate::heart::{Earlier, Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
+use crate::publisher::Publisher;
 use crate::view::{GatewayView, Parts};
 
 /// One stage of the pipeline.
@@ -107,9 +109,6 @@ pub const BOARD_BOUND: usize = 1_000;
 /// What in the data folder is sealed with the site's key.
 const SEALED: &[&str] = &["journal", "checkpoint.redb", "outbox.redb", "sessions.redb", "deadletters"];
 
-/// How long a reload waits for what is in flight.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// What a gateway is given beside its configuration: everything that is not the same in every run (promise I5).
 pub struct Surroundings {
     /// The clock.
@@ -133,8 +132,12 @@ pub struct Gateway {
     store: Arc<CheckpointStore>,
     outbox: OutboxHandle,
     uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
-    /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one.
-    heart: (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>),
+    /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one. `None` once it has ended.
+    heart: (Option<JoinHandle<Option<Checkpointer>>>, watch::Sender<bool>),
+    /// What a heart that has ended gave back.
+    checkpointer: Option<Checkpointer>,
+    /// Keeps readings out while a configuration is put in force.
+    gate: Option<Closed>,
     progress: Arc<Progress>,
     /// Sends commands; and how many wait.
     commands: (JoinHandle<()>, Box<dyn Fn() -> usize + Send + Sync>),
@@ -145,8 +148,11 @@ pub struct Gateway {
 /// The stages behind the streams.
 struct Back {
     journal: JournalHandle,
+    recall: Recall,
     store: Arc<CheckpointStore>,
     checkpoint: Checkpoint,
+    /// What the gateway ended under, where the file now says something else of streams, rules or roll-ups.
+    earlier: Option<SiteConfig>,
     /// The first record of this run.
     begins_at: Lsn,
     /// Where the journal's records of earlier runs are read.
@@ -170,11 +176,14 @@ impl Gateway {
         let board = Arc::new(Board::new(board));
         let data = base.join(&config.site.data_dir);
         create_private(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
-        let back = Back::start(config, &data, &clock, &telemetry)?;
+        let keys = Arc::new(KeyRing::of_folder(&data, &data.join(&config.privacy.key_file), SEALED)?);
+        let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
+        let back = Back::start(config, &data, keys, letters.clone(), &clock, &telemetry)?;
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
-            letters: DeadLetters::open(&data.join("deadletters"), &config.deadletters, back.keys.clone(), &telemetry)?,
+            letters,
+            recall: back.recall.clone(),
             seal: back.seal.clone(),
             rules: back.rules.clone(),
             rollup: back.rollup.clone(),
@@ -241,10 +250,11 @@ impl Gateway {
         let console = tokio::spawn(console.run(stopped));
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         telemetry.gauge(Metric::StartTime, &[]).set(clock.now().as_secs_f64());
-        let start = Start { checkpoint: back.checkpoint, closed_streams: Vec::new(), reader: back.reader };
         let mut gateway = Self {
             config: config.clone(),
-            heart: no_heart(),
+            heart: (None, watch::Sender::new(true)),
+            checkpointer: None,
+            gate: Some(closed),
             front_door,
             console,
             console_addr,
@@ -258,8 +268,9 @@ impl Gateway {
             stop,
             clock,
         };
-        gateway.start_heart(start, back.begins_at, closed);
-        gateway.note(EpochKind::Start).await;
+        let earlier = back.earlier.map(|earlier| gateway.earlier(&earlier, back.begins_at)).transpose()?;
+        gateway.start_heart(Start { checkpoint: back.checkpoint, reader: back.reader, earlier }, back.begins_at);
+        gateway.note(config, EpochKind::Start).await;
         Ok(gateway)
     }
 
@@ -298,10 +309,22 @@ impl Gateway {
         self.current.get().ingest.clone()
     }
 
-    fn start_heart(&mut self, start: Start, begins_at: Lsn, closed: Closed) {
-        let middle = self.current.get();
+    /// The middle that takes in checkpoint and journal under the configuration from before.
+    fn earlier(&self, config: &SiteConfig, begins_at: Lsn) -> Result<Earlier, StartError> {
+        let middle = Middle::build(config, &self.around, begins_at)?;
+        Ok(Earlier {
+            checkpointer: self.checkpointer_of(&middle),
+            middle,
+            changed: middle::changed_streams(config, &self.config),
+            rules: Box::new(Rules::new(&self.config.rules).map_err(nearside_actors::ActorError::from)?),
+            rollup: self.config.rollup.clone(),
+            source: self.config.source.clone(),
+        })
+    }
+
+    fn checkpointer_of(&self, middle: &Middle) -> Checkpointer {
         let Around { journal, seal, rules, rollup, telemetry, .. } = self.around.clone();
-        let checkpointer = Checkpointer {
+        Checkpointer {
             ingest: middle.ingest.clone(),
             plans: middle.plans.clone(),
             rules,
@@ -312,31 +335,38 @@ impl Gateway {
             store: self.store.clone(),
             forget: Vec::new(),
             metrics: CheckpointMetrics::new(&telemetry),
-        };
+        }
+    }
+
+    /// Starts to recover and to beat; readings are taken again once recovery is over.
+    fn start_heart(&mut self, start: Start, begins_at: Lsn) {
         let heart = Heart {
-            checkpointer,
+            checkpointer: self.checkpointer_of(&self.current.get()),
             start,
             begins_at,
             progress: self.progress.clone(),
             clock: self.clock.clone(),
             tick: self.config.limits.tick.get(),
-            telemetry,
+            telemetry: self.around.telemetry.clone(),
         };
         let (stop, stopped) = watch::channel(false);
-        self.heart = (tokio::spawn(heart.run(stopped, closed)), stop);
+        self.heart = (Some(tokio::spawn(heart.run(stopped, self.gate.take()))), stop);
     }
 
-    /// Stops time; gives the checkpointer back, or `None` where recovery was not over.
+    /// Stops time; gives the checkpointer back, or `None` where recovery was not over. Who stops waiting may ask again.
     async fn stop_heart(&mut self) -> Option<Checkpointer> {
-        let (heart, stop) = std::mem::replace(&mut self.heart, no_heart());
-        stop.send_replace(true);
-        heart.await.ok()?
+        self.heart.1.send_replace(true);
+        if let Some(heart) = &mut self.heart.0 {
+            self.checkpointer = heart.await.ok().flatten();
+            self.heart.0 = None;
+        }
+        self.checkpointer.take()
     }
 
     /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
     /// The number is that of the next record.
-    async fn note(&self, kind: EpochKind) -> Option<Lsn> {
-        let digest = nearside_schemas::digest(format!("{:?}", self.config).as_bytes());
+    async fn note(&self, config: &SiteConfig, kind: EpochKind) -> Option<Lsn> {
+        let digest = nearside_schemas::digest(format!("{config:?}").as_bytes());
         let record = Record::Epoch { kind, digest, at: self.clock.now() };
         match self.around.journal.commit(vec![record]).await {
             CommitOutcome::Durable { first } => Some(Lsn(first.0 + 1)),
@@ -345,61 +375,68 @@ impl Gateway {
     }
 
     /// Goes on under another configuration of streams, rules, models and roll-ups: no connection ends, no reading is lost, windows of
-    /// streams that are defined as before stay open. Gives back the sections that only another start puts in force.
+    /// streams that are defined as before stay open. Gives back the sections that only another start puts in force. Gives up where
+    /// `stopping` becomes true: then only [`Gateway::stop`] may follow.
     ///
     /// # Errors
     /// Where the configuration cannot be put in force; then everything is as before.
-    pub async fn reload(&mut self, config: &SiteConfig) -> Result<Vec<&'static str>, StartError> {
+    pub async fn reload(
+        &mut self,
+        config: &SiteConfig,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Vec<&'static str>, StartError> {
         // What may be wrong with it is found before anything is touched.
         middle::plan(config)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
         if !self.progress.is_done() {
             return Err(StartError::Reload("the gateway is still taking in its journal"));
         }
-        let Ok(closed) = tokio::time::timeout(PATIENCE, self.current.close()).await else {
+        let closing = tokio::time::timeout(PATIENCE, self.current.close());
+        let Ok(closed) = unless_stopping(stopping, closing).await? else {
             return Err(StartError::Reload("connections are waiting for full streams"));
         };
-        // Not cut off: a round of a checkpoint ends by itself.
-        let Some(checkpointer) = self.stop_heart().await else {
+        self.gate = Some(closed);
+        // Cut off at any place it leaves what `stop` can end: the gate is closed, and whatever streams have given is safe or in the journal.
+        match unless_stopping(stopping, self.put_in_force(config, rules)).await? {
+            Ok(waits) => Ok(waits),
+            Err(error) => {
+                self.start_heart(Start::going_on(), Lsn(0));
+                Err(error)
+            }
+        }
+    }
+
+    /// Replaces the middle, while the gate is closed.
+    async fn put_in_force(&mut self, config: &SiteConfig, rules: Rules) -> Result<Vec<&'static str>, StartError> {
+        let Some(mut checkpointer) = self.stop_heart().await else {
             return Err(StartError::Reload("the last checkpoint ended by a fault; start again"));
         };
         let old = self.current.get();
         let changed = middle::changed_streams(&self.config, config);
-        let covered = match self.note(EpochKind::Configuration).await {
-            Some(begins_at) => {
-                let judged = tokio::time::timeout(PATIENCE, old.ingest.judged_through()).await.is_ok();
-                if judged {
-                    old.close_windows(self.clock.now(), Some(&changed)).await;
-                }
-                (judged && checkpointer.finish().await).then_some(begins_at)
-            }
-            None => None,
-        };
-        let prepared = covered.map(|begins_at| -> Result<_, StartError> {
-            let start = Start { checkpoint: self.store.load()?, closed_streams: changed, reader: Reader::empty() };
-            Ok((Middle::build(config, &self.around, begins_at)?, start, begins_at))
-        });
-        let (middle, start, begins_at) = match prepared {
-            Some(Ok(prepared)) => prepared,
-            other => {
-                let error = other.and_then(Result::err);
-                self.start_heart(Start::going_on(), Lsn(0), closed);
-                return Err(error.unwrap_or(StartError::Reload(
-                    "not everything could be judged, or journal and checkpoint written",
-                )));
+        let unwritten = || StartError::Reload("not everything could be judged, or journal and checkpoint written");
+        if !handover::close(&mut checkpointer, &changed, self.clock.now()).await {
+            return Err(unwritten());
+        }
+        let begins_at = self.note(config, EpochKind::Configuration).await.ok_or_else(unwritten)?;
+        let middle = Middle::build(config, &self.around, begins_at)?;
+        let checkpoint = match handover::commit(&self.store, &changed, &config.source) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                middle.stop();
+                return Err(error.into());
             }
         };
-        self.current.replace(middle);
-        old.stop();
         self.around.rules.send_async(RulesMessage::Reload(Box::new(rules))).await;
         self.around.rollup.send_async(RollUpMessage::Reload(config.rollup.clone())).await;
-        let waits = sections_that_wait(&self.config, config);
+        self.current.replace(middle);
+        old.stop();
+        let waits = middle::sections_that_wait(&self.config, config);
         let mut in_force = config.clone();
         let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, .. } = self.config.clone();
         (in_force.site, in_force.broker, in_force.journal, in_force.privacy) = (site, broker, journal, privacy);
         (in_force.outbox, in_force.uplink, in_force.console) = (outbox, uplink, console);
         self.config = in_force;
-        self.start_heart(start, begins_at, closed);
+        self.start_heart(Start { checkpoint, reader: Reader::empty(), earlier: None }, begins_at);
         Ok(waits)
     }
 
@@ -408,6 +445,8 @@ impl Gateway {
     pub async fn stop(mut self, grace: Duration) {
         let middle = self.current.get();
         middle.ingest.refuse();
+        // Where a configuration was being put in force: who waits hears of the refusal.
+        self.gate = None;
         // Time stops. A replay that is not over goes on at the next start from where this one began.
         let checkpointer = tokio::time::timeout(grace, self.stop_heart()).await.ok().flatten();
         let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
@@ -416,7 +455,7 @@ impl Gateway {
             middle.ingest.judged_through().await;
             // Not of streams that were taken in again only in part: the next start would give the same windows out whole.
             if config.limits.on_stop == OnStop::Close && checkpointer.is_some() {
-                middle.close_windows(clock.now(), None).await;
+                middle.ingest.close_windows(clock.now(), middle.ingest.definition_names(), false).await;
                 rollup.send_async(RollUpMessage::Drain).await;
             }
             let flushed = rules.flush().await && rollup.flush().await;
@@ -435,7 +474,7 @@ impl Gateway {
         if !tokio::time::timeout(grace, sealed).await.unwrap_or(false) {
             tracing::error!("not everything could be sealed and kept in time; the next start takes it in again");
         }
-        if let Some(checkpointer) = checkpointer {
+        if let Some(mut checkpointer) = checkpointer {
             let patience = grace.max(Duration::from_secs(1));
             if !tokio::time::timeout(patience, checkpointer.finish()).await.unwrap_or(false) {
                 tracing::warn!(
@@ -453,23 +492,13 @@ impl Gateway {
     }
 }
 
-/// Sections that differ and that only another start puts in force.
-fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static str> {
-    let sections = [
-        ("[site]", old.site != new.site),
-        ("[broker]", old.broker != new.broker),
-        ("[journal]", old.journal != new.journal),
-        ("[privacy]", old.privacy != new.privacy),
-        ("[outbox]", old.outbox != new.outbox),
-        ("[uplink]", old.uplink != new.uplink),
-        ("[console]", old.console != new.console),
-    ];
-    sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
-}
-
-/// In the place of a heart between two.
-fn no_heart() -> (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>) {
-    (tokio::spawn(async { None }), watch::Sender::new(true))
+/// What `work` gives, unless the gateway is told to stop first.
+async fn unless_stopping<T>(stopping: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Result<T, StartError> {
+    let mut stopping = stopping.clone();
+    tokio::select! {
+        done = work => Ok(done),
+        _ = stopping.wait_for(|stop| *stop) => Err(StartError::Reload("the gateway stops")),
+    }
 }
 
 /// Lets the uplink send what waits, at most for as long as `grace` lasts.
@@ -497,10 +526,11 @@ impl Back {
     fn start(
         config: &SiteConfig,
         data: &Path,
+        keys: Arc<KeyRing>,
+        letters: DeadLetters,
         clock: &Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, StartError> {
-        let keys = Arc::new(KeyRing::of_folder(data, &data.join(&config.privacy.key_file), SEALED)?);
         // The checkpoint is read first: were the journal's new segment made and this then failed, nothing would be lost either, but
         // each failed start would leave a segment.
         let (store, mut checkpoint) = CheckpointStore::open(&data.join("checkpoint.redb"), keys.clone())?;
@@ -508,7 +538,9 @@ impl Back {
         let (journal, report) = Journal::open(&folder, config.journal.clone(), keys.clone(), telemetry)?;
         let segments = DirectoryStorage::open(&folder, false)
             .map_err(|source| StartError::DataFolder { path: folder.clone(), source })?;
-        let reader = nearside_journal::read_from(Arc::new(segments), keys.clone(), checkpoint.covers, report.next)?;
+        let segments = Arc::new(segments);
+        let reader = nearside_journal::read_from(segments.clone(), keys.clone(), checkpoint.covers, report.next)?;
+        let recall = Recall::start(segments, keys.clone(), letters, telemetry)?;
         if !report.damage.is_empty() {
             tracing::warn!(places = report.damage.len(), records = report.records, "the journal has damaged places");
         }
@@ -518,10 +550,15 @@ impl Back {
         let format = config.uplink.as_ref().map(|uplink| uplink.format).unwrap_or_default();
         let sealer = Sealer::new(keys.clone(), format, outbox.clone(), telemetry.clone());
         let (seal, _) = stage::start("seal", STAGE_BOUND, telemetry, move |message| sealer.seal(message))?;
-        let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
+        let earlier = middle::ended_under(&checkpoint, config);
+        let in_force = earlier.as_ref().unwrap_or(config);
+        if earlier.is_none() && middle::saved_configuration(&checkpoint) != Some(config.source.as_bytes()) {
+            store.put(handover::SAVED_NAME, config.source.as_bytes())?;
+        }
+        let rules = Rules::new(&in_force.rules).map_err(nearside_actors::ActorError::from)?;
         let (mut rules, commands) =
-            RulesStage::new(rules, journal.clone(), clock.clone(), telemetry.clone(), COMMAND_BOUND);
-        let mut rollups = RollUps::new(config.site.id.clone(), config.rollup.clone());
+            RulesStage::new(rules, journal.clone(), recall.clone(), clock.clone(), telemetry.clone(), COMMAND_BOUND);
+        let mut rollups = RollUps::new(config.site.id.clone(), in_force.rollup.clone());
         let (of_rollups, others): (Vec<_>, Vec<_>) = std::mem::take(&mut checkpoint.parts)
             .into_iter()
             .partition(|(name, _)| name.starts_with(nearside_actors::rollup::SAVED_PREFIX));
@@ -532,7 +569,21 @@ impl Back {
         let to_seal = seal.clone();
         let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
         let (store, begins_at) = (Arc::new(store), report.next);
-        Ok(Self { journal, store, checkpoint, begins_at, reader, outbox, keys, seal, rules, commands, rollup })
+        Ok(Self {
+            journal,
+            recall,
+            store,
+            checkpoint,
+            earlier,
+            begins_at,
+            reader,
+            outbox,
+            keys,
+            seal,
+            rules,
+            commands,
+            rollup,
+        })
     }
 }
 
@@ -562,17 +613,5 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
             }
             Err(error) => tracing::error!(%error, "roll-ups are missing"),
         }
-    }
-}
-
-/// Commands go through the front door like any message to a device.
-struct Publisher(LocalPublisher);
-
-impl CommandPublisher for Publisher {
-    fn publish<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
-            let payload = bytes::Bytes::copy_from_slice(&command.payload);
-            self.0.publish(&command.topic, payload, command.qos, command.retain).map_err(|error| error.to_string())
-        })
     }
 }

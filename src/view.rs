@@ -93,12 +93,13 @@ impl GatewayView {
             .iter()
             .map(|plan| plan.models.iter().map(|planned| planned.model.reference().name.to_string()).collect());
         let rows = middle.outlet.figures().into_iter().zip(middle.ingest.readings()).zip(models);
-        rows.map(|(((name, set_aside, windows, active), readings), models)| StreamRow {
-            name,
-            active,
+        rows.map(|((figures, readings), models)| StreamRow {
+            name: figures.name,
+            active: figures.active,
+            parked: figures.parked,
             readings,
-            set_aside,
-            windows,
+            set_aside: figures.set_aside,
+            windows: figures.windows,
             models,
         })
         .collect()

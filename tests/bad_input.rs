@@ -137,3 +137,25 @@ fn every_profile_can_be_simulated_at_full_speed() {
     assert!(output.status.code() == Some(2), "{output:?}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("or `max`"));
 }
+
+/// `max_streams` bounds the streams with state, over a restart too.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_past_the_bound_are_counted_and_those_that_are_known_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "[streams]\nmax_streams = 2\n";
+    write_site(folder.path(), &format!("{STREAM}{limits}"));
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    let to = |room: &str, count: u8| (0..count).map(|n| (format!("plain/{room}"), vec![b'0' + n])).collect::<Vec<_>>();
+    publish_all("a", gateway.broker, [to("a", 3), to("b", 3)].concat()).await;
+    let overflow = "nearside_readings_set_aside_total{stream=\"plain\",reason=\"overflow\"}";
+    publish_all("a", gateway.broker, to("c", 1)).await;
+    gateway.wait_for(overflow, 1.0);
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    gateway.wait_for("nearside_ready{}", 1.0);
+    publish_all("a", gateway.broker, [to("c", 1), to("a", 3)].concat()).await;
+    gateway.wait_for("nearside_windows_closed_total{stream=\"plain\",cause=\"full\"}", 1.0);
+    assert_eq!(gateway.metric(overflow), 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}

@@ -1,11 +1,11 @@
 //! Another configuration while the gateway runs: no connection ends, windows of streams that are defined as before stay open, those of others
-//! close, and a file that is wrong is refused as a whole.
+//! close, and a file that is wrong is refused as a whole. The same where the file changes while the gateway does not run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
-use common::{Cloud, Gateway, PATIENCE, client};
+use common::{Cloud, Gateway, PATIENCE, client, write_site};
 use rumqttc::{AsyncClient, Event, EventLoop, Packet, QoS};
 
 fn stream(name: &str, rows: u32) -> String {
@@ -64,4 +64,119 @@ async fn a_changed_file_is_put_in_force_without_ending_a_connection_or_a_window(
     publish(&device, &mut events, "new/1", 3).await;
     gateway.wait_for("nearside_windows_closed_total{stream=\"new\",cause=\"full\"}", 2.0);
     assert_eq!(gateway.terminate().0, Some(0));
+}
+
+/// Six readings of two definitions, then the end of the gateway; one definition is changed before the next start.
+async fn change_while_it_does_not_run(end: impl Fn(Gateway) -> tempfile::TempDir) {
+    let cloud = Cloud::start().await;
+    let uplink = format!("[uplink]\nurl = \"mqtt://{}\"\n", cloud.address);
+    let gateway = Gateway::start(&format!("{}{}{uplink}", stream("same", 10), stream("other", 10)));
+    let (device, mut events) = client("device", gateway.broker);
+    publish(&device, &mut events, "same/1", 6).await;
+    publish(&device, &mut events, "other/1", 6).await;
+    drop((device, events));
+    let folder = end(gateway);
+    write_site(folder.path(), &format!("{}{}{}{uplink}", stream("new", 3), stream("same", 10), stream("other", 4)));
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    let rows = |name: &'static str, rows: u64| {
+        move |_: &str, event: &serde_json::Value| event["data"]["stream"] == name && event["data"]["rows"] == rows
+    };
+    // What was acknowledged under the old definition is in a window of the old definition.
+    assert_eq!(cloud.wait_for(rows("other", 6)).await["data"]["cause"], "drain");
+    gateway.wait_for("nearside_ready{}", 1.0);
+    let (device, mut events) = client("device", gateway.broker);
+    publish(&device, &mut events, "same/1", 4).await;
+    publish(&device, &mut events, "other/1", 4).await;
+    assert_eq!(cloud.wait_for(rows("same", 10)).await["data"]["cause"], "full");
+    assert_eq!(cloud.wait_for(rows("other", 4)).await["data"]["cause"], "full");
+    assert_eq!(gateway.metric("nearside_stream_panics_total{stage=\"restore\"}"), 0.0, "no state is lost");
+    // The next start finds the new configuration in force.
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    gateway.wait_for("nearside_ready{}", 1.0);
+    assert_eq!(gateway.metric("nearside_windows_closed_total{stream=\"other\",cause=\"drain\"}"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_changed_between_a_stop_and_a_start_closes_the_windows_of_changed_streams() {
+    change_while_it_does_not_run(|gateway| {
+        let (code, folder) = gateway.terminate();
+        assert_eq!(code, Some(0));
+        folder
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_changed_between_a_crash_and_a_start_closes_the_windows_of_changed_streams() {
+    change_while_it_does_not_run(Gateway::kill).await;
+}
+
+/// A reload that waits for a stream whose network does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_during_a_reload_ends_it() {
+    let site = stream("slow", 10).replace("robust-z", "forecaster")
+        + "[streams]\nstream_credit = 1\n[inference]\nmax_batch = 1000\nmax_wait = \"10m\"\ndeadline = \"20m\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    write_site(folder.path(), &site);
+    let gateway = Gateway::start_with(folder, &[], &["--grace", "1"]).unwrap();
+    gateway.wait_for("nearside_ready{}", 1.0);
+    let (device, mut events) = client("device", gateway.broker);
+    let sending = tokio::spawn(async move {
+        for n in 0..500 {
+            device.try_publish("slow/1", QoS::AtLeastOnce, false, format!("{n}")).unwrap();
+        }
+        while events.poll().await.is_ok() {}
+    });
+    gateway.wait_for("nearside_inference_queue_rows{model=\"forecaster\"}", 1.0);
+    gateway.wait_for("nearside_ingest_credit_waits_total{}", 1.0);
+    gateway.signal("HUP");
+    gateway.wait_until_said("again");
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let said = std::fs::read_to_string(folder.path().join("stderr.txt")).unwrap();
+    assert!(said.contains("the gateway stops") && said.contains("stopping"), "{said}");
+    sending.abort();
+}
+
+/// A crash between the closing of windows at a stop and the checkpoint after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_that_a_stop_closed_stay_closed_after_a_crash() {
+    if !cfg!(debug_assertions) {
+        println!("skipped: failpoints are in builds with debug assertions only");
+        return;
+    }
+    let cloud = Cloud::start().await;
+    let site = |late: &str| {
+        let head = "[[stream]]\nname = \"s\"\ntopic = \"s/{room}\"\nformat = \"number\"\nfields = { value = \"$\" }\n";
+        let uplink = cloud.address;
+        format!(
+            "{head}idle = \"1h\"\nwindows = [{{ kind = \"tumbling\", size = \"720h\", {late} }}]\n\
+             [streams]\non_stop = \"close\"\n[uplink]\nurl = \"mqtt://{uplink}\"\n"
+        )
+    };
+    for (late, revision) in [("late = \"revise\", revise_for = \"720h\"", 1), ("late = \"set_aside\"", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        write_site(folder.path(), &site(late));
+        let gateway = Gateway::start_in(folder, &[("NEARSIDE_FAILPOINT", "windows-closed:1")]).unwrap();
+        let (device, mut events) = client("device", gateway.broker);
+        publish(&device, &mut events, "s/1", 6).await;
+        drop((device, events));
+        let (code, folder) = gateway.terminate();
+        assert_eq!(code, None, "it ends at the failpoint");
+        let gateway = Gateway::start_in(folder, &[]).unwrap();
+        gateway.wait_for("nearside_ready{}", 1.0);
+        assert_eq!(gateway.metric("nearside_windows_closed_total{stream=\"s\",cause=\"drain\"}"), 1.0, "again");
+        let (device, mut events) = client("device", gateway.broker);
+        publish(&device, &mut events, "s/1", 2).await;
+        if revision == 1 {
+            // Each acknowledged reading is in the window's highest revision.
+            let revised = |_: &str, event: &serde_json::Value| event["data"]["rows"] == 8;
+            assert!(cloud.wait_for(revised).await["data"]["revision"].as_u64() >= Some(1));
+        } else {
+            gateway.wait_for("nearside_readings_set_aside_total{stream=\"s\",reason=\"late\"}", 2.0);
+        }
+        assert_eq!(gateway.terminate().0, Some(0));
+    }
 }

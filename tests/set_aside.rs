@@ -120,3 +120,38 @@ fn letter(payload: &str) -> DeadLetter {
         payload: payload.as_bytes().to_vec().into(),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_is_repaired_while_no_gateway_runs() {
+    let gateway = Gateway::start(SITE);
+    for n in 0..4u8 {
+        publish_all("sensor", gateway.broker, vec![("城市/厨房/温度".to_owned(), vec![b'0' + n])]).await;
+    }
+    let site = gateway.site();
+    let refused = run(&["journal", "repair"], &site);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("stop it first"), "{refused:?}");
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let journal = folder.path().join("data/journal");
+    let segment = std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|end| end == "nsj")).max().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // In the sealed part of the first frame.
+    bytes[32 + 24 + 4] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+
+    assert_eq!(run(&["journal", "check"], &site).status.code(), Some(1));
+    let said = run(&["journal", "repair", "--dry-run"], &site);
+    assert!(said.status.success() && text(&said.stdout).contains("will mark numbers"), "{said:?}");
+    assert_eq!(std::fs::read(&segment).unwrap(), bytes, "only said");
+    let done = run(&["journal", "repair"], &site);
+    assert!(done.status.success() && text(&done.stdout).contains("done; the damaged file is"), "{done:?}");
+    assert_eq!(std::fs::read(journal.join("damaged").join(segment.file_name().unwrap())).unwrap(), bytes);
+    let whole = run(&["journal", "check"], &site);
+    assert!(whole.status.success(), "{whole:?}");
+    let again = run(&["journal", "repair"], &site);
+    assert!(text(&again.stdout).contains("nothing to do"), "{again:?}");
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    gateway.wait_for("nearside_ready{}", 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}

@@ -96,7 +96,7 @@ impl Checkpointer {
 
     /// Takes rounds until every stream that changed is in one. For the end, when nothing comes any more. A round that is cut off in the
     /// middle forgets what it took: whoever stops waiting for this must not take another.
-    pub async fn finish(mut self) -> bool {
+    pub async fn finish(&mut self) -> bool {
         loop {
             match self.round(true).await {
                 RoundOutcome::Complete => return true,

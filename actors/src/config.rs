@@ -39,7 +39,8 @@ pub struct StreamsConfig {
     /// Most readings one stream may have admitted and not yet handled. When met, connections that publish to it wait.
     /// A message with more readings than this is still taken, alone.
     pub stream_credit: usize,
-    /// Most streams with state. Readings of further streams are set aside as `overflow`.
+    /// Most streams with state: those that rest count too, over restarts, for as long as their definition is there, because what is known of
+    /// them is kept. Readings of further streams are set aside as `overflow`.
     pub max_streams: usize,
     /// A stream without readings for this long and without open windows gives up its actor; its state is kept.
     pub retire_after: HumanDuration,
@@ -61,7 +62,8 @@ pub enum OnStop {
     /// They stay open and go on after the next start.
     #[default]
     Keep,
-    /// They are closed and summarised as they are; later rows of theirs are late.
+    /// They are closed and summarised as they are; later rows of theirs are late: they make a further revision where the definition says
+    /// `late = "revise"`, else they are set aside.
     Close,
 }
 

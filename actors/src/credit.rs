@@ -25,6 +25,10 @@ impl Used {
         Self { bound: bound.max(1), readings: AtomicUsize::new(0) }
     }
 
+    fn has_room(&self) -> bool {
+        self.readings.load(Ordering::SeqCst) < self.bound
+    }
+
     fn take(&self, readings: usize) -> bool {
         let wanted = |used: usize| (used < self.bound).then_some(used + readings);
         self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, wanted).is_ok()
@@ -108,15 +112,21 @@ impl ShardCredit {
 /// The shard that has no room, or one of whose streams has none. Nothing is taken, and the readings stay where they are.
 pub fn try_admit(drafts: &mut Vec<Draft>, works: &mut Vec<Work>) -> Result<(), Arc<ShardCredit>> {
     take(drafts)?;
-    works.extend(drafts.drain(..).map(|Draft { stream, readings }| {
+    works.extend(drafts.drain(..).map(|Draft { stream, readings, lsn }| {
         let admission = Admission { readings: readings.len(), stream };
-        Work { readings, admission }
+        Work { readings, lsn, admission }
     }));
     Ok(())
 }
 
 /// Counts these readings as used, all or none.
 fn take(drafts: &[Draft]) -> Result<(), Arc<ShardCredit>> {
+    // Looked at before anything is taken: what is given back wakes whoever waits, and one who waits would wake himself for ever.
+    let lacks_room =
+        |draft: &&Draft| !draft.stream.credit.used.has_room() || !draft.stream.credit.shard.used.has_room();
+    if let Some(full) = drafts.iter().find(lacks_room) {
+        return Err(full.stream.credit.shard.clone());
+    }
     let mut shards: SmallVec<[(&Arc<ShardCredit>, usize); 4]> = SmallVec::new();
     for draft in drafts {
         let shard = &draft.stream.credit.shard;
@@ -195,6 +205,7 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nearside_journal::Lsn;
     use nearside_schemas::{KeyValues, Reading, StreamId, Timestamp, Values};
     use std::time::Duration;
 
@@ -205,7 +216,11 @@ mod tests {
     fn draft(stream: &Arc<StreamRef>, readings: usize) -> Draft {
         let at = Timestamp::MIN;
         let reading = Reading { time: at, received: at, sequence: None, values: Values::new() };
-        Draft { stream: stream.clone(), readings: std::iter::repeat_n(reading, readings).collect() }
+        Draft {
+            stream: stream.clone(),
+            readings: std::iter::repeat_n(reading, readings).collect(),
+            lsn: Lsn::default(),
+        }
     }
 
     fn taken(drafts: impl IntoIterator<Item = Draft>) -> Option<Vec<Work>> {
@@ -253,6 +268,24 @@ mod tests {
         assert_eq!((near.used(), far.used()), (10, 8));
         drop((held, both));
         assert_eq!((near.used(), far.used()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_does_not_wake_himself() {
+        let credit = ShardCredit::new(100, 10, Gauge::default());
+        let one = stream(1, &credit);
+        let _held = taken([draft(&one, 10)]).unwrap();
+        let mut drafts = vec![draft(&stream(2, &credit), 1), draft(&one, 1)];
+        let mut works = Vec::new();
+        let waiting = std::pin::pin!(admit(&mut drafts, &mut works));
+        let mut polls = 0;
+        let mut waiting = waiting;
+        let counted = std::future::poll_fn(|cx| {
+            polls += 1;
+            waiting.as_mut().poll(cx)
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(50), counted).await.is_err());
+        assert!(polls <= 2, "polled {polls} times: once to begin with, and once when the time was up");
     }
 
     #[tokio::test]

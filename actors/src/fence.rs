@@ -26,6 +26,11 @@ impl PanicBudget {
         Self { per_minute, recent: std::collections::VecDeque::new() }
     }
 
+    /// How many there were in the last minute before the last.
+    pub fn recent(&self) -> usize {
+        self.recent.len()
+    }
+
     /// Counts one more at `now`; true where the budget is spent.
     pub fn spend(&mut self, now: nearside_schemas::Timestamp) -> bool {
         let minute_ago = now.minus(std::time::Duration::from_secs(60));

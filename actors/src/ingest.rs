@@ -7,6 +7,7 @@
 //! Never: a payload, a topic or a key is logged (I2).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, Durability, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason, StreamId, StreamMap,
-    StreamName, Timestamp, Topic,
+    StreamName, Timestamp, Topic, failpoint,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -27,7 +28,7 @@ use crate::error::ActorError;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::recovery::Again;
-use crate::stream::{Draft, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use crate::stream::{Draft, DrainShard, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
 /// Most topics whose stream is remembered; beyond it the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
@@ -170,7 +171,7 @@ impl Ingest {
     /// Takes in a message that the journal remembers: decodes it, waits for credit, and leaves out what streams hold already.
     pub async fn take_again(&self, lsn: Lsn, publish: &Publish, again: &mut Again) {
         let mut drafts = Vec::new();
-        self.decode(publish, &mut drafts);
+        self.decode(publish, lsn, &mut drafts);
         drafts.retain(|draft| !draft.stream.holds(lsn));
         if drafts.is_empty() {
             return;
@@ -196,6 +197,58 @@ impl Ingest {
             // A shard that has ended is seen by health.
             let _ = shard.address.send(ShardTick { now, lsn, is_live: false }).await;
         }
+    }
+
+    /// Records that the windows of all streams of these definitions close, then closes them; ready when their summaries are handed on.
+    /// It is a record because it changes what comes out (I5): a crash right after it must not open a window again whose revision is given
+    /// out. False, and nothing is closed, where the journal cannot write.
+    pub async fn close_windows(&self, now: Timestamp, streams: Vec<StreamName>, for_good: bool) -> bool {
+        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
+        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
+        let definitions = Arc::new(self.positions(&streams));
+        let (written, is_written) = tokio::sync::oneshot::channel();
+        let close = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
+            // In the order of the journal, as readings are.
+            if let CommitOutcome::Durable { first } = outcome {
+                for shard in shards {
+                    let (definitions, done) = (definitions.clone(), done.clone());
+                    let drain = DrainShard { now, lsn: first, for_good, definitions, done };
+                    if shard.try_send(drain).is_err() {
+                        tracing::error!("a shard did not close its windows; the next start closes them");
+                    }
+                }
+            }
+            // Whoever asked may not wait any more.
+            let _ = written.send(matches!(outcome, CommitOutcome::Durable { .. }));
+        });
+        self.journal.append(vec![Record::Close { streams, for_good, at: now }], close).await;
+        all_done(finished).await;
+        failpoint("windows-closed");
+        is_written.await.unwrap_or(false)
+    }
+
+    /// Closes windows where the journal says that they were closed.
+    pub async fn close_windows_again(&self, lsn: Lsn, now: Timestamp, streams: &[StreamName], for_good: bool) {
+        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
+        let definitions = Arc::new(self.positions(streams));
+        for shard in &self.shards {
+            let drain = DrainShard { now, lsn, for_good, definitions: definitions.clone(), done: done.clone() };
+            // A shard that has ended is seen by health.
+            let _ = shard.address.send(drain).await;
+        }
+        drop(done);
+        all_done(finished).await;
+    }
+
+    /// The definitions' names.
+    pub fn definition_names(&self) -> Vec<StreamName> {
+        self.definitions.iter().map(|definition| definition.plan.spec.name.clone()).collect()
+    }
+
+    /// The positions of those of these definitions that there are.
+    fn positions(&self, streams: &[StreamName]) -> Vec<usize> {
+        let definitions = self.definitions.iter().map(|definition| &definition.plan.spec);
+        definitions.enumerate().filter(|(_, spec)| streams.contains(&spec.name)).map(|(index, _)| index).collect()
     }
 
     /// Waits until every reading that was admitted is judged.
@@ -246,7 +299,7 @@ impl Ingest {
         let refused = Arc::new(Mutex::new(None));
         for publish in batch {
             let before = chunk.drafts.len();
-            self.decode(&publish, &mut chunk.drafts);
+            self.decode(&publish, Lsn(chunk.messages.len() as u64), &mut chunk.drafts);
             let own = &chunk.drafts[before..];
             chunk.readings += own.iter().map(|draft| draft.readings.len()).sum::<usize>();
             chunk.messages.push((publish, own.len()));
@@ -265,7 +318,12 @@ impl Ingest {
     /// Moves messages to `part` once they hold credit, message by message where there is none for all.
     async fn admit_chunk(&self, chunk: &mut Chunk, part: &mut Part, refused: &Arc<Mutex<Option<Durability>>>) {
         chunk.readings = 0;
+        let place = |drafts: &mut [Draft], part: &Part| {
+            drafts.iter_mut().for_each(|draft| draft.lsn = Lsn(part.records.len() as u64));
+        };
+        let (first, before) = (part.records.len() as u64, part.works.len());
         if try_admit(&mut chunk.drafts, &mut part.works).is_ok() {
+            part.works[before..].iter_mut().for_each(|work| work.lsn.0 += first);
             part.records.extend(chunk.messages.drain(..).map(|(publish, _)| Record::Publish(publish)));
             return;
         }
@@ -273,6 +331,7 @@ impl Ingest {
             // A message's readings are admitted together and handed on in the commit that holds its record: so all of it is
             // before a checkpoint or all of it is behind.
             let mut own: Vec<Draft> = chunk.drafts.drain(..count).collect();
+            place(&mut own, part);
             if try_admit(&mut own, &mut part.works).is_err() {
                 // What was admitted so far goes on its way first: waiting while holding credit could wait for itself.
                 let noted = refused.clone();
@@ -283,6 +342,7 @@ impl Ingest {
                 });
                 self.commit(std::mem::take(part), Some(note)).await;
                 self.credit_waits.inc();
+                place(&mut own, part);
                 admit(&mut own, &mut part.works).await;
             }
             part.records.push(Record::Publish(publish));
@@ -290,7 +350,7 @@ impl Ingest {
     }
 
     /// Journals records; once they are on disk, answers and hands the readings to their shards.
-    async fn commit(&self, Part { records, works }: Part, answer: Option<Answer>) {
+    async fn commit(&self, Part { records, mut works }: Part, answer: Option<Answer>) {
         if records.is_empty() && works.is_empty() && answer.is_none() {
             return;
         }
@@ -304,6 +364,7 @@ impl Ingest {
                 });
             }
             if let CommitOutcome::Durable { first } = outcome {
+                works.iter_mut().for_each(|work| work.lsn.0 += first.0);
                 dispatch(&shards, works, first, Lsn(first.0 + records.len() as u64));
             }
         });
@@ -311,7 +372,7 @@ impl Ingest {
     }
 
     /// Appends the readings of a message to `drafts`, by stream.
-    fn decode(&self, publish: &Publish, drafts: &mut Vec<Draft>) {
+    fn decode(&self, publish: &Publish, lsn: Lsn, drafts: &mut Vec<Draft>) {
         let route = self.route(&publish.topic);
         let definition = match &route {
             Route::None => {
@@ -344,10 +405,10 @@ impl Ingest {
         match route {
             Route::Stream(stream) if !decoded.rows.is_empty() => {
                 let readings = decoded.rows.into_iter().map(|row| row.reading).collect();
-                drafts.push(Draft { stream, readings });
+                drafts.push(Draft { stream, readings, lsn });
             }
             Route::Keyed { definition, topic_key } => {
-                drafts.extend(self.group_by_key(definition, &topic_key, decoded.rows));
+                drafts.extend(self.group_by_key(definition, &topic_key, decoded.rows, lsn));
             }
             _ => {}
         }
@@ -360,8 +421,10 @@ impl Ingest {
     }
 
     /// Rows of one message by stream, in order of each stream's first row.
-    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>) -> Vec<Draft> {
+    fn group_by_key(&self, definition: usize, topic_key: &KeyValues, rows: Vec<DecodedRow>, lsn: Lsn) -> Vec<Draft> {
         let mut drafts: Vec<Draft> = Vec::new();
+        // Where each stream's draft is: a message may hold as many streams as rows.
+        let mut positions: StreamMap<usize> = StreamMap::default();
         let mut overflow = 0;
         for row in rows {
             let key = self.definitions[definition].whole_key(topic_key, row.key);
@@ -369,9 +432,12 @@ impl Ingest {
                 overflow += 1;
                 continue;
             };
-            match drafts.iter_mut().find(|draft| draft.stream.id == stream.id) {
-                Some(draft) => draft.readings.push(row.reading),
-                None => drafts.push(Draft { stream, readings: SmallVec::from_iter([row.reading]) }),
+            match positions.entry(stream.id) {
+                Entry::Occupied(known) => drafts[*known.get()].readings.push(row.reading),
+                Entry::Vacant(new) => {
+                    new.insert(drafts.len());
+                    drafts.push(Draft { stream, readings: SmallVec::from_iter([row.reading]), lsn });
+                }
             }
         }
         self.outlet.set_aside(definition, SetAsideReason::Overflow, overflow);
@@ -451,6 +517,11 @@ impl Definition {
         let parts = self.key_from_topic.iter();
         parts.filter_map(|topic| if *topic { from_topic.next() } else { from_payload.next() }).collect()
     }
+}
+
+/// Waits until every sender is dropped.
+async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) {
+    while finished.recv().await.is_some() {}
 }
 
 /// Hands committed work to the shards, keeping its order within each.

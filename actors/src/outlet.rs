@@ -6,6 +6,7 @@ use nearside_schemas::{CloseCause, Finding, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
 use crate::board::{Board, PostedFinding};
+use crate::recall::Recall;
 use crate::rollup::RollUpMessage;
 use crate::rules::Origin;
 use crate::rules_stage::RulesMessage;
@@ -22,8 +23,23 @@ struct DefinitionMetrics {
     active: Gauge,
     retired: Counter,
     parked: Counter,
+    parked_now: Gauge,
     panics: Counter,
     lost_state: Counter,
+}
+
+/// Figures of one definition.
+pub struct Figures {
+    /// Its name.
+    pub name: String,
+    /// Readings set aside.
+    pub set_aside: u64,
+    /// Windows closed.
+    pub windows: u64,
+    /// Streams with an actor.
+    pub active: u64,
+    /// Streams that were given up after too many panics.
+    pub parked: u64,
 }
 
 /// The causes with their labels.
@@ -35,31 +51,34 @@ const CAUSES: [(CloseCause, &str); 5] = [
     (CloseCause::Revision, "revision"),
 ];
 
+/// What stands behind the streams.
+pub struct Downstream {
+    /// Seals findings and summaries.
+    pub seal: StageSender<SealMessage>,
+    /// Evaluates rules.
+    pub rules: StageSender<RulesMessage>,
+    /// Whether any rule looks at summaries.
+    pub rules_want_summaries: bool,
+    /// Puts summaries together, where there are roll-ups.
+    pub rollup: Option<StageSender<RollUpMessage>>,
+    /// Shows the last findings.
+    pub board: Arc<Board>,
+    /// Sets messages aside that panicked.
+    pub recall: Recall,
+}
+
 /// Where streams hand on what they have.
 pub struct Outlet {
     definitions: Vec<DefinitionMetrics>,
     telemetry: Telemetry,
-    seal: StageSender<SealMessage>,
-    rules: StageSender<RulesMessage>,
-    rollup: Option<StageSender<RollUpMessage>>,
-    /// Whether any rule looks at summaries.
-    rules_want_summaries: bool,
-    board: Arc<Board>,
+    to: Downstream,
 }
 
 impl Outlet {
     /// An outlet for these definitions.
-    pub fn new(
-        plans: &[Arc<StreamPlan>],
-        telemetry: &Telemetry,
-        seal: StageSender<SealMessage>,
-        rules: StageSender<RulesMessage>,
-        rules_want_summaries: bool,
-        rollup: Option<StageSender<RollUpMessage>>,
-        board: Arc<Board>,
-    ) -> Self {
+    pub fn new(plans: &[Arc<StreamPlan>], telemetry: &Telemetry, to: Downstream) -> Self {
         let definitions = plans.iter().map(|plan| DefinitionMetrics::new(plan.spec.name.as_str(), telemetry)).collect();
-        Self { definitions, telemetry: telemetry.clone(), seal, rules, rollup, rules_want_summaries, board }
+        Self { definitions, telemetry: telemetry.clone(), to }
     }
 
     /// Hands on and counts what a stream gave back, leaving `outputs` empty.
@@ -74,10 +93,14 @@ impl Outlet {
                 counter.inc();
             }
         }
+        for (record, part) in outputs.poison.drain(..) {
+            self.to.recall.set_aside(record, &plan.spec.name, part);
+        }
         if outputs.panics > 0 {
             metrics.panics.inc_by(u64::from(std::mem::take(&mut outputs.panics)));
-            if component.is_parked() {
+            if std::mem::take(&mut outputs.parked) {
                 metrics.parked.inc();
+                metrics.parked_now.inc();
                 tracing::error!(stream = %component.id(), definition = %plan.spec.name, "a stream was parked after too many panics");
             }
         }
@@ -93,12 +116,13 @@ impl Outlet {
         let spec = &component.plan().spec;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
-        self.board.post_finding(PostedFinding { stream: spec.name.clone(), finding: finding.clone() });
+        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), finding: finding.clone() });
         let finding = Arc::new(finding);
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
         let at = component.heard_at();
-        self.rules.send(RulesMessage::Finding { finding: finding.clone(), origin, at });
-        self.seal.send(SealMessage::Finding { finding, plan: component.plan().clone() });
+        let record = component.at_hand();
+        self.to.rules.send(RulesMessage::Finding { finding: finding.clone(), origin, at, record });
+        self.to.seal.send(SealMessage::Finding { finding, plan: component.plan().clone() });
     }
 
     fn hand_on(&self, component: &StreamComponent, summary: Summary, metrics: &DefinitionMetrics) {
@@ -106,22 +130,28 @@ impl Outlet {
             metrics.unjudged.inc();
         }
         let summary = Arc::new(summary);
-        if self.rules_want_summaries {
+        if self.to.rules_want_summaries {
             let origin = Origin { spec: component.plan().spec.clone(), key: component.key().clone() };
             let at = component.heard_at();
-            self.rules.send(RulesMessage::Summary { summary: summary.clone(), origin, at });
+            let record = component.at_hand();
+            self.to.rules.send(RulesMessage::Summary { summary: summary.clone(), origin, at, record });
         }
-        if let Some(rollup) = &self.rollup
+        if let Some(rollup) = &self.to.rollup
             && component.plan().windows.counts_once(&summary.window)
         {
             rollup.send(RollUpMessage::Summary(summary.clone()));
         }
-        self.seal.send(SealMessage::Summary { summary, plan: component.plan().clone() });
+        self.to.seal.send(SealMessage::Summary { summary, plan: component.plan().clone() });
     }
 
     /// Counts readings that were set aside before or beside a stream.
     pub fn set_aside(&self, definition: usize, reason: SetAsideReason, count: u64) {
         self.definitions[definition].set_aside[reason as usize].inc_by(count);
+    }
+
+    /// A stream that was parked in an earlier run is there.
+    pub fn stream_parked(&self, definition: usize) {
+        self.definitions[definition].parked_now.inc();
     }
 
     /// A stream got an actor.
@@ -146,12 +176,14 @@ impl Outlet {
         }
     }
 
-    /// Each definition's name, set-aside count, closed windows and active streams, for the console.
-    pub fn figures(&self) -> Vec<(String, u64, u64, u64)> {
-        let figures = |metrics: &DefinitionMetrics| {
-            let set_aside = metrics.set_aside.iter().map(Counter::get).sum();
-            let closed = metrics.closed.iter().map(|(_, counter)| counter.get()).sum();
-            (metrics.name.clone(), set_aside, closed, metrics.active.get() as u64)
+    /// The figures of each definition, for the console.
+    pub fn figures(&self) -> Vec<Figures> {
+        let figures = |metrics: &DefinitionMetrics| Figures {
+            name: metrics.name.clone(),
+            set_aside: metrics.set_aside.iter().map(Counter::get).sum(),
+            windows: metrics.closed.iter().map(|(_, counter)| counter.get()).sum(),
+            active: metrics.active.get() as u64,
+            parked: metrics.parked_now.get() as u64,
         };
         self.definitions.iter().map(figures).collect()
     }
@@ -159,6 +191,11 @@ impl Outlet {
 
 impl DefinitionMetrics {
     fn new(name: &str, telemetry: &Telemetry) -> Self {
+        let active = telemetry.gauge(Metric::Streams, &[name]);
+        // Those of a middle that this one takes the place of have ended uncounted.
+        active.set(0.0);
+        let parked_now = telemetry.gauge(Metric::StreamsParkedNow, &[name]);
+        parked_now.set(0.0);
         let reasons = SetAsideReason::ALL.iter();
         Self {
             name: name.to_owned(),
@@ -168,9 +205,10 @@ impl DefinitionMetrics {
                 .map(|(cause, label)| (*cause, telemetry.counter(Metric::WindowsClosed, &[name, label])))
                 .collect(),
             unjudged: telemetry.counter(Metric::Unjudged, &[name]),
-            active: telemetry.gauge(Metric::Streams, &[name]),
+            active,
             retired: telemetry.counter(Metric::StreamsRetired, &[name]),
             parked: telemetry.counter(Metric::StreamsParked, &[name]),
+            parked_now,
             panics: telemetry.counter(Metric::StreamPanics, &["stream"]),
             lost_state: telemetry.counter(Metric::StreamPanics, &["restore"]),
         }

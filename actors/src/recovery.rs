@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_journal::{Checkpoint, Item, Lsn, Reader, Record};
-use nearside_schemas::{StreamId, StreamName};
+use nearside_schemas::StreamId;
 
 use crate::ingest::Ingest;
 use crate::rollup::RollUpMessage;
@@ -47,6 +47,11 @@ impl Progress {
         self.is_done.load(Ordering::Acquire)
     }
 
+    /// From now on readings are taken.
+    pub fn finish(&self) {
+        self.is_done.store(true, Ordering::Release);
+    }
+
     /// Records taken in again, and how many there are.
     pub fn records(&self) -> (u64, u64) {
         let [from, to, at] = [&self.from, &self.to, &self.at].map(|number| number.load(Ordering::Relaxed));
@@ -70,19 +75,14 @@ pub struct Recovered {
 }
 
 /// Gives streams the state that the checkpoint holds.
-///
-/// The windows of definitions in `closed` were closed when the configuration changed.
-pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint, closed: &[StreamName]) -> Recovered {
+pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint) -> Recovered {
     let mut found = Recovered { damaged: checkpoint.damaged, ..Recovered::default() };
     let mut by_shard: Vec<Vec<_>> = ingest.shards().iter().map(|_| Vec::new()).collect();
     for stored in checkpoint.streams {
-        let Some((definition, key, mut state)) = StreamState::decode(&stored.state) else {
+        let Some((definition, key, state)) = StreamState::decode(&stored.state) else {
             found.damaged += 1;
             continue;
         };
-        if closed.contains(&definition) {
-            state.windows_are_closed();
-        }
         match ingest.adopt(&definition, key) {
             Some(stream) if stream.id == stored.id => {
                 found.streams += 1;
@@ -138,6 +138,12 @@ pub async fn replay(
                 Record::Command { id, .. } => {
                     rules.send_async(RulesMessage::Given(id)).await;
                 }
+                Record::Close { streams, for_good, at } => {
+                    ingest.hand_on(lsn, &mut again);
+                    // As it was: windows were closed when their rows were judged.
+                    ingest.judged_through().await;
+                    ingest.close_windows_again(lsn, at, &streams, for_good).await;
+                }
                 Record::Epoch { .. } => {}
             }
             if again.works.len() >= WORKS_AT_ONCE {
@@ -151,7 +157,6 @@ pub async fn replay(
     rollup.send_async(RollUpMessage::Restored).await;
     rules.send_async(RulesMessage::Replayed).await;
     progress.at.store(until.0, Ordering::Relaxed);
-    progress.is_done.store(true, Ordering::Release);
 }
 
 /// Reads, decrypts and decodes on a thread of its own.

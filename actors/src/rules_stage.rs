@@ -9,11 +9,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use flume::Sender;
-use nearside_journal::{CommitOutcome, JournalHandle, Record};
+use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::{BoxFuture, Clock, Command, CommandId, Finding, Summary, Timestamp, failpoint};
 use nearside_telemetry::{Metric, Telemetry};
 
 use crate::board::{Board, PostedCommand};
+use crate::fence::{Panicked, fenced};
+use crate::recall::Recall;
 use crate::rules::{Origin, Outcome, RuleFault, Rules};
 
 /// What the rules stage is told.
@@ -26,6 +28,8 @@ pub enum RulesMessage {
         origin: Origin,
         /// When it came about: what cooldown and time to live count from.
         at: Timestamp,
+        /// The record of the message that brought it about.
+        record: Option<Lsn>,
     },
     /// A window was judged.
     Summary {
@@ -35,6 +39,8 @@ pub enum RulesMessage {
         origin: Origin,
         /// When it came about.
         at: Timestamp,
+        /// The record of the message that brought it about.
+        record: Option<Lsn>,
     },
     /// A journal is replayed from here on: commands are withheld.
     Replaying,
@@ -57,10 +63,14 @@ pub trait CommandPublisher: Send + Sync + 'static {
     fn publish<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<(), String>>;
 }
 
+/// What rules answer.
+type Answers = Vec<Result<Command, RuleFault>>;
+
 /// The component and shell of the stage.
 pub struct RulesStage {
     rules: Rules,
     journal: JournalHandle,
+    recall: Recall,
     dispatcher: Sender<Command>,
     settled: flume::Receiver<(CommandId, Outcome)>,
     settle: Sender<(CommandId, Outcome)>,
@@ -75,14 +85,24 @@ impl RulesStage {
     pub fn new(
         rules: Rules,
         journal: JournalHandle,
+        recall: Recall,
         clock: Arc<dyn Clock>,
         telemetry: Telemetry,
         queue: usize,
     ) -> (Self, CommandQueue) {
         let (dispatcher, commands) = flume::bounded(queue.max(1));
         let (settle, settled) = flume::unbounded();
-        let stage =
-            Self { rules, journal, dispatcher, settled, settle: settle.clone(), clock, telemetry, replay: None };
+        let stage = Self {
+            rules,
+            journal,
+            recall,
+            dispatcher,
+            settled,
+            settle: settle.clone(),
+            clock,
+            telemetry,
+            replay: None,
+        };
         (stage, CommandQueue { commands, settle })
     }
 
@@ -97,8 +117,12 @@ impl RulesStage {
             self.rules.settle(&id, outcome);
         }
         let answers = match message {
-            RulesMessage::Finding { finding, origin, at } => self.rules.on_finding(&finding, 0, &origin, at),
-            RulesMessage::Summary { summary, origin, at } => self.rules.on_summary(&summary, &origin, at),
+            RulesMessage::Finding { finding, origin, at, record } => {
+                self.evaluate(&origin, record, |rules| rules.on_finding(&finding, 0, &origin, at))
+            }
+            RulesMessage::Summary { summary, origin, at, record } => {
+                self.evaluate(&origin, record, |rules| rules.on_summary(&summary, &origin, at))
+            }
             RulesMessage::Replaying => return self.replay = Some(Default::default()),
             RulesMessage::Given(id) => {
                 if let Some((_, given)) = &mut self.replay {
@@ -127,6 +151,19 @@ impl RulesStage {
                 }
             }
         }
+    }
+
+    /// Evaluates rules behind a fence: after a panic the message that brought it about is set aside. Conditions and templates have no
+    /// state, and what rules remember changes only once they have answered, so there is nothing to build again.
+    fn evaluate(&mut self, origin: &Origin, record: Option<Lsn>, work: impl FnOnce(&mut Rules) -> Answers) -> Answers {
+        let rules = &mut self.rules;
+        fenced(|| work(rules)).unwrap_or_else(|Panicked| {
+            self.telemetry.counter(Metric::StreamPanics, &["rules"]).inc();
+            if let Some(record) = record {
+                self.recall.set_aside(record, &origin.spec.name, "rules");
+            }
+            Vec::new()
+        })
     }
 
     fn end_replay(&mut self) {
@@ -204,5 +241,78 @@ impl CommandQueue {
             // The stage may have ended; then nobody counts cooldowns any more.
             let _ = self.settle.send((command.id, outcome));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use nearside_deadletters::{DeadLetters, DeadLettersConfig, ids, read};
+    use nearside_journal::{DirectoryStorage, Journal, JournalConfig};
+    use nearside_privacy::KeyRing;
+    use nearside_schemas::codec::{CodecSpec, Format};
+    use nearside_schemas::{
+        ClientId, KeyValues, ManualClock, Publish, QoS, SecretKey, StreamName, StreamSpec, Topic, TopicTemplate,
+    };
+
+    fn origin() -> Origin {
+        let codec = CodecSpec {
+            format: Format::Number,
+            paths: Vec::new(),
+            rows: None,
+            rate_hz: None,
+            rate_path: None,
+            max_payload_bytes: 1,
+            max_readings: 1,
+        };
+        let spec = StreamSpec {
+            name: StreamName::new("vitals").unwrap(),
+            topic: TopicTemplate::parse("vitals").unwrap(),
+            codec,
+            timestamp: None,
+            sequence: None,
+            fields: Vec::new(),
+            key: Vec::new(),
+            group: "g".to_owned(),
+        };
+        Origin { spec: Arc::new(spec), key: KeyValues::new() }
+    }
+
+    /// I3: a panic in a rule costs its answer; the message that brought it about is set aside as it was sent.
+    #[tokio::test]
+    async fn a_panic_in_a_rule_sets_its_message_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let telemetry = Telemetry::new();
+        let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+        let (journal, _) = Journal::open(folder.path(), JournalConfig::default(), keys.clone(), &telemetry).unwrap();
+        let publish = Publish {
+            client: ClientId::new("device"),
+            topic: Topic::new("vitals").unwrap(),
+            payload: Bytes::from_static(b"666"),
+            qos: QoS::AtLeastOnce,
+            packet_id: None,
+            retain: false,
+            received: Timestamp::from_secs(7),
+        };
+        let written = journal.handle().commit(vec![Record::Publish(publish)]).await;
+        let CommitOutcome::Durable { first } = written else { panic!("{written:?}") };
+        let aside = folder.path().join("deadletters");
+        let letters = DeadLetters::open(&aside, &DeadLettersConfig::default(), keys.clone(), &telemetry).unwrap();
+        let storage = Arc::new(DirectoryStorage::open(folder.path(), false).unwrap());
+        let recall = Recall::start(storage, keys.clone(), letters, &telemetry).unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let rules = Rules::new(&[]).unwrap();
+        let (mut stage, _queue) = RulesStage::new(rules, journal.handle(), recall, clock, telemetry.clone(), 1);
+        assert!(stage.evaluate(&origin(), Some(first), |_| panic!("inside")).is_empty());
+        assert_eq!(telemetry.counter(Metric::StreamPanics, &["rules"]).get(), 1);
+        let kept = async {
+            while ids(&aside).unwrap().is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), kept).await.unwrap();
+        let letter = read(&aside, ids(&aside).unwrap()[0], keys.as_ref()).unwrap();
+        assert_eq!((letter.stage.as_str(), &letter.payload[..]), ("rules", b"666".as_slice()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nearside_actors::{ConfigFault, InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
@@ -56,6 +57,8 @@ pub struct SiteConfig {
     pub uplink: Option<UplinkConfig>,
     /// `[console]`.
     pub console: ConsoleConfig,
+    /// The text that it was read from; empty where it was put together in another way.
+    pub source: Arc<str>,
 }
 
 /// Reads and checks a file.
@@ -114,6 +117,7 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
         outbox: inner(raw.outbox),
         uplink: raw.uplink.map(Spanned::into_inner),
         console: inner(raw.console),
+        source: text.into(),
     })
 }
 

@@ -49,7 +49,7 @@ pub struct Contribution {
     pub note: Option<String>,
 }
 
-/// The identity of a finding: window, model and label. The same thing seen again in the same window is the same finding.
+/// The identity of a finding: window, model, label and field. The same thing seen again in the same window is the same finding.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FindingId {
     /// The window.
@@ -58,6 +58,8 @@ pub struct FindingId {
     pub model: ModelRef,
     /// What it saw.
     pub label: String,
+    /// On which field; `None` where the model judges the row as a whole.
+    pub field: Option<FieldName>,
 }
 
 /// Something a model saw in a window, with everything needed to understand it.
@@ -71,6 +73,9 @@ pub struct Finding {
     pub model: ModelRef,
     /// What was seen, such as `spike`, `flat_line`, `news2_high`.
     pub label: String,
+    /// The field that it was seen on, where the model judges each field by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub field: Option<FieldName>,
     /// How much it matters.
     pub severity: Severity,
     /// Event time of the first row that raised it.
@@ -92,7 +97,12 @@ pub struct Finding {
 impl Finding {
     /// Its identity.
     pub fn id(&self) -> FindingId {
-        FindingId { window: self.window.clone(), model: self.model.clone(), label: self.label.clone() }
+        FindingId {
+            window: self.window.clone(),
+            model: self.model.clone(),
+            label: self.label.clone(),
+            field: self.field.clone(),
+        }
     }
 
     /// Takes in another sighting of the same finding: counts its rows, keeps the earliest start and the higher peak.

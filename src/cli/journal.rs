@@ -1,17 +1,17 @@
-//! `nearside journal check|show`: what is in a site's journal, and whether it is whole.
+//! `nearside journal check|show|repair`: what is in a site's journal, whether it is whole, and making it whole.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use nearside_journal::{DirectoryStorage, Item, Record, check, read};
+use nearside_journal::{DirectoryStorage, Item, Record, Repair, check, read};
 use nearside_privacy::KeyRing;
 use serde_json::json;
 
 use crate::error::StartError;
 
-/// Looks at a site's journal.
+/// Looks at a site's journal, and repairs it.
 #[derive(Args, Debug)]
 pub struct JournalArgs {
     #[command(subcommand)]
@@ -25,6 +25,15 @@ enum What {
         /// The site's TOML file.
         site: PathBuf,
     },
+    /// Writes damaged segments again with every record that can be read, under its number, and keeps the damaged files in `journal/damaged`.
+    /// The gateway must not run. What the checkpoint does not hold of it the next start takes in.
+    Repair {
+        /// The site's TOML file.
+        site: PathBuf,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Prints every record, one JSON object a line. Holds what devices sent: keep it to yourself.
     Show {
         /// The site's TOML file.
@@ -34,11 +43,14 @@ enum What {
 
 /// Runs the command.
 pub fn run(args: &JournalArgs) -> Result<(), StartError> {
-    let (What::Check { site } | What::Show { site }) = &args.what;
+    let (What::Check { site } | What::Show { site } | What::Repair { site, .. }) = &args.what;
     let config = nearside_config::load(site)?;
     let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
     let keys = Arc::new(KeyRing::load(&data.join(&config.privacy.key_file))?);
     let folder = data.join("journal");
+    if let What::Repair { dry_run, .. } = &args.what {
+        return repair(&folder, keys, *dry_run);
+    }
     let storage = Arc::new(DirectoryStorage::open(&folder, false).map_err(StartError::file(&folder))?);
     match &args.what {
         What::Check { .. } => {
@@ -51,7 +63,7 @@ pub fn run(args: &JournalArgs) -> Result<(), StartError> {
             let whole = report.damage.is_empty();
             if whole { Ok(()) } else { Err(StartError::Damaged("journal")) }
         }
-        What::Show { .. } => {
+        What::Show { .. } | What::Repair { .. } => {
             let mut out = std::io::stdout().lock();
             for item in read(storage, keys)? {
                 writeln!(out, "{}", line(item)).map_err(StartError::file(Path::new("standard output")))?;
@@ -59,6 +71,36 @@ pub fn run(args: &JournalArgs) -> Result<(), StartError> {
             Ok(())
         }
     }
+}
+
+fn repair(folder: &Path, keys: Arc<KeyRing>, is_dry: bool) -> Result<(), StartError> {
+    let repair = Repair::open(folder, keys)?;
+    let damaged = repair.survey()?;
+    if damaged.is_empty() {
+        println!("every segment is whole; nothing to do");
+    }
+    for segment in &damaged {
+        for (offset, kind) in &segment.places {
+            println!("{} at byte {offset}: {}", segment.name, kind.label());
+        }
+        println!(
+            "  will keep {} records ({} frames behind damaged headers regained) in a new file of that name",
+            segment.records(),
+            segment.regained
+        );
+        for (first, last) in segment.vacant() {
+            println!(
+                "  will mark numbers {first} to {last} as vacant: nothing that can be read is there",
+                first = first.0,
+                last = last.0
+            );
+        }
+        if !is_dry {
+            let kept = repair.mend(segment)?;
+            println!("  done; the damaged file is {}", kept.display());
+        }
+    }
+    Ok(())
 }
 
 fn line(item: Item) -> serde_json::Value {
@@ -77,6 +119,10 @@ fn line(item: Item) -> serde_json::Value {
         }
         Item::Record(lsn, Record::Epoch { kind, at, .. }) => {
             json!({ "number": lsn.0, "kind": format!("{kind:?}"), "at": at })
+        }
+        Item::Record(lsn, Record::Close { streams, for_good, at }) => {
+            let streams: Vec<&str> = streams.iter().map(nearside_schemas::StreamName::as_str).collect();
+            json!({ "number": lsn.0, "kind": "close", "streams": streams, "for_good": for_good, "at": at })
         }
     }
 }

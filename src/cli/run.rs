@@ -8,6 +8,7 @@ use clap::Args;
 use nearside_schemas::{Clock, SystemClock};
 use nearside_telemetry::Metric;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::error::StartError;
 use crate::pipeline::{BOARD_BOUND, Gateway, Surroundings};
@@ -43,14 +44,15 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
             println!("  devices  mqtts://{tls}");
         }
         println!("  console  http://{}", gateway.console_addr());
-        let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        let stopping = stop_signals()?;
+        let mut stopped = stopping.clone();
+        let mut hang_up = signal(SignalKind::hangup())?;
         let mut file = WatchedFile::new(&args.site);
         loop {
             tokio::select! {
-                result = tokio::signal::ctrl_c() => break result?,
-                _ = terminate.recv() => break,
-                _ = hang_up.recv() => reload(&mut gateway, &args.site).await,
-                () = file.changed() => reload(&mut gateway, &args.site).await,
+                _ = stopped.wait_for(|stop| *stop) => break,
+                _ = hang_up.recv() => reload(&mut gateway, &args.site, &stopping).await,
+                () = file.changed() => reload(&mut gateway, &args.site, &stopping).await,
             }
         }
         let waiting = gateway.waiting_for_cloud();
@@ -72,10 +74,27 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
     })
 }
 
+/// True from SIGINT or SIGTERM on, whatever else goes on.
+fn stop_signals() -> Result<watch::Receiver<bool>, StartError> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.send_replace(true);
+        // Whoever still asks is answered.
+        stop.closed().await;
+    });
+    Ok(stopping)
+}
+
 /// Puts what the file says now in force, or says why not.
-async fn reload(gateway: &mut Gateway, site: &Path) {
+async fn reload(gateway: &mut Gateway, site: &Path, stopping: &watch::Receiver<bool>) {
+    eprintln!("reading {} again", site.display());
     let done = match nearside_config::load(site) {
-        Ok(config) => gateway.reload(&config).await,
+        Ok(config) => gateway.reload(&config, stopping).await,
         Err(error) => Err(error.into()),
     };
     let outcome = match &done {

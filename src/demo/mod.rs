@@ -124,6 +124,8 @@ fn site(config: &DemoConfig, folder: &Path, cloud: SocketAddr) -> Result<SiteCon
     let city = nearside_config::parse(include_str!("../../config/smart-city.toml"), Path::new("smart-city.toml"))?;
     let ward = nearside_config::parse(include_str!("../../config/medical-ward.toml"), Path::new("medical-ward.toml"))?;
     let mut site = city;
+    // Neither text says all of it.
+    site.source = "".into();
     site.streams.extend(ward.streams);
     site.rules.extend(ward.rules);
     site.site.data_dir = folder.to_owned();

@@ -52,12 +52,23 @@ impl Gateway {
 
     /// Starts on a folder that has a site file already, with these environment variables; `None` where it ends before it runs.
     pub fn start_in(folder: tempfile::TempDir, environment: &[(&str, &str)]) -> Result<Self, tempfile::TempDir> {
+        Self::start_with(folder, environment, &[])
+    }
+
+    /// As [`Gateway::start_in`], with these arguments.
+    pub fn start_with(
+        folder: tempfile::TempDir,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Result<Self, tempfile::TempDir> {
+        let said = std::fs::File::create(folder.path().join("stderr.txt")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_nearside"))
             .arg("run")
             .arg(folder.path().join("site.toml"))
+            .args(arguments)
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(said)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -89,6 +100,22 @@ impl Gateway {
 
     pub fn site(&self) -> PathBuf {
         self.folder.path().join("site.toml")
+    }
+
+    /// Waits until it has said this on standard error.
+    pub fn wait_until_said(&self, what: &str) {
+        let end = Instant::now() + PATIENCE;
+        let said = || std::fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap();
+        while !said().contains(what) {
+            assert!(Instant::now() < end, "{what} is not said: {}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
     pub fn key_file(&self) -> PathBuf {
@@ -123,15 +150,18 @@ impl Gateway {
 
     /// SIGTERM; gives back the exit code.
     pub fn terminate(mut self) -> (Option<i32>, tempfile::TempDir) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("TERM");
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
                 return (status.code(), folder);
             }
-            assert!(Instant::now() < end, "the gateway does not stop");
+            if Instant::now() >= end {
+                // Where each thread is, for whoever looks into it.
+                let said = std::fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap_or_default();
+                panic!("the gateway does not stop: {said}");
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -291,6 +291,7 @@ mod tests {
             },
             model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
             label: "news2_high".to_owned(),
+            field: None,
             severity: Severity::Critical,
             since: Timestamp::from_secs(window),
             at: Timestamp::from_secs(window),

@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use nearside_journal::Lsn;
 use nearside_schemas::Timestamp;
 
 use super::backlog::Gathered;
-use super::component::{Outputs, StreamComponent};
+use super::component::StreamComponent;
+use super::outputs::Outputs;
 use super::shard::ShardState;
 use super::state::StreamState;
 use super::stream_ref::StreamRef;
@@ -64,10 +66,14 @@ impl Message for TakeState {
 /// Close everything.
 pub(super) struct DrainStream {
     pub(super) now: Timestamp,
-    /// The definitions that are closed; a stream of another is only counted.
+    /// The record that says so; a stream whose state is younger has closed them already.
+    pub(super) lsn: Lsn,
+    /// Whether they are over for good.
+    pub(super) for_good: bool,
+    /// The definitions whose streams close theirs.
     pub(super) definitions: Arc<Vec<usize>>,
-    /// Counted down by each stream that is done.
-    pub(super) done: tokio::sync::mpsc::UnboundedSender<()>,
+    /// Dropped when it is done.
+    pub(super) _done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
 impl Message for DrainStream {
@@ -110,8 +116,8 @@ impl StreamActor {
 
     fn take_readings(&mut self, Gathered { readings, admission }: Gathered) {
         self.stream.taken();
-        for reading in readings {
-            self.component.on_reading(reading, &mut self.outputs);
+        for (lsn, reading) in readings {
+            self.component.on_reading_of(Some(lsn), reading, &mut self.outputs);
         }
         self.flush(Some(admission));
     }
@@ -143,6 +149,11 @@ impl StreamActor {
         }
     }
 
+    /// When it gives up its actor, where nothing more comes.
+    fn retires_at(&self) -> Timestamp {
+        self.component.last_received().plus(self.shard.retire_after())
+    }
+
     /// Hands on what the component gave back, and asks for the next tick.
     fn flush(&mut self, admission: Option<Admission>) {
         // Without a request the readings are judged: their credit is given back here.
@@ -153,7 +164,9 @@ impl StreamActor {
             self.shard.submit(queue, &self.stream, request, admission.clone());
         }
         self.shard.publish(&self.component, &mut self.outputs);
-        if let Some(deadline) = self.component.next_deadline()
+        // Who rests wants no tick but the one at which it retires.
+        let retires = || self.component.is_at_rest().then(|| self.retires_at());
+        if let Some(deadline) = self.component.next_deadline().or_else(retires)
             && self.asked_for.is_none_or(|asked| deadline < asked)
         {
             self.asked_for = Some(deadline);
@@ -216,12 +229,9 @@ impl Handler<Tick> for StreamActor {
         // Nothing may wait in the mailbox: a stopped actor's messages would be lost. Shard and stream share a thread,
         // so between this look and the stop nothing can be sent.
         let rests = self.component.is_at_rest() && !self.stream.has_pending();
-        let retire_at = self.component.last_received().plus(self.shard.retire_after());
-        if rests && retire_at <= tick.now {
+        if rests && self.retires_at() <= tick.now {
             self.shard.retire(&self.stream, &self.component);
             ctx.stop();
-        } else if rests {
-            self.shard.wake_at(retire_at, self.stream.clone());
         }
     }
 }
@@ -230,13 +240,11 @@ impl Handler<DrainStream> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
-        if drain.definitions.contains(&self.stream.definition) {
+        if drain.definitions.contains(&self.stream.definition) && !self.stream.holds(drain.lsn) {
             self.answer_state(None);
-            self.component.drain(drain.now, &mut self.outputs);
-            self.shard.changed(&self.stream);
+            self.component.close_windows(drain.now, drain.for_good, &mut self.outputs);
+            self.shard.changed(&self.stream, drain.lsn);
             self.flush(None);
         }
-        // The receiver counts; if it is gone nobody waits any more.
-        let _ = drain.done.send(());
     }
 }

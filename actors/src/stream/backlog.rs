@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use nearside_journal::Lsn;
 use nearside_schemas::Reading;
 use tokio::time::Instant;
 
@@ -20,8 +21,8 @@ const MOST_READINGS: usize = 64;
 
 /// Readings of one stream that its actor gets together.
 pub struct Gathered {
-    /// The readings, in the journal's order.
-    pub readings: Vec<Reading>,
+    /// The readings, each with the record that it came in, in the journal's order.
+    pub readings: Vec<(Lsn, Reading)>,
     /// Whose they are; given back when they are judged.
     pub admission: Admission,
 }
@@ -47,7 +48,8 @@ impl Backlog {
 
     /// Takes readings in; whether they are the first of their stream.
     pub(super) fn push(&mut self, work: Work) -> bool {
-        let Work { readings, admission } = work;
+        let Work { readings, lsn, admission } = work;
+        let readings = readings.into_iter().map(|reading| (lsn, reading));
         let place = admission.stream().place_in_backlog();
         // The place is only a hint that is checked: that of another time may still stand in the stream.
         let known =
@@ -60,7 +62,7 @@ impl Backlog {
             }
             None => {
                 admission.stream().set_place_in_backlog(self.gathered.len());
-                let readings = readings.into_vec();
+                let readings: Vec<_> = readings.collect();
                 let waiting = readings.len();
                 self.gathered.push(Gathered { readings, admission });
                 (true, waiting)
@@ -104,7 +106,7 @@ mod tests {
         let draft = |&(stream, at): &(usize, i64)| {
             let time = Timestamp::from_micros(at);
             let reading = Reading { time, received: time, sequence: None, values: Values::new() };
-            Draft { stream: streams[stream].clone(), readings: [reading].into_iter().collect() }
+            Draft { stream: streams[stream].clone(), readings: [reading].into_iter().collect(), lsn: Lsn(at as u64) }
         };
         let mut works = Vec::new();
         assert!(try_admit(&mut rows.iter().map(draft).collect(), &mut works).is_ok());
@@ -112,7 +114,7 @@ mod tests {
     }
 
     fn seen(gathered: &[Gathered]) -> Vec<(u8, Vec<i64>)> {
-        let times = |one: &Gathered| one.readings.iter().map(|reading| reading.time.as_micros()).collect();
+        let times = |one: &Gathered| one.readings.iter().map(|(_, reading)| reading.time.as_micros()).collect();
         gathered.iter().map(|one| (one.admission.stream().id.as_bytes()[0], times(one))).collect()
     }
 

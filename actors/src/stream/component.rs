@@ -2,20 +2,23 @@
 //!
 //! Promises: rows are judged causally and in order; a window is summarised once every row it waits for was judged, or
 //! past its deadline as `unjudged` with the reason; a panic in a model costs that model's state of this stream, a panic in
-//! the windows costs the open windows, and either is counted (promise I3).
+//! the windows the reading at hand, for they are built again from a snapshot of what they hold; either is counted, and the message that
+//! did it named (promise I3).
 //! Never: it knows of actors, threads or the time of day.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nearside_models::row_model::{Row, RowState, RowVerdict};
+use nearside_journal::Lsn;
+use nearside_models::row_model::{Row, RowState};
 use nearside_schemas::{
     CloseCause, ClosedWindow, Finding, KeyValues, ModelName, ModelRef, Reading, SetAsideReason, StreamId, Summary,
     Timestamp, Values, Verdict,
 };
-use nearside_window::{Placement, StreamWindows};
+use nearside_window::StreamWindows;
 
-use super::findings::FindingLog;
+use super::findings::{FindingLog, field_of};
+use super::outputs::{Outputs, ScoredRow, note_placement, push_request};
 use super::plan::StreamPlan;
 use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
@@ -23,51 +26,9 @@ use crate::fence::{PanicBudget, Panicked, fenced};
 /// Times of rows that a model skipped, kept to say why a window is unjudged.
 const REMEMBERED_SKIPS: usize = 32;
 
-/// Rows for a model's network.
-#[derive(Debug, PartialEq)]
-pub struct InferenceRequest {
-    /// The model's position in the plan.
-    pub model: usize,
-    /// How many inputs there are.
-    pub inputs: usize,
-    /// The inputs, one after the other.
-    pub data: Vec<f32>,
-}
-
-/// A model's verdict on one row, for replay.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScoredRow {
-    /// The model's position in the plan.
-    pub model: usize,
-    /// Event time of the row.
-    pub time: Timestamp,
-    /// The verdict.
-    pub verdict: RowVerdict,
-}
-
-/// What a stream gives back for what it was given.
-#[derive(Default)]
-pub struct Outputs {
-    /// Rows to be judged by networks.
-    pub requests: Vec<InferenceRequest>,
-    /// Findings seen for the first time in their window.
-    pub raised: Vec<Finding>,
-    /// Windows that are judged, or past their deadline.
-    pub summaries: Vec<Summary>,
-    /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.
-    pub set_aside: Vec<SetAsideReason>,
-    /// Windows that closed, by cause.
-    pub closed: Vec<nearside_schemas::CloseCause>,
-    /// Panics that were caught.
-    pub panics: u32,
-    /// Each row's verdicts, where `keep_scores` is on.
-    pub scores: Vec<ScoredRow>,
-    /// Whether to fill `scores`.
-    pub keep_scores: bool,
-}
-
 struct Pending {
     time: Timestamp,
+    record: Option<Lsn>,
     inputs: usize,
 }
 
@@ -102,6 +63,11 @@ pub struct StreamComponent {
     heard_at: Timestamp,
     budget: PanicBudget,
     parked: bool,
+    /// The record of the message that is being handled; `None` where time passes.
+    at_hand: Option<Lsn>,
+    /// The value whose row panics the windows.
+    #[cfg(test)]
+    pub(super) poison_of_windows: Option<f64>,
     closed: Vec<ClosedWindow>,
 }
 
@@ -121,6 +87,9 @@ impl StreamComponent {
             heard_at: Timestamp::MIN,
             budget: PanicBudget::new(plan.panics_per_minute),
             parked: false,
+            at_hand: None,
+            #[cfg(test)]
+            poison_of_windows: None,
             closed: Vec::new(),
             plan,
         }
@@ -146,8 +115,19 @@ impl StreamComponent {
         self.parked
     }
 
-    /// Takes a reading.
+    /// The record of the message that was handled last.
+    pub const fn at_hand(&self) -> Option<Lsn> {
+        self.at_hand
+    }
+
+    /// Takes a reading that stands in no journal.
     pub fn on_reading(&mut self, reading: Reading, out: &mut Outputs) {
+        self.on_reading_of(None, reading, out);
+    }
+
+    /// Takes a reading of the message in this record.
+    pub fn on_reading_of(&mut self, record: Option<Lsn>, reading: Reading, out: &mut Outputs) {
+        self.at_hand = record;
         if self.parked {
             out.set_aside.push(SetAsideReason::Panicked);
             return;
@@ -159,7 +139,14 @@ impl StreamComponent {
         let values = if self.judges.is_empty() { Values::new() } else { reading.values.clone() };
         let windows = &mut self.windows;
         let closed = &mut self.closed;
-        match fenced(|| windows.push(reading, closed)) {
+        #[cfg(test)]
+        let poison = self.poison_of_windows;
+        let push = || {
+            #[cfg(test)]
+            assert!(poison.is_none() || reading.values[0].number() != poison, "the poison");
+            windows.push(reading, closed)
+        };
+        match fenced(push) {
             Ok(placement) => {
                 // What the row's time closed does not hold the row; what it filled or revised does, and waits for its verdict too.
                 let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
@@ -170,7 +157,7 @@ impl StreamComponent {
                 }
                 self.take_closed(with_row, received, out);
             }
-            Err(Panicked) => self.rebuild_windows(received, out),
+            Err(Panicked) => self.rebuild_windows(1, received, out),
         }
         self.release(out);
     }
@@ -202,6 +189,7 @@ impl StreamComponent {
     /// late. While a journal is replayed they are not: hours pass in it while a network computes.
     pub fn on_tick(&mut self, now: Timestamp, verdicts_expire: bool, out: &mut Outputs) {
         self.heard_at = self.heard_at.max(now);
+        self.at_hand = None;
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.tick(now, closed)) {
@@ -209,7 +197,7 @@ impl StreamComponent {
                 let closed = std::mem::take(&mut self.closed);
                 self.take_closed(closed, now, out);
             }
-            Err(Panicked) => self.rebuild_windows(now, out),
+            Err(Panicked) => self.rebuild_windows(0, now, out),
         }
         self.release(out);
         if verdicts_expire {
@@ -217,16 +205,22 @@ impl StreamComponent {
         }
     }
 
-    /// Closes everything, judged or not: the stream's definition changes or the gateway stops.
+    /// Closes everything for good, judged or not.
     pub fn drain(&mut self, now: Timestamp, out: &mut Outputs) {
+        self.close_windows(now, true, out);
+    }
+
+    /// Closes everything, judged or not: the stream's definition changes, or the gateway stops and the windows are not over `for_good`.
+    pub fn close_windows(&mut self, now: Timestamp, for_good: bool, out: &mut Outputs) {
+        self.at_hand = None;
         let windows = &mut self.windows;
         let closed = &mut self.closed;
-        match fenced(|| windows.drain(closed)) {
+        match fenced(|| if for_good { windows.drain(closed) } else { windows.close_open(closed) }) {
             Ok(()) => {
                 let closed = std::mem::take(&mut self.closed);
                 self.take_closed(closed, now, out);
             }
-            Err(Panicked) => self.rebuild_windows(now, out),
+            Err(Panicked) => self.rebuild_windows(0, now, out),
         }
         self.release(out);
         while let Some(waiting) = self.waiting.pop_front() {
@@ -279,13 +273,14 @@ impl StreamComponent {
         let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
         let models = self.judges.iter().zip(&self.plan.models);
         parts.extend(models.map(|(judge, planned)| named(&planned.model.reference().name, &judge.state.snapshot())));
-        StreamState { deadline: self.windows.next_deadline(), parts, windows_closed: false }
+        StreamState { deadline: self.windows.next_deadline(), parts, windows_closed: false, is_parked: self.parked }
     }
 
     /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
     /// second value says how many did.
     pub fn restore(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues, state: &StreamState) -> (Self, u32) {
         let mut stream = Self::new(plan, id, key);
+        stream.parked = state.is_parked;
         let mut lost = 0;
         let mut parts = state.parts.iter();
         if let Some(part) = parts.next() {
@@ -322,8 +317,8 @@ impl StreamComponent {
     }
 
     fn take_own(&mut self, own: OwnPart) {
-        let OwnPart { heard_at, last_received, parked, skipped, latest_finding, findings } = own;
-        (self.heard_at, self.last_received, self.parked) = (heard_at, last_received, parked);
+        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings } = own;
+        (self.heard_at, self.last_received) = (heard_at, last_received);
         self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
         self.findings.restore(latest_finding, findings);
     }
@@ -338,7 +333,7 @@ impl StreamComponent {
                 self.rebuild_judge(model, time, out);
                 continue;
             };
-            judge.pending.push_back(Pending { time, inputs });
+            judge.pending.push_back(Pending { time, record: self.at_hand, inputs });
             judge.taken += 1;
             if inputs > 0 {
                 push_request(out, model, inputs, data);
@@ -353,6 +348,7 @@ impl StreamComponent {
         let Some(judge) = self.judges.get_mut(model) else { return };
         let Some(row) = judge.pending.pop_front() else { return };
         judge.judged += 1;
+        self.at_hand = row.record;
         let state = &mut judge.state;
         let Some(outputs) = outputs else {
             if fenced(|| state.skip()).is_err() {
@@ -371,6 +367,7 @@ impl StreamComponent {
                 window: self.windows.primary_window(row.time),
                 model: self.plan.models[model].model.reference().clone(),
                 label: sighting.label.to_owned(),
+                field: field_of(self.plan.models[model].model.reference(), &sighting.contributions),
                 severity: sighting.severity,
                 since: row.time,
                 at: row.time,
@@ -432,9 +429,9 @@ impl StreamComponent {
         match fenced(|| self.summary(waiting.window, unjudged)) {
             Ok(summary) => out.summaries.push(summary),
             Err(Panicked) => {
-                out.panics += 1;
+                self.note_panic("summary", out);
                 out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, rows));
-                self.parked |= self.budget.spend(closed_at);
+                self.spend(closed_at, out);
             }
         }
     }
@@ -471,29 +468,64 @@ impl StreamComponent {
         self.skipped.push_back((time, model));
     }
 
-    /// After a panic in a model: that model starts anew on this stream; its pending rows count as skipped.
+    /// After a panic in a model: its state on this stream is built again from a snapshot of it, or starts anew where that does not hold or
+    /// the stream panicked lately; its pending rows count as skipped.
     fn rebuild_judge(&mut self, model: usize, now: Timestamp, out: &mut Outputs) {
-        out.panics += 1;
+        self.note_panic("model", out);
+        self.spend(now, out);
         let planned = &self.plan.models[model];
+        let fields = &self.plan.spec.fields;
         let judge = &mut self.judges[model];
         judge.stale += judge.pending.iter().map(|row| row.inputs).sum::<usize>();
         let lost: Vec<Timestamp> = judge.pending.drain(..).map(|row| row.time).collect();
-        judge.state = planned.model.new_state(&self.plan.spec.fields);
+        let state = &judge.state;
+        let saved = match self.budget.recent() {
+            1 => fenced(|| planned.model.restore(fields, &state.snapshot()).ok()).ok().flatten(),
+            _ => None,
+        };
+        judge.state = saved.unwrap_or_else(|| planned.model.new_state(fields));
         judge.judged = judge.taken;
         for time in lost {
             self.note_skip(time, model);
         }
-        self.parked |= self.budget.spend(now);
     }
 
-    /// After a panic in the windows: what they held is counted as set aside and they start anew.
-    fn rebuild_windows(&mut self, now: Timestamp, out: &mut Outputs) {
+    /// After a panic in the windows: they are built again from a snapshot of what they hold, which is checked as one from disk is. Where it
+    /// does not hold, or the stream is parked for it, what they held is counted as set aside and they start anew; `readings` were at hand.
+    fn rebuild_windows(&mut self, readings: usize, now: Timestamp, out: &mut Outputs) {
+        self.note_panic("window", out);
+        self.spend(now, out);
+        let (plan, id) = (self.plan.windows.clone(), self.id);
+        let windows = &self.windows;
+        let held = fenced(|| windows.held_rows()).unwrap_or(0);
+        let saved = fenced(|| StreamWindows::restore(plan.clone(), id, &windows.snapshot()));
+        let lost = match saved {
+            Ok(Ok(windows)) if !self.parked => {
+                self.windows = windows;
+                readings
+            }
+            _ => {
+                self.windows = StreamWindows::new(plan, id);
+                held + readings
+            }
+        };
+        out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, lost));
+        // Those that were closed before the panic are whole.
+        let closed = std::mem::take(&mut self.closed);
+        self.take_closed(closed, now, out);
+    }
+
+    /// Counts a panic; past the budget the stream is parked.
+    fn spend(&mut self, now: Timestamp, out: &mut Outputs) {
+        if self.budget.spend(now) && !self.parked {
+            self.parked = true;
+            out.parked = true;
+        }
+    }
+
+    fn note_panic(&self, part: &'static str, out: &mut Outputs) {
         out.panics += 1;
-        let held = fenced(|| self.windows.held_rows()).unwrap_or(0);
-        out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, held + 1));
-        self.closed.clear();
-        self.windows = StreamWindows::new(self.plan.windows.clone(), self.id);
-        self.parked |= self.budget.spend(now);
+        out.poison.extend(self.at_hand.map(|record| (record, part)));
     }
 }
 
@@ -508,21 +540,4 @@ fn named(name: &ModelName, state: &[u8]) -> Vec<u8> {
     let name = name.as_str().as_bytes();
     // Names have at most 64 bytes.
     [&[name.len() as u8], name, state].concat()
-}
-
-/// Adds rows to the request for `model` that is being built, so that one message carries them all.
-fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) {
-    match out.requests.iter_mut().find(|request| request.model == model) {
-        Some(request) => {
-            request.inputs += inputs;
-            request.data.extend_from_slice(&data);
-        }
-        None => out.requests.push(InferenceRequest { model, inputs, data }),
-    }
-}
-
-/// Reports what was set aside; whether the row is in at least one window.
-fn note_placement(placement: &Placement, out: &mut Outputs) -> bool {
-    out.set_aside.extend(placement.set_aside());
-    placement.is_placed()
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nearside_journal::Lsn;
 use nearside_models::ModelError;
 use nearside_models::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use nearside_schemas::codec::{CodecSpec, Format};
@@ -12,7 +13,8 @@ use nearside_schemas::{
 };
 use nearside_window::{GuardConfig, WindowConfig, WindowPlan};
 
-use super::component::{Outputs, StreamComponent};
+use super::component::StreamComponent;
+use super::outputs::Outputs;
 use super::plan::{PlannedModel, StreamPlan};
 use super::state::StreamState;
 
@@ -215,6 +217,38 @@ fn too_many_panics_park_the_stream_and_what_comes_then_is_counted() {
     assert_eq!(out.set_aside, [SetAsideReason::Panicked; 2]);
 }
 
+/// I3: a panic in the windows costs the reading at hand; the message is named, what was acknowledged before stays.
+#[test]
+fn a_poison_row_costs_itself_and_not_the_rows_of_its_window() {
+    let mut stream = stream(0, 1);
+    stream.poison_of_windows = Some(13.0);
+    let mut out = Outputs::default();
+    for (time, value) in [(0, 1.0), (1, 13.0), (2, 2.0), (12, 1.0)] {
+        stream.on_reading_of(Some(Lsn(100 + time as u64)), reading(time, value), &mut out);
+    }
+    assert_eq!((out.panics, out.poison.as_slice()), (1, [(Lsn(101), "window")].as_slice()));
+    assert_eq!(out.set_aside, [SetAsideReason::Panicked]);
+    assert_eq!(out.summaries[0].rows, 2, "the rows before and after");
+    // Past the budget the stream is parked, and what its windows hold is counted.
+    stream.on_reading_of(Some(Lsn(113)), reading(13, 13.0), &mut out);
+    assert!(out.parked && stream.is_parked() && stream.snapshot().is_parked);
+    assert_eq!(out.set_aside, [SetAsideReason::Panicked; 3], "the poison and the row at 12");
+    let (again, lost) =
+        StreamComponent::restore(stream.plan().clone(), stream.id(), stream.key().clone(), &stream.snapshot());
+    assert!(lost == 0 && again.is_parked());
+}
+
+/// The message of a row that panics its model only once its network has answered is named too.
+#[test]
+fn a_row_that_panics_when_it_is_judged_is_named() {
+    let mut stream = stream(1, 5);
+    let mut out = Outputs::default();
+    stream.on_reading_of(Some(Lsn(7)), reading(0, 1.0), &mut out);
+    stream.on_reading_of(Some(Lsn(8)), reading(1, 1.0), &mut out);
+    stream.on_outputs(0, 1, Some(&[9.0]), &mut out);
+    assert_eq!(out.poison, [(Lsn(7), "model")]);
+}
+
 #[test]
 fn draining_says_what_was_not_judged() {
     let mut stream = stream(1, 5);
@@ -236,6 +270,6 @@ fn a_rested_stream_goes_on_where_it_was() {
     second.on_reading(reading(1, 2.0), &mut out);
     second.on_reading(reading(12, 2.0), &mut out);
     assert_eq!(out.summaries[0].rows, 2);
-    let damaged = StreamState { deadline: None, parts: vec![vec![9]], windows_closed: false };
+    let damaged = StreamState { deadline: None, parts: vec![vec![9]], ..StreamState::default() };
     assert_eq!(StreamComponent::restore(first.plan().clone(), first.id(), first.key().clone(), &damaged).1, 1);
 }

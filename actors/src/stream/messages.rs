@@ -94,12 +94,18 @@ impl Message for RedirtyStreams {
     type Result = ();
 }
 
-/// Close the windows of streams and answer when all summaries are handed on.
+/// Close the windows of streams, as the journal recorded it.
 pub struct DrainShard {
     /// When.
     pub now: Timestamp,
+    /// The record that says so.
+    pub lsn: Lsn,
+    /// Whether they are over for good, and not to be revised.
+    pub for_good: bool,
     /// The definitions whose streams are closed.
-    pub definitions: Vec<usize>,
+    pub definitions: Arc<Vec<usize>>,
+    /// Dropped by each stream that has handed on its summaries: once all are, the receiver hears of it.
+    pub done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
 impl Message for DrainShard {

@@ -8,6 +8,7 @@ mod component_tests;
 mod dirty;
 mod findings;
 mod messages;
+mod outputs;
 mod plan;
 mod shard;
 mod state;
@@ -15,11 +16,12 @@ mod stream_ref;
 
 pub use actor::{Judged, StreamActor};
 pub use backlog::Gathered;
-pub use component::{InferenceRequest, Outputs, ScoredRow, StreamComponent};
+pub use component::StreamComponent;
 pub use messages::{
     AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
     ShardTick,
 };
+pub use outputs::{InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup};
 pub use state::StreamState;

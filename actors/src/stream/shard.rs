@@ -19,12 +19,13 @@ use tokio::time::Instant;
 
 use super::actor::{DrainStream, StreamActor, TakeState, Tick};
 use super::backlog::{Backlog, Due, Gathered};
-use super::component::{InferenceRequest, Outputs, StreamComponent};
+use super::component::StreamComponent;
 use super::dirty::{Dirty, DirtyStreams};
 use super::messages::{
     AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
     ShardTick,
 };
+use super::outputs::{InferenceRequest, Outputs};
 use super::plan::StreamPlan;
 use super::state::StreamState;
 use super::stream_ref::{StreamRef, Work};
@@ -133,6 +134,11 @@ impl ShardState {
         self.setup.outlet.publish(component, outputs);
     }
 
+    /// The stream has changed by this record.
+    pub(super) fn changed(&self, stream: &Arc<StreamRef>, lsn: Lsn) {
+        self.dirty.borrow_mut().mark(stream, lsn, self.now.get());
+    }
+
     pub(super) fn wake_at(&self, at: Timestamp, stream: Arc<StreamRef>) {
         self.wake.borrow_mut().push(Reverse(Wake(at, stream)));
     }
@@ -142,11 +148,6 @@ impl ShardState {
         let rested = Rested { stream: stream.clone(), state: component.snapshot() };
         self.resting.borrow_mut().insert(stream.id, rested);
         self.setup.outlet.stream_retired(stream.definition);
-    }
-
-    /// The stream has changed by something that is no record, after all that were given.
-    pub(super) fn changed(&self, stream: &Arc<StreamRef>) {
-        self.dirty.borrow_mut().mark(stream, self.given.get(), self.now.get());
     }
 
     fn address(self: &Rc<Self>, stream: &Arc<StreamRef>) -> Addr<StreamActor> {
@@ -178,6 +179,9 @@ impl ShardState {
         stream.state_bytes.store(state.size(), Ordering::Relaxed);
         if let Some(deadline) = state.deadline {
             self.wake_at(deadline, stream.clone());
+        }
+        if state.is_parked {
+            self.setup.outlet.stream_parked(stream.definition);
         }
         self.resting.borrow_mut().insert(stream.id, Rested { stream, state });
     }
@@ -268,6 +272,27 @@ impl ShardState {
             }
         }
         self.given.set(self.given.get().max(Lsn(tick.lsn.0 + 1)));
+    }
+
+    /// Closes the windows of all streams of some definitions, those that rest with open windows since the start among them.
+    fn drain(self: &Rc<Self>, drain: &DrainShard) {
+        let waits =
+            |rested: &&Rested| rested.state.deadline.is_some() && drain.definitions.contains(&rested.stream.definition);
+        let waiting: Vec<_> = self.resting.borrow().values().filter(waits).map(|r| r.stream.clone()).collect();
+        for stream in &waiting {
+            self.address(stream);
+        }
+        let mut streams: Vec<_> = self.streams.borrow().iter().map(|(id, addr)| (*id, addr.clone())).collect();
+        streams.sort_by_key(|(id, _)| *id);
+        for (id, address) in streams {
+            // `given` stays before the record until the stream has marked itself as changed by it.
+            let (definitions, done) = (drain.definitions.clone(), drain.done.clone());
+            let DrainShard { now, lsn, for_good, .. } = *drain;
+            let message = DrainStream { now, lsn, for_good, definitions, _done: done };
+            if address.try_send(message).is_err() {
+                tracing::error!(stream = %id, "a stream did not close its windows; the next start closes them");
+            }
+        }
     }
 }
 
@@ -423,33 +448,10 @@ impl Handler<CollectStates> for Shard {
 }
 
 impl Handler<DrainShard> for Shard {
-    type Result = ResponseFuture<()>;
+    type Result = ();
 
-    fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) {
         self.state.hand_on();
-        // Streams that rest with open windows since the start are woken for it.
-        let named = |stream: &StreamRef| drain.definitions.contains(&stream.definition);
-        let waits = |rested: &&Rested| rested.state.deadline.is_some() && named(&rested.stream);
-        let waiting: Vec<_> = self.state.resting.borrow().values().filter(waits).map(|r| r.stream.clone()).collect();
-        for stream in &waiting {
-            self.state.address(stream);
-        }
-        let (done, mut finished) = tokio::sync::mpsc::unbounded_channel();
-        let (now, definitions) = (drain.now, Arc::new(drain.definitions));
-        let mut streams: Vec<_> = self.state.streams.borrow().iter().map(|(id, addr)| (*id, addr.clone())).collect();
-        streams.sort_by_key(|(id, _)| *id);
-        Box::pin(async move {
-            let mut waiting = 0;
-            for (_, address) in streams {
-                let message = DrainStream { now, definitions: definitions.clone(), done: done.clone() };
-                if address.try_send(message).is_ok() {
-                    waiting += 1;
-                }
-            }
-            drop(done);
-            while waiting > 0 && finished.recv().await.is_some() {
-                waiting -= 1;
-            }
-        })
+        self.state.drain(&drain);
     }
 }

@@ -1,4 +1,5 @@
-//! What outlives a stream's actor, and its bytes in a checkpoint. Version 1, little endian: see [`StreamState::encode`].
+//! What outlives a stream's actor, and its bytes in a checkpoint. Version 2, little endian: see [`StreamState::encode`]. Version 1, which
+//! had no flags, is read for ever.
 //!
 //! Never: a state leaves the process but encrypted; it holds the stream's key and the rows of its windows (promise I2).
 
@@ -8,7 +9,11 @@ use std::sync::Arc;
 use nearside_schemas::{Finding, KeyValues, Personal, StreamName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The flag of [`StreamState::windows_closed`].
+const WINDOWS_CLOSED: u8 = 1;
+/// The flag of [`StreamState::is_parked`].
+const PARKED: u8 = 2;
 
 /// The state of a stream that has nothing unjudged.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -17,8 +22,10 @@ pub struct StreamState {
     pub deadline: Option<Timestamp>,
     /// The windows' part, the stream's own part, and each model's.
     pub parts: Vec<Vec<u8>>,
-    /// Whether its windows are closed for good. Not kept: it is known where it matters.
+    /// Whether its windows are closed for good: what stands in the first part are windows of a definition that is no more.
     pub windows_closed: bool,
+    /// Whether it was given up after too many panics.
+    pub is_parked: bool,
 }
 
 /// The stream's own part: what neither windows nor models keep.
@@ -26,6 +33,8 @@ pub struct StreamState {
 pub(super) struct OwnPart {
     pub(super) heard_at: Timestamp,
     pub(super) last_received: Timestamp,
+    /// Of version 1; since then it is a flag of the state.
+    #[serde(default)]
     pub(super) parked: bool,
     pub(super) skipped: VecDeque<(Timestamp, usize)>,
     pub(super) latest_finding: Timestamp,
@@ -33,9 +42,10 @@ pub(super) struct OwnPart {
 }
 
 impl StreamState {
-    /// Its windows were closed for good, because their definition changed.
+    /// Its windows were closed for good, because their definition changed. A stream that was parked is tried again.
     pub const fn windows_are_closed(&mut self) {
         self.windows_closed = true;
+        self.is_parked = false;
         self.deadline = None;
     }
 
@@ -44,11 +54,13 @@ impl StreamState {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    /// Version; the definition's name; number of key parts, each; deadline (the largest number: none); number of parts, each. Counts
+    /// Version; flags (bit 0: the windows are closed for good; bit 1: parked); the definition's name; number of key parts, each; deadline (the largest number: none); number of parts, each. Counts
     /// and lengths have 32 bits.
     pub fn encode(&self, definition: &StreamName, key: &KeyValues) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.size());
         out.push(VERSION);
+        let closed = if self.windows_closed { WINDOWS_CLOSED } else { 0 };
+        out.push(closed | if self.is_parked { PARKED } else { 0 });
         put(&mut out, definition.as_str().as_bytes());
         out.extend((key.len() as u32).to_le_bytes());
         // Exposed for the checkpoint, which encrypts it: without the key a restarted gateway could not answer the device.
@@ -62,9 +74,12 @@ impl StreamState {
     /// Reads back definition, key and state; `None` where the bytes are not what [`StreamState::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Option<(StreamName, KeyValues, Self)> {
         let mut rest = bytes;
-        if take(&mut rest, 1)? != [VERSION] {
-            return None;
-        }
+        let flags = match take(&mut rest, 1)? {
+            [1] => 0,
+            [VERSION] => take(&mut rest, 1)?[0],
+            _ => return None,
+        };
+        let (windows_closed, is_parked) = (flags & WINDOWS_CLOSED != 0, flags & PARKED != 0);
         let name = StreamName::new(std::str::from_utf8(get(&mut rest)?).ok()?).ok()?;
         let mut key = KeyValues::new();
         for _ in 0..count(&mut rest)? {
@@ -76,7 +91,7 @@ impl StreamState {
         for _ in 0..count(&mut rest)? {
             parts.push(get(&mut rest)?.to_vec());
         }
-        rest.is_empty().then_some((name, key, Self { deadline, parts, windows_closed: false }))
+        rest.is_empty().then_some((name, key, Self { deadline, parts, windows_closed, is_parked }))
     }
 }
 
@@ -107,16 +122,26 @@ mod tests {
     #[test]
     fn bytes_hold_all_of_it_and_cut_bytes_are_refused() {
         let key: KeyValues = [Personal::new(Arc::from("床 7")), Personal::new(Arc::from(""))].into_iter().collect();
-        let state = StreamState {
+        let mut state = StreamState {
             deadline: Some(Timestamp::from_secs(9)),
             parts: vec![vec![1, 2, 3], Vec::new(), vec![4]],
             windows_closed: false,
+            is_parked: false,
         };
         let name = StreamName::new("vitals").unwrap();
         let bytes = state.encode(&name, &key);
-        assert_eq!(StreamState::decode(&bytes), Some((name, key, state)));
+        assert_eq!(StreamState::decode(&bytes), Some((name.clone(), key.clone(), state.clone())));
         for end in 0..bytes.len() {
             assert_eq!(StreamState::decode(&bytes[..end]), None, "{end}");
         }
+        // Version 1 had no flags.
+        let first = [&[1], &bytes[2..]].concat();
+        assert_eq!(StreamState::decode(&first), Some((name.clone(), key.clone(), state.clone())));
+        state.is_parked = true;
+        let parked = StreamState::decode(&state.encode(&name, &key)).unwrap().2;
+        assert!(parked.is_parked && !parked.windows_closed);
+        state.windows_are_closed();
+        assert!(!state.is_parked, "another definition is another try");
+        assert_eq!(StreamState::decode(&state.encode(&name, &key)), Some((name, key, state)));
     }
 }

@@ -89,12 +89,16 @@ pub struct Draft {
     pub stream: Arc<StreamRef>,
     /// The readings, in payload order.
     pub readings: SmallVec<[Reading; 1]>,
+    /// As [`Work::lsn`].
+    pub lsn: Lsn,
 }
 
 /// Readings of one message for one stream, with the credit they hold.
 pub struct Work {
     /// The readings, in payload order.
     pub readings: SmallVec<[Reading; 1]>,
+    /// The record that they came in; until that is written, its place among those that are appended with it.
+    pub lsn: Lsn,
     /// Whose they are; given back when they are judged.
     pub admission: Admission,
 }

@@ -51,7 +51,7 @@ pub(crate) fn render(data: &PageData) -> String {
     section(
         &mut html,
         "Streams",
-        &["stream", "active", "readings", "set aside", "windows", "models"],
+        &["stream", "active", "parked", "readings", "set aside", "windows", "models"],
         &data.streams,
         stream,
     );
@@ -106,9 +106,10 @@ fn finding(html: &mut String, row: &FindingRow) {
 fn stream(html: &mut String, row: &StreamRow) {
     let _ = write!(
         html,
-        "<td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td>",
+        "<td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td>",
         escape(&row.name),
         row.active,
+        row.parked,
         row.readings,
         row.set_aside,
         row.windows,
@@ -147,6 +148,7 @@ mod tests {
             streams: vec![StreamRow {
                 name: bad.into(),
                 active: 1,
+                parked: 0,
                 readings: 2,
                 set_aside: 3,
                 windows: 4,

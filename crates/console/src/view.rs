@@ -27,6 +27,8 @@ pub struct StreamRow {
     pub name: String,
     /// Streams with an actor.
     pub active: u64,
+    /// Streams given up after too many panics.
+    pub parked: u64,
     /// Readings so far.
     pub readings: u64,
     /// Set aside so far.

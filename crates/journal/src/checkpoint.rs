@@ -145,6 +145,23 @@ impl CheckpointStore {
         Ok(found)
     }
 
+    /// Writes one part by name, in the place of the last of that name; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn put(&self, name: &str, part: &[u8]) -> Result<(), JournalError> {
+        self.try_put(name, part)
+            .map_err(|error| JournalError::Checkpoint { path: "checkpoint".into(), why: error.to_string() })
+    }
+
+    fn try_put(&self, name: &str, part: &[u8]) -> Result<(), redb::Error> {
+        let mut write = self.database.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        write.open_table(PARTS)?.insert(name, self.seal(name.as_bytes(), 0, part)?.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// Writes a round; it is on disk when this returns.
     ///
     /// # Errors

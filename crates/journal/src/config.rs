@@ -91,6 +91,9 @@ pub enum JournalError {
         /// What the database said.
         why: String,
     },
+    /// Another program writes to the folder.
+    #[error("journal {0} is in use: a gateway runs on it; stop it first")]
+    InUse(PathBuf),
     /// A thread could not be started.
     #[error("the journal's thread could not be started: {0}")]
     Thread(std::io::Error),

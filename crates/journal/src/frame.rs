@@ -4,6 +4,7 @@
 //! Frames follow, each one commit: a header (`NSFR`, length of the sealed part (4), number of its first record (8), count of
 //! records (4), CRC-32C of those (4)), then the records sealed with AES-256-GCM. The key belongs to the segment's id, the nonce is
 //! the frame's offset in the file, which no other frame of the segment has (promise I7), and the frame's header is bound to it.
+//! A frame without records whose count is above zero says that its numbers are vacant: a repair writes it.
 
 use aes_gcm::aead::{Aead, AeadInOut, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};

@@ -12,9 +12,10 @@ use nearside_telemetry::{Gauge, Metric, Telemetry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{JournalConfig, JournalError};
+use crate::lock::JournalLock;
 use crate::reader::{Damage, DamageKind, Item, read_one};
 use crate::record::{Lsn, Record};
-use crate::storage::{DirectoryStorage, Storage};
+use crate::storage::{DirectoryStorage, Storage, segment_number};
 use crate::writer::Writer;
 
 /// What became of an append.
@@ -73,16 +74,17 @@ impl Journal {
     /// Opens the journal in `folder`: reads its last segment, then begins a new one.
     ///
     /// # Errors
-    /// Where the configuration makes no sense or the folder cannot be used.
+    /// Where the configuration makes no sense, the folder cannot be used or another program uses it.
     pub fn open(
         folder: &Path,
         config: JournalConfig,
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
     ) -> Result<(Self, OpenReport), JournalError> {
+        let lock = JournalLock::acquire(folder)?;
         let storage = DirectoryStorage::open(folder, config.fsync)
             .map_err(|source| JournalError::Storage { path: folder.to_owned(), source })?;
-        Self::open_in(Arc::new(storage), config, keys, telemetry)
+        Self::open_locked(Arc::new(storage), config, keys, telemetry, Some(lock))
     }
 
     /// Opens the journal in any storage.
@@ -95,6 +97,16 @@ impl Journal {
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
     ) -> Result<(Self, OpenReport), JournalError> {
+        Self::open_locked(storage, config, keys, telemetry, None)
+    }
+
+    fn open_locked(
+        storage: Arc<dyn Storage>,
+        config: JournalConfig,
+        keys: Arc<dyn KeySource>,
+        telemetry: &Telemetry,
+        lock: Option<JournalLock>,
+    ) -> Result<(Self, OpenReport), JournalError> {
         config.validate()?;
         let report = survey(storage.clone(), keys.clone(), telemetry)?;
         let permits = (config.queue.bytes() as usize / PERMIT).clamp(1, Semaphore::MAX_PERMITS) as u32;
@@ -103,7 +115,11 @@ impl Journal {
         let (requests, queue) = flume::unbounded();
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.run(&queue))
+            .spawn(move || {
+                writer.run(&queue);
+                // Held for as long as anything is written.
+                drop(lock);
+            })
             .map_err(JournalError::Thread)?;
         let handle = JournalHandle {
             requests,
@@ -131,7 +147,7 @@ impl Journal {
 }
 
 /// The fewest bytes that a record takes in a segment: its type, the length of its body and a time.
-const LEAST_RECORD: u64 = 13;
+pub(crate) const LEAST_RECORD: u64 = 13;
 
 /// Reads the last segment: the next number is after its last record. Where its end is damaged, records may have been there that
 /// cannot be read; the next number is after as many as there was room for. Earlier segments are left to `check`: a start must
@@ -144,7 +160,8 @@ fn survey(
     let mut report = OpenReport::default();
     let names = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
     let Some(last) = names.last() else { return Ok(report) };
-    for item in read_one(storage.clone(), keys, last) {
+    let mut reader = read_one(storage.clone(), keys, last);
+    for item in reader.by_ref() {
         match item {
             Item::Record(lsn, _) => {
                 report.records += 1;
@@ -159,7 +176,9 @@ fn survey(
             }
         }
     }
-    if let Some(start) = last.split('.').next().and_then(|digits| digits.parse::<u64>().ok()) {
+    // Vacant numbers among them.
+    report.next = report.next.max(reader.next.unwrap_or_default());
+    if let Some(Lsn(start)) = segment_number(last) {
         let size = storage.size(last).unwrap_or(0);
         let room = if report.damage.is_empty() { 0 } else { size / LEAST_RECORD };
         // An empty last segment has its name already.

@@ -10,8 +10,10 @@ mod checkpoint;
 mod config;
 mod frame;
 mod journal;
+mod lock;
 mod reader;
 mod record;
+mod repair;
 mod storage;
 mod writer;
 
@@ -20,4 +22,5 @@ pub use config::{JournalConfig, JournalError, WhenFull};
 pub use journal::{CommitOutcome, Committed, Journal, JournalHandle, OpenReport};
 pub use reader::{CheckReport, Damage, DamageKind, Item, Reader, check, read, read_from};
 pub use record::{EpochKind, Lsn, Record};
+pub use repair::{DamagedSegment, Repair};
 pub use storage::{DirectoryStorage, SegmentFile, Storage};

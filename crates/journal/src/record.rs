@@ -1,7 +1,7 @@
 //! Records and their bytes. A record is its type, the length of its body, its body: a reader skips types it does not know.
 
 use bytes::Bytes;
-use nearside_schemas::{ClientId, PacketId, Publish, QoS, Timestamp, Topic};
+use nearside_schemas::{ClientId, PacketId, Publish, QoS, StreamName, Timestamp, Topic};
 
 /// The number of a record: rises by one, never reused within a data folder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -41,12 +41,22 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// The windows of these definitions close here, whatever their rows: their definition changes or the gateway stops.
+    Close {
+        /// The definitions.
+        streams: Vec<StreamName>,
+        /// Whether they are over for good; otherwise later rows may revise them, where the definition says so.
+        for_good: bool,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 const PUBLISH: u8 = 1;
 const TICK: u8 = 2;
 const EPOCH: u8 = 3;
 const COMMAND: u8 = 4;
+const CLOSE: u8 = 5;
 
 impl Record {
     /// About how many bytes it takes, for the bound of the queue.
@@ -56,6 +66,7 @@ impl Record {
                 publish.payload.len() + publish.topic.as_str().len() + publish.client.as_str().len()
             }
             Self::Command { id, .. } => id.len(),
+            Self::Close { streams, .. } => streams.iter().map(|name| 2 + name.as_str().len()).sum(),
             Self::Tick(_) | Self::Epoch { .. } => 32,
         }
     }
@@ -67,6 +78,7 @@ impl Record {
             Self::Tick(_) => TICK,
             Self::Epoch { .. } => EPOCH,
             Self::Command { .. } => COMMAND,
+            Self::Close { .. } => CLOSE,
         };
         out.push(kind);
         let length_at = out.len();
@@ -82,6 +94,15 @@ impl Record {
             Self::Command { id, at } => {
                 out.extend(at.as_micros().to_le_bytes());
                 out.extend(id.as_bytes());
+            }
+            Self::Close { streams, for_good, at } => {
+                out.extend(at.as_micros().to_le_bytes());
+                out.push(u8::from(*for_good));
+                for name in streams {
+                    // Names have at most 64 bytes.
+                    out.extend((name.as_str().len() as u16).to_le_bytes());
+                    out.extend(name.as_str().as_bytes());
+                }
             }
         }
         let length = (out.len() - length_at - 4) as u32;
@@ -111,6 +132,16 @@ impl Record {
             COMMAND => {
                 let at = body.time()?;
                 Self::Command { id: body.text(body.0.len())?, at }
+            }
+            CLOSE => {
+                let at = body.time()?;
+                let for_good = body.byte()? != 0;
+                let mut streams = Vec::new();
+                while !body.0.is_empty() {
+                    let length = u16::from_le_bytes(body.array()?) as usize;
+                    streams.push(StreamName::new(&body.text(length)?).map_err(|_| Malformed)?);
+                }
+                Self::Close { streams, for_good, at }
             }
             _ => return Ok(None),
         }))

@@ -133,6 +133,11 @@ impl Storage for DirectoryStorage {
     }
 }
 
+/// The number of the first record of the segment with this name.
+pub(crate) fn segment_number(name: &str) -> Option<crate::Lsn> {
+    name.strip_suffix(SUFFIX)?.parse().ok().map(crate::Lsn)
+}
+
 /// The name of the segment whose first record has this number.
 pub(crate) fn segment_name(first: crate::Lsn) -> String {
     format!("{:020}{SUFFIX}", first.0)

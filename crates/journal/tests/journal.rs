@@ -13,7 +13,9 @@ use nearside_journal::{
     CommitOutcome, DamageKind, EpochKind, Item, Journal, JournalConfig, Lsn, Record, SegmentFile, Storage, WhenFull,
     check, read,
 };
-use nearside_schemas::{ByteSize, ClientId, KeyPurpose, KeySource, Publish, QoS, SecretKey, Timestamp, Topic};
+use nearside_schemas::{
+    ByteSize, ClientId, KeyPurpose, KeySource, Publish, QoS, SecretKey, StreamName, Timestamp, Topic,
+};
 use nearside_telemetry::{Metric, Telemetry};
 use proptest::prelude::*;
 
@@ -117,6 +119,12 @@ fn every_kind_of_record_comes_back() {
         Record::Tick(Timestamp::from_micros(-5)),
         Record::Epoch { kind: EpochKind::Configuration, digest: [9; 32], at: Timestamp::MAX },
         Record::Command { id: "rule:窗:r0".to_owned(), at: Timestamp::MIN },
+        Record::Close { streams: vec![], for_good: true, at: Timestamp::MAX },
+        Record::Close {
+            streams: ["a", "vitals"].map(|name| StreamName::new(name).unwrap()).to_vec(),
+            for_good: false,
+            at: Timestamp::from_micros(1),
+        },
     ];
     let journal = open(&memory, small());
     assert_eq!(append(&journal, all.clone()), CommitOutcome::Durable { first: Lsn(0) });

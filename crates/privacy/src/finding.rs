@@ -4,14 +4,16 @@
 //! consciousness. What a hidden field contributed leaves inside an envelope where its policy is `encrypt`, else not at all (I2); the
 //! score and the sentence, which may tell the same, go the same way. A total less the shares of the fields that are shown is the
 //! share of the one that is not, and an order by share tells which is the larger: so beside a hidden field no share leaves, and the
-//! contributions stand in the order of the stream's fields. That a field contributed, the label and the severity always leave: they
+//! contributions stand in the order of the stream's fields, and the field that it was seen on is not named: its id holds a tag of that
+//! field that only the key's holder can make. That a field contributed, the label and the severity always leave: they
 //! are the judgement, and a judgement nobody hears of helps nobody.
 
-use nearside_schemas::{Contribution, FieldKind, FieldPolicy, Finding, StreamSpec};
+use nearside_schemas::{Contribution, FieldKind, FieldPolicy, Finding, KeyPurpose, KeySource, StreamSpec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::PrivacyError;
+use crate::keys::KeyRing;
 use crate::view::{Outgoing, policy_of};
 
 /// The finding after its stream's policies; `place` is where in the event's data it stands, as a JSON pointer.
@@ -26,6 +28,7 @@ pub(crate) fn finding_view(
     if let (Value::Object(members), true) = (&mut view, strictest != FieldPolicy::Clear) {
         members.insert("contributions".to_owned(), contributions(finding, spec, outgoing, place)?);
         members.remove("score");
+        members.remove("field");
         if strictest == FieldPolicy::Encrypt {
             members.insert("score".to_owned(), outgoing.encrypt(&format!("{place}/score"), &finding.score)?);
             members.insert("text".to_owned(), outgoing.encrypt(&format!("{place}/text"), &finding.text)?);
@@ -34,6 +37,19 @@ pub(crate) fn finding_view(
         }
     }
     Ok(view)
+}
+
+/// What tells findings of one label on different fields of a window apart: the field's name, or beside a hidden field a keyed tag that
+/// says nothing, and nothing of other windows.
+pub(crate) fn field_tag(finding: &Finding, spec: &StreamSpec, keys: &KeyRing) -> Option<String> {
+    let field = finding.field.as_ref()?;
+    if strictest(finding, spec) == FieldPolicy::Clear {
+        return Some(field.to_string());
+    }
+    let key = keys.derive(KeyPurpose::Pseudonyms, b"field of a finding");
+    let named = format!("{}:{field}", finding.window);
+    let tag = blake3::keyed_hash(key.as_bytes(), named.as_bytes());
+    Some(tag.to_hex()[..16].to_owned())
 }
 
 /// How far a finding's score and words must be hidden: as its most hidden field. A model may have looked at any number of the stream,

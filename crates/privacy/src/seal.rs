@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::PrivacyError;
-use crate::finding::finding_view;
+use crate::finding::{field_tag, finding_view};
 use crate::keys::KeyRing;
 use crate::sealed::{Class, Sealed, SealedItem};
 use crate::view::{Hiding, Outgoing, clear_figures, summary_view};
@@ -77,7 +77,11 @@ pub fn seal_finding(
     site: &SiteId,
     keys: &KeyRing,
 ) -> Result<Sealed<Finding>, PrivacyError> {
-    let subject = format!("{}:{}:{}", finding.window, finding.model, finding.label);
+    let mut subject = format!("{}:{}:{}", finding.window, finding.model, finding.label);
+    if let Some(tag) = field_tag(finding, spec, keys) {
+        subject.push(':');
+        subject.push_str(&tag);
+    }
     let item = format!("{subject}:r0");
     let outgoing = Outgoing { site: site.as_str(), item: &item, hiding: &Hiding::Policies(keys) };
     let data = finding_data(finding, spec, &outgoing)?;

@@ -190,6 +190,7 @@ fn ward(consciousness: FieldPolicy, points: &[(&str, f64)]) -> (StreamSpec, Find
         window: summary("", "").window,
         model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
         label: "news2_medium".to_owned(),
+        field: None,
         severity: Severity::Warning,
         since: Timestamp::from_secs(61),
         at: Timestamp::from_secs(62),
@@ -226,6 +227,30 @@ fn a_hidden_contribution_cannot_be_worked_out_from_the_rest() {
     let (spec, finding) = ward(FieldPolicy::Clear, &[("systolic", 2.0), ("consciousness", 3.0)]);
     let view = preview_finding(&finding, &spec).unwrap();
     assert_eq!((&view["score"], &view["contributions"][0]["share"]), (&Value::from(0.25), &Value::from(3.0)));
+}
+
+#[test]
+fn findings_on_two_fields_have_two_ids_that_tell_no_more_than_they_may() {
+    let site = SiteId::new("ward-7").unwrap();
+    let ids = |policy: FieldPolicy| {
+        let (spec, mut finding) = ward(policy, &[("systolic", 2.0), ("consciousness", 3.0)]);
+        let mut id = |field: &str| {
+            finding.field = Some(FieldName::new(field).unwrap());
+            let item = seal_finding(&finding, &spec, &site, &keys()).unwrap().into_item();
+            let event: Value = serde_json::from_slice(item.bytes()).unwrap();
+            assert_eq!(event["data"].get("field").is_some(), policy == FieldPolicy::Clear, "{policy:?}");
+            item.subject().to_owned()
+        };
+        [id("systolic"), id("consciousness"), id("systolic")]
+    };
+    for policy in [FieldPolicy::Clear, FieldPolicy::Drop, FieldPolicy::Pseudonym, FieldPolicy::Encrypt] {
+        let [systolic, consciousness, again] = ids(policy);
+        assert_ne!(systolic, consciousness);
+        assert_eq!(systolic, again);
+        // Beside a hidden field nothing says which one it was seen on: that would tell which contributed most.
+        assert_eq!(consciousness.ends_with(":consciousness"), policy == FieldPolicy::Clear, "{consciousness}");
+        assert_eq!(systolic.ends_with(":systolic"), policy == FieldPolicy::Clear, "{systolic}");
+    }
 }
 
 #[test]

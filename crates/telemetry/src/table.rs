@@ -91,6 +91,7 @@ table! {
     StreamsRetired, "nearside_streams_retired_total", Counter, ["stream"], "Idle streams put to rest, by stream definition.";
     StreamPanics, "nearside_stream_panics_total", Counter, ["stage"], "Panics caught, by stage.";
     StreamsParked, "nearside_streams_parked_total", Counter, ["stream"], "Streams given up after too many panics.";
+    StreamsParkedNow, "nearside_streams_parked", Gauge, ["stream"], "Streams that are given up now, those of earlier runs among them.";
     WindowsClosed, "nearside_windows_closed_total", Counter, ["stream", "cause"], "Windows closed, by stream definition and cause.";
 
     InferenceQueue, "nearside_inference_queue_rows", Gauge, ["model"], "Rows waiting for a model.";
@@ -135,7 +136,7 @@ table! {
     DeadLetters, "nearside_deadletters", Gauge, [], "Messages set aside for inspection.";
     DeadLetterBytes, "nearside_deadletters_bytes", Gauge, [], "Bytes of messages set aside for inspection.";
     DeadLettersKept, "nearside_deadletters_total", Counter, ["stream", "reason"], "Messages set aside for inspection, by stream definition and reason.";
-    DeadLettersShed, "nearside_deadletters_shed_total", Counter, ["reason"], "Messages set aside that were not kept: the oldest past the quota, or new ones while the disk was behind or failed.";
+    DeadLettersShed, "nearside_deadletters_shed_total", Counter, ["reason"], "Messages set aside that were not kept: the oldest past the quota, new ones while the disk was behind or failed, or those that the journal no longer holds.";
 
     MailboxDepth, "nearside_stage_queue_depth", Gauge, ["stage"], "Messages waiting in a stage of the pipeline.";
     StageWaits, "nearside_stage_waits_total", Counter, ["stage"], "Times a stage waited because the next one was full.";

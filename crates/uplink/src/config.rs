@@ -1,5 +1,6 @@
 //! `[uplink]` and what can go wrong on the way to the cloud.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -129,7 +130,9 @@ impl FromStr for CloudUrl {
     fn from_str(url: &str) -> Result<Self, UplinkError> {
         let wrong = || UplinkError::Config {
             key: "url",
-            why: format!("`{url}` is not a broker's address; write mqtt://host:1883 or mqtts://host:8883"),
+            why: format!(
+                "`{url}` is not a broker's address; write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883"
+            ),
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (tls, default_port) = match scheme {
@@ -138,12 +141,21 @@ impl FromStr for CloudUrl {
             _ => return Err(wrong()),
         };
         let rest = rest.trim_end_matches('/');
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ => (rest, default_port),
+        let (host, port) = match rest.strip_prefix('[') {
+            // An IPv6 address stands in brackets, or its last part could be a port (RFC 3986, section 3.2.2).
+            Some(bracketed) => {
+                let (host, port) = bracketed.split_once(']').ok_or_else(wrong)?;
+                host.parse::<Ipv6Addr>().map_err(|_| wrong())?;
+                (host, port)
+            }
+            None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() || host.contains(['/', '@', ' ']) {
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().map_err(|_| wrong())?,
+            None if port.is_empty() => default_port,
+            None => return Err(wrong()),
+        };
+        if host.is_empty() || host.contains(['/', '@', ' ', ']']) {
             return Err(wrong());
         }
         Ok(Self { tls, host: host.to_owned(), port })
@@ -249,9 +261,9 @@ impl UplinkConfig {
         if filled.is_empty() || filled.contains(['+', '#', '{', '}', '\0']) {
             return wrong("topic", "write a topic without wildcards; only {site} and {class} are filled in");
         }
-        // The MQTT client counts whole seconds, in 16 bits.
-        if !(1..=65_535).contains(&self.keep_alive.get().as_secs()) {
-            return wrong("keep_alive", "must be between 1s and 65535s");
+        // The MQTT client counts whole seconds, in 16 bits, and ends the program where there are fewer than five.
+        if !(5..=65_535).contains(&self.keep_alive.get().as_secs()) {
+            return wrong("keep_alive", "must be between 5s and 65535s; the default is 30s");
         }
         if self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(255) {
             return wrong("max_item", "must be between 1KiB and 255MiB");
@@ -267,12 +279,6 @@ impl UplinkConfig {
         }
         if self.failback_every.get() < Duration::from_secs(1) {
             return wrong("failback_every", "must be at least 1s");
-        }
-        if !(5..=65_535).contains(&self.keep_alive.get().as_secs()) {
-            return wrong("keep_alive", "must be between 5s and 18h");
-        }
-        if self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(256) {
-            return wrong("max_item", "must be between 1KiB and 256MiB");
         }
         if self.password_file.is_some() && self.username.is_none() {
             return wrong("username", "a password needs a user name");
@@ -302,6 +308,7 @@ mod tests {
             config.validate().unwrap_err().to_string()
         };
         assert!(wrong(|config| config.keep_alive = HumanDuration::millis(500)).contains("keep_alive"));
+        assert!(wrong(|config| config.keep_alive = HumanDuration::millis(4_999)).contains("between 5s and"));
         assert!(wrong(|config| config.keep_alive = HumanDuration::secs(70_000)).contains("keep_alive"));
         assert!(wrong(|config| config.max_item = ByteSize::kib(0)).contains("max_item"));
     }
@@ -312,6 +319,12 @@ mod tests {
         assert_eq!(url("mqtt://cloud.example"), Some((false, "cloud.example".into(), 1883)));
         assert_eq!(url("mqtts://cloud.example:9999/"), Some((true, "cloud.example".into(), 9999)));
         assert_eq!(url("mqtt://[::1]:1884"), Some((false, "::1".into(), 1884)));
+        assert_eq!(url("mqtts://[2001:db8::7]"), Some((true, "2001:db8::7".into(), 8883)));
+        for bad in
+            ["mqtt://::1", "mqtt://fe80::1:1883", "mqtt://[::1", "mqtt://::1]", "mqtt://[x]:1", "mqtt://[::1]1883"]
+        {
+            assert_eq!(url(bad), None, "{bad}");
+        }
         let mut config = UplinkConfig::to("mqtt://a");
         config.fallback = vec!["mqtts://b".to_owned(), "c".to_owned()];
         assert!(config.validate().is_err_and(|error| error.to_string().starts_with("uplink.fallback: `c`")));

@@ -173,3 +173,21 @@ async fn an_acknowledgement_that_fits_no_item_removes_none() {
     assert_eq!(log.iter().filter(|(id, _)| id == first).count(), 2, "it was sent again");
     assert!(site.telemetry.total(Metric::UplinkErrors) >= 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_with_an_ipv6_address_is_reached() {
+    let Ok(mut cloud) = Cloud::away_on("[::1]:0") else {
+        println!("skipped: the system has no IPv6");
+        return;
+    };
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let site = Site::new();
+        site.put_all((0..3).map(rollup)).await;
+        cloud.come().await;
+        let uplink = site.uplink(UplinkConfig { protocol, ..config(cloud.address) });
+        site.wait_until_empty().await;
+        uplink.stop().await;
+        cloud.go();
+    }
+    assert_eq!(cloud.count(), 6);
+}

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::record_batch::RecordBatch;
 use nearside_schemas::{
     CloseCause, ClosedWindow, Reading, SetAsideCounts, SetAsideReason, StreamId, Timestamp, WindowId,
 };
@@ -185,20 +186,20 @@ impl Definition {
         cause: CloseCause,
         out: &mut Vec<ClosedWindow>,
     ) -> Option<Held> {
-        if self.open.is_empty() {
-            return None;
-        }
+        // Made first: were it to panic, the window would still be there.
+        let batch = self.open.first()?.rows.to_batch(around.plan);
         let mut window = self.open.remove(0);
         self.room = window.rows.len();
-        self.emit(around, &mut window, cause, out);
+        self.emit(around, &mut window, batch, cause, out);
         Some(window)
     }
 
-    /// Hands out a window as its next revision, with what was set aside since the definition last did so.
+    /// Hands out a window, its rows made a `batch`, as its next revision, with what was set aside since the definition last did so.
     pub(crate) fn emit(
         &mut self,
         around: Around<'_>,
         window: &mut Held,
+        batch: RecordBatch,
         cause: CloseCause,
         out: &mut Vec<ClosedWindow>,
     ) {
@@ -207,7 +208,7 @@ impl Definition {
             revision: window.revision,
             end: window.end,
             cause,
-            rows: window.rows.to_batch(around.plan),
+            rows: batch,
             set_aside: std::mem::take(&mut self.set_aside),
         });
         window.revision += 1;

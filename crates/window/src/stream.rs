@@ -108,10 +108,15 @@ impl StreamWindows {
 
     /// Closes everything and forgets what was kept for revision.
     pub fn drain(&mut self, out: &mut Vec<ClosedWindow>) {
+        self.close_open(out);
+        self.definitions.iter_mut().for_each(Definition::forget_kept);
+    }
+
+    /// Closes everything; what may be revised is kept, so that later rows make further revisions.
+    pub fn close_open(&mut self, out: &mut Vec<ClosedWindow>) {
         for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
             let around = Around { plan: &self.plan, planned, stream: self.stream };
             definition.close_all(around, CloseCause::Drain, out);
-            definition.forget_kept();
         }
     }
 

@@ -73,14 +73,16 @@ impl Definition {
                 at
             }
         };
-        // Taken out while it is handed out, which needs the definition whole.
-        let Some(mut window) = self.kept.remove(at) else { return Err(SetAsideReason::Late) };
-        let taken = window.rows.insert(around.plan, reading, around.plan.guard.max_rows);
+        let taken = self.kept[at].rows.insert(around.plan, reading, around.plan.guard.max_rows);
         if taken.is_ok() {
-            self.emit(around, &mut window, CloseCause::Revision, out);
             self.kept_rows += 1;
+            let batch = self.kept[at].rows.to_batch(around.plan);
+            // Taken out while it is handed out, which needs the definition whole.
+            if let Some(mut window) = self.kept.remove(at) {
+                self.emit(around, &mut window, batch, CloseCause::Revision, out);
+                self.kept.insert(at, window);
+            }
         }
-        self.kept.insert(at, window);
         self.bound_kept(around);
         taken
     }

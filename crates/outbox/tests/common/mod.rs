@@ -75,6 +75,7 @@ pub fn alert(n: i64) -> SealedItem {
         },
         model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
         label: "spike".into(),
+        field: None,
         severity: Severity::Warning,
         since: Timestamp::from_secs(n),
         at: Timestamp::from_secs(n),

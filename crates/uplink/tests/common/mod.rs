@@ -91,6 +91,7 @@ pub fn alert(n: i64) -> SealedItem {
         },
         model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
         label: "spike".into(),
+        field: None,
         severity: Severity::Warning,
         since: Timestamp::from_secs(n),
         at: Timestamp::from_secs(n),
@@ -214,9 +215,13 @@ impl Intake for Store {
 impl Cloud {
     /// A cloud that is not there yet, on an address that nobody else has.
     pub fn away() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        Self { address, received: Received::default(), answers: Arc::new(AtomicBool::new(true)), running: None }
+        Self::away_on("127.0.0.1:0").unwrap()
+    }
+
+    /// As [`Cloud::away`], on this address where the system has it.
+    pub fn away_on(address: &str) -> std::io::Result<Self> {
+        let address = std::net::TcpListener::bind(address)?.local_addr()?;
+        Ok(Self { address, received: Received::default(), answers: Arc::new(AtomicBool::new(true)), running: None })
     }
 
     /// It is there.

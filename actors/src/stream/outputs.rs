@@ -1,0 +1,70 @@
+//! What a stream gives back for what it was given.
+
+use nearside_journal::Lsn;
+use nearside_models::row_model::RowVerdict;
+use nearside_schemas::{Finding, SetAsideReason, Summary, Timestamp};
+use nearside_window::Placement;
+
+/// Rows for a model's network.
+#[derive(Debug, PartialEq)]
+pub struct InferenceRequest {
+    /// The model's position in the plan.
+    pub model: usize,
+    /// How many inputs there are.
+    pub inputs: usize,
+    /// The inputs, one after the other.
+    pub data: Vec<f32>,
+}
+
+/// A model's verdict on one row, for replay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredRow {
+    /// The model's position in the plan.
+    pub model: usize,
+    /// Event time of the row.
+    pub time: Timestamp,
+    /// The verdict.
+    pub verdict: RowVerdict,
+}
+
+/// What a stream gives back for what it was given.
+#[derive(Default)]
+pub struct Outputs {
+    /// Rows to be judged by networks.
+    pub requests: Vec<InferenceRequest>,
+    /// Findings seen for the first time in their window.
+    pub raised: Vec<Finding>,
+    /// Windows that are judged, or past their deadline.
+    pub summaries: Vec<Summary>,
+    /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.
+    pub set_aside: Vec<SetAsideReason>,
+    /// Windows that closed, by cause.
+    pub closed: Vec<nearside_schemas::CloseCause>,
+    /// Panics that were caught.
+    pub panics: u32,
+    /// Records of messages that panicked, and the part that did.
+    pub poison: Vec<(Lsn, &'static str)>,
+    /// Whether the stream was given up just now.
+    pub parked: bool,
+    /// Each row's verdicts, where `keep_scores` is on.
+    pub scores: Vec<ScoredRow>,
+    /// Whether to fill `scores`.
+    pub keep_scores: bool,
+}
+
+/// Adds rows to the request for `model` that is being built, so that one message carries them all.
+pub(super) fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) {
+    match out.requests.iter_mut().find(|request| request.model == model) {
+        Some(request) => {
+            request.inputs += inputs;
+            request.data.extend_from_slice(&data);
+        }
+        None => out.requests.push(InferenceRequest { model, inputs, data }),
+    }
+}
+
+/// Reports what was set aside; whether the row is in at least one window.
+pub(super) fn note_placement(placement: &Placement, out: &mut Outputs) -> bool {
+    out.set_aside.extend(placement.set_aside());
+    placement.is_placed()
+}

@@ -1,0 +1,280 @@
+//! One bad stream harms no other (promise I3): real shards, a real journal, models made to panic. A message that panics what is behind
+//! the journal is set aside as it was sent; its stream goes on, and one that fails again and again is parked and shown.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Arbiter};
+use bytes::Bytes;
+use nearside_actors::board::Board;
+use nearside_actors::credit::ShardCredit;
+use nearside_actors::inference::InferenceQueues;
+use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
+use nearside_actors::outlet::{Downstream, Outlet};
+use nearside_actors::recall::Recall;
+use nearside_actors::seal::SealMessage;
+use nearside_actors::stage::{self, StageSender};
+use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
+use nearside_deadletters::{DeadLetter, DeadLetters, DeadLettersConfig, ids, read};
+use nearside_journal::{DirectoryStorage, Journal, JournalConfig, Lsn};
+use nearside_models::ModelError;
+use nearside_models::row_model::{Row, RowModel, RowState, RowVerdict};
+use nearside_privacy::KeyRing;
+use nearside_schemas::codec::{CodecSpec, Format};
+use nearside_schemas::{
+    ClientId, Durability, FieldKind, FieldName, FieldPolicy, FieldSpec, HumanDuration, KeyPartSpec, ModelName,
+    ModelRef, Publish, QoS, SecretKey, SiteId, StreamName, StreamSpec, Timestamp, Topic, TopicTemplate,
+};
+use nearside_telemetry::{Gauge, Metric, Telemetry};
+use nearside_window::{GuardConfig, WindowConfig, WindowKind, WindowPlan};
+use parking_lot::Mutex;
+
+/// Panics on 666 when it takes a row, on 667 when it judges one.
+struct Poisonable(ModelRef);
+
+struct State(VecDeque<f64>);
+
+impl RowModel for Poisonable {
+    fn reference(&self) -> &ModelRef {
+        &self.0
+    }
+    fn accepts(&self, _: &[FieldSpec]) -> Result<(), ModelError> {
+        Ok(())
+    }
+    fn new_state(&self, _: &[FieldSpec]) -> Box<dyn RowState> {
+        Box::new(State(VecDeque::new()))
+    }
+    fn restore(&self, fields: &[FieldSpec], _: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
+        Ok(self.new_state(fields))
+    }
+}
+
+impl RowState for State {
+    fn take(&mut self, row: &Row<'_>, _: &mut Vec<f32>) -> usize {
+        let value = row.values[0].number().unwrap_or(0.0);
+        assert!(value != 666.0, "the poison");
+        self.0.push_back(value);
+        0
+    }
+    fn judge(&mut self, _: &[f32]) -> RowVerdict {
+        assert!(self.0.pop_front() != Some(667.0), "the poison");
+        RowVerdict::default()
+    }
+    fn skip(&mut self) {
+        self.0.pop_front();
+    }
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+fn plan() -> Arc<StreamPlan> {
+    let fields = vec![FieldSpec {
+        name: FieldName::new("v").unwrap(),
+        kind: FieldKind::Number,
+        unit: None,
+        policy: FieldPolicy::Clear,
+    }];
+    let spec = StreamSpec {
+        name: StreamName::new("ward").unwrap(),
+        topic: TopicTemplate::parse("ward/{bed}").unwrap(),
+        codec: CodecSpec {
+            format: Format::Number,
+            paths: vec!["$".to_owned()],
+            rows: None,
+            rate_hz: None,
+            rate_path: None,
+            max_payload_bytes: 100,
+            max_readings: 1,
+        },
+        timestamp: None,
+        sequence: None,
+        fields: fields.clone(),
+        key: vec![KeyPartSpec { name: FieldName::new("bed").unwrap(), path: None, policy: FieldPolicy::Pseudonym }],
+        group: "ward".to_owned(),
+    };
+    let count = WindowConfig {
+        kind: WindowKind::Count,
+        size: None,
+        rows: Some(4),
+        ..WindowConfig::tumbling(HumanDuration::secs(1))
+    };
+    let windows = WindowPlan::new(&fields, &[count], GuardConfig::default()).unwrap();
+    let reference = ModelRef { name: ModelName::new("poisonable").unwrap(), version: "1".into() };
+    Arc::new(StreamPlan {
+        site: SiteId::new("site").unwrap(),
+        index: 0,
+        spec: Arc::new(spec),
+        finding_retention: windows.retention(),
+        windows,
+        models: vec![PlannedModel { model: Arc::new(Poisonable(reference)), queue: None }],
+        min_rows: 1,
+        judge_deadline: Duration::from_secs(2),
+        panics_per_minute: 3,
+    })
+}
+
+struct Gateway {
+    ingest: Ingest,
+    letters: DeadLetters,
+    seal: StageSender<SealMessage>,
+    telemetry: Telemetry,
+    /// Rows of each window that closed.
+    windows: Arc<Mutex<Vec<(String, u64)>>>,
+    received: i64,
+}
+
+impl Gateway {
+    fn start(folder: &Path, keys: &Arc<KeyRing>) -> Self {
+        let telemetry = Telemetry::new();
+        let plan = plan();
+        let journal_folder = folder.join("journal");
+        let (journal, report) =
+            Journal::open(&journal_folder, JournalConfig::default(), keys.clone(), &telemetry).unwrap();
+        let letters =
+            DeadLetters::open(&folder.join("deadletters"), &DeadLettersConfig::default(), keys.clone(), &telemetry)
+                .unwrap();
+        let storage = Arc::new(DirectoryStorage::open(&journal_folder, false).unwrap());
+        let recall = Recall::start(storage, keys.clone(), letters.clone(), &telemetry).unwrap();
+        let windows = Arc::new(Mutex::new(Vec::new()));
+        let kept = windows.clone();
+        let (seal, _) = stage::start("seal", 100, &telemetry, move |message| {
+            if let SealMessage::Summary { summary, .. } = message {
+                let bed = summary.key.iter().map(|part| part.expose().to_string()).collect();
+                kept.lock().push((bed, summary.rows));
+            }
+        })
+        .unwrap();
+        let (rules, _) = stage::start("rules", 100, &telemetry, |_| {}).unwrap();
+        let board = Arc::new(Board::new(10));
+        let plans = [plan];
+        let to = Downstream { seal: seal.clone(), rules, rules_want_summaries: false, rollup: None, board, recall };
+        let outlet = Arc::new(Outlet::new(&plans, &telemetry, to));
+        let credit = ShardCredit::new(1_000, 1_000, Gauge::default());
+        let setup = ShardSetup {
+            index: 0,
+            plans: plans.to_vec(),
+            queues: InferenceQueues::default(),
+            outlet: outlet.clone(),
+            credit: credit.clone(),
+            mailbox_bound: 3_000,
+            retire_after: Duration::from_secs(600),
+            checkpoint_after: Duration::from_secs(30),
+            begins_at: report.next,
+        };
+        let address = Shard::start_in_arbiter(&Arbiter::new().handle(), move |ctx| Shard::new(setup, ctx));
+        let setup = IngestSetup {
+            journal: journal.handle(),
+            outlet,
+            letters: letters.clone(),
+            stream_secret: SecretKey::new([5; 32]),
+            max_streams: 100,
+        };
+        let ingest = Ingest::new(&plans, vec![ShardHandle { address, credit }], setup, &telemetry).unwrap();
+        Self { ingest, letters, seal, telemetry, windows, received: 1_000 }
+    }
+
+    /// Publishes a batch and waits until it is on disk and handled.
+    async fn publish(&mut self, messages: &[(&str, &str)]) {
+        let batch = messages.iter().map(|(bed, payload)| {
+            self.received += 1;
+            Publish {
+                client: ClientId::new("device"),
+                topic: Topic::new(&format!("ward/{bed}")).unwrap(),
+                payload: Bytes::copy_from_slice(payload.as_bytes()),
+                qos: QoS::AtLeastOnce,
+                packet_id: None,
+                retain: false,
+                received: Timestamp::from_secs(self.received),
+            }
+        });
+        let batch = batch.collect();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.ingest.take(batch, Box::new(move |durability| answer.send(durability).unwrap())).await;
+        assert!(matches!(answered.await.unwrap(), Durability::Durable));
+        self.ingest.judged_through().await;
+        self.seal.flush().await;
+    }
+
+    /// Waits until so many letters are on disk.
+    async fn letters(&self, folder: &Path, keys: &KeyRing, count: usize) -> Vec<DeadLetter> {
+        let folder = folder.join("deadletters");
+        while ids(&folder).unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.letters.flush().await;
+        let all = ids(&folder).unwrap();
+        all.into_iter().map(|id| read(&folder, id, keys).unwrap()).collect()
+    }
+}
+
+fn within_a_minute(work: impl Future<Output = ()>) {
+    actix::System::new().block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await.unwrap() });
+}
+
+#[test]
+fn a_message_that_panics_is_set_aside_as_it_was_sent_and_harms_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        // In one batch with others, so that each record's own number counts.
+        gateway.publish(&[("7", "1"), ("8", "1"), ("7", "666"), ("8", "2"), ("7", "667.0"), ("8", "3")]).await;
+        let letters = gateway.letters(folder.path(), &keys, 2).await;
+        let seen: Vec<_> = letters
+            .iter()
+            .map(|l| (l.topic.as_str(), &l.payload[..], l.stage.as_str(), l.reason.as_str(), l.stream.as_deref()))
+            .collect();
+        let expected = |payload: &'static [u8]| ("ward/7", payload, "model", "panicked", Some("ward"));
+        assert_eq!(seen, [expected(b"666"), expected(b"667.0")]);
+        assert_eq!(letters[0].received, Timestamp::from_secs(1_003));
+        // Both streams go on: the poison is in its window, for the windows had no fault.
+        gateway.publish(&[("7", "4"), ("8", "4")]).await;
+        let mut windows = gateway.windows.lock().clone();
+        windows.sort();
+        assert_eq!(windows, [("7".to_owned(), 4), ("8".to_owned(), 4)]);
+        assert_eq!(gateway.telemetry.total(Metric::StreamsParked), 0);
+    });
+}
+
+#[test]
+fn a_stream_that_panics_every_time_is_parked_and_shown_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        for n in 0..20 {
+            gateway.publish(&[("7", "666"), ("8", &n.to_string())]).await;
+        }
+        let telemetry = &gateway.telemetry;
+        assert_eq!(telemetry.counter(Metric::StreamPanics, &["stream"]).get(), 4, "the budget and one more");
+        assert_eq!(telemetry.counter(Metric::StreamsParked, &["ward"]).get(), 1);
+        assert_eq!(telemetry.gauge(Metric::StreamsParkedNow, &["ward"]).get(), 1.0);
+        assert_eq!(telemetry.counter(Metric::SetAside, &["ward", "panicked"]).get(), 16, "what came after is counted");
+        // Beds are told apart by the time of receipt alone: each is a letter of its own. What came after parking is not kept.
+        assert_eq!(gateway.letters(folder.path(), &keys, 4).await.len(), 4);
+        let of_eight = gateway.windows.lock().iter().filter(|(bed, _)| bed == "8").count();
+        assert_eq!(of_eight, 5);
+    });
+}
+
+#[test]
+fn what_the_journal_no_longer_holds_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    let telemetry = Telemetry::new();
+    let letters = DeadLetters::open(folder.path(), &DeadLettersConfig::default(), keys.clone(), &telemetry).unwrap();
+    let storage = Arc::new(DirectoryStorage::open(&folder.path().join("journal"), false).unwrap());
+    let recall = Recall::start(storage, keys, letters, &telemetry).unwrap();
+    recall.set_aside(Lsn(7), &StreamName::new("ward").unwrap(), "model");
+    let gone = telemetry.counter(Metric::DeadLettersShed, &["gone"]);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while gone.get() == 0 {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
