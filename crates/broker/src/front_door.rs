@@ -19,10 +19,11 @@ use crate::access::{Access, Credentials};
 use crate::config::{BrokerConfig, BrokerError};
 use crate::message::{Delivery, Message};
 use crate::packet::{Carried, Reason};
+use crate::queue::SharedBudget;
 use crate::retained::Retained;
 use crate::router;
 use crate::routes::Routes;
-use crate::session::{DeliveryMetrics, Session, SessionBounds};
+use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
 use crate::tls::Tls;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Metrics,
+    for_sessions: Arc<Common>,
 }
 
 pub(crate) struct Metrics {
@@ -71,7 +73,6 @@ pub(crate) struct Metrics {
     pub(crate) not_retained: Counter,
     pub(crate) throttled: Counter,
     pub(crate) refused: RefusedMetrics,
-    deliveries: Arc<DeliveryMetrics>,
 }
 
 /// What clients were refused while their connection stayed.
@@ -92,7 +93,6 @@ impl Metrics {
             not_retained: telemetry.counter(Metric::PublishesDropped, &["retained_full"]),
             throttled: telemetry.counter(Metric::ConnectionsThrottled, &[]),
             refused: RefusedMetrics { publish: refused("publish"), subscribe: refused("subscribe") },
-            deliveries: Arc::new(DeliveryMetrics::new(telemetry)),
         }
     }
 }
@@ -121,7 +121,7 @@ impl Shared {
             queue_bytes: self.config.session_queue_bytes.bytes() as usize,
             in_flight: usize::from(self.config.inflight),
         };
-        Arc::new(Session::new(number, client, durable, bounds, self.metrics.deliveries.clone()))
+        Arc::new(Session::new(number, client, durable, bounds, self.for_sessions.clone()))
     }
 }
 
@@ -163,7 +163,10 @@ impl FrontDoor {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let router = router::start(telemetry).map_err(BrokerError::Thread)?;
+        let router_bytes = config.router_queue_bytes.bytes() as usize;
+        let router = router::start(router_bytes, telemetry).map_err(BrokerError::Thread)?;
+        let held = telemetry.gauge(Metric::SessionBytes, &[]);
+        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize, held));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -181,6 +184,7 @@ impl FrontDoor {
             stopping,
             telemetry: telemetry.clone(),
             metrics: Metrics::new(telemetry),
+            for_sessions: Arc::new(Common { metrics: DeliveryMetrics::new(telemetry), budget }),
         });
         Sessions::restore(&shared, saved.sessions).await;
         let every = shared.config.system_interval.get();

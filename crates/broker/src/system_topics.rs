@@ -1,4 +1,5 @@
-//! What the broker says of itself under `$SYS/broker/`: retained messages that are made anew every few seconds and never stored.
+//! What the broker says of itself under `$SYS/broker/`: retained messages that are made anew every few seconds and never stored. At the
+//! same time retained messages that have expired are forgotten.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ pub(crate) async fn publish(shared: std::sync::Weak<Shared>, every: Duration) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        shared.store.send(shared.retained.forget_expired(shared.clock.now()), None);
         say(&shared, start.elapsed());
     }
 }

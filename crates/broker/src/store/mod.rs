@@ -36,7 +36,7 @@ pub enum SessionStore {
     },
 }
 
-/// A durable session without its queue.
+/// A session without its queue: one that outlives its connections, or one with a will, so that the will outlives the gateway.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionRecord {
     pub(crate) number: SessionNumber,
@@ -50,6 +50,8 @@ pub(crate) struct SessionRecord {
     /// What is published unless the client is back in time.
     pub(crate) will: Option<Will>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Messages up to this position were sent before its last connection ended; `None` where that is not known.
+    pub(crate) sent: Option<u64>,
 }
 
 /// One change.

@@ -63,7 +63,7 @@ async fn what_v5_is_refused() {
         ("[MQTT-3.1.2.11.3] receive maximum 0", with(&[0x21, 0, 0]), 0x82),
         ("[MQTT-3.1.2.11.4] maximum packet size 0", with(&[0x27, 0, 0, 0, 0]), 0x82),
         ("a property twice", with(&[0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1]), 0x82),
-        ("a property of PUBLISH", with(&[0x23, 0, 1]), 0x82),
+        ("section 2.2.2.2: a property of PUBLISH", with(&[0x23, 0, 1]), 0x81),
         ("a will topic with a wildcard", Connect::new(5, "c").will("a/#", "", 0, false, &[]).bytes(), 0x90),
         ("a will to the broker's own topics", Connect::new(5, "c").will("$SYS/x", "", 0, false, &[]).bytes(), 0x87),
     ];
