@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use nearside_actors::checkpoint::Checkpointer;
 use nearside_actors::ingest::Ingest;
-use nearside_actors::recovery::{self, Progress};
+use nearside_actors::recovery::{self, Listeners, Progress};
 use nearside_actors::rollup::RollUpMessage;
 use nearside_actors::stage::StageSender;
+use nearside_broker::Recovery;
 use nearside_journal::{Checkpoint, Lsn, Reader};
-use nearside_schemas::{Clock, StreamName};
+use nearside_schemas::{Clock, Publish, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
 use tokio::sync::watch;
 
@@ -44,6 +45,8 @@ pub struct Heart {
     pub begins_at: Lsn,
     /// Where it says how far recovery is.
     pub progress: Arc<Progress>,
+    /// Where the front door hears what the journal holds.
+    pub recovery: Recovery,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Between two ticks.
@@ -56,14 +59,16 @@ impl Heart {
     /// Beats until told to stop. `None` where it was told before recovery was over: then nothing may be called covered.
     /// `closed` keeps readings out until recovery is over.
     pub async fn run(self, mut stop: watch::Receiver<bool>, closed: Closed) -> Option<Checkpointer> {
-        let Self { mut checkpointer, start, begins_at, progress, clock, tick, telemetry } = self;
+        let Self { mut checkpointer, start, begins_at, progress, recovery: front_door, clock, tick, telemetry } = self;
         let ingest = checkpointer.ingest.clone();
         let (rules, rollup) = (checkpointer.rules.clone(), checkpointer.rollup.clone());
         let Start { checkpoint, closed_streams, reader } = start;
         let span = (checkpoint.covers, begins_at);
         let recovery = async {
             let mut found = recovery::adopt(&ingest, checkpoint, &closed_streams).await;
-            recovery::replay(&ingest, reader, span, &rules, &rollup, &progress, &mut found).await;
+            let journalled = |number: Lsn, publish: &Publish| front_door.journalled(number.0, publish);
+            let listeners = Listeners { rules: &rules, rollup: &rollup, journalled: &journalled };
+            recovery::replay(&ingest, reader, span, listeners, &progress, &mut found).await;
             found
         };
         let found = tokio::select! {
@@ -90,6 +95,7 @@ impl Heart {
         }
         checkpointer.forget = found.forgotten;
         telemetry.gauge(Metric::Ready, &[]).set(1.0);
+        front_door.finish();
         drop(closed);
         let checkpointer = tokio::spawn(checkpointer.run(stop));
         let (stop_ticks, ticks_stopped) = watch::channel(false);

@@ -24,7 +24,7 @@ use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::{CommandPublisher, CommandQueue, RulesMessage, RulesStage};
 use nearside_actors::seal::{SealMessage, Sealer};
 use nearside_actors::stage::{self, StageSender};
-use nearside_broker::{FrontDoor, LocalPublisher, Ports, SessionStore};
+use nearside_broker::{FrontDoor, LocalPublisher, Ports, Recovery, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
@@ -133,6 +133,7 @@ pub struct Gateway {
     /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one.
     heart: (JoinHandle<Option<Checkpointer>>, watch::Sender<bool>),
     progress: Arc<Progress>,
+    recovery: Recovery,
     /// Sends commands; and how many wait.
     commands: (JoinHandle<()>, Box<dyn Fn() -> usize + Send + Sync>),
     stop: watch::Sender<bool>,
@@ -214,8 +215,10 @@ impl Gateway {
             intake: current.clone(),
             clock: clock.clone(),
             store: SessionStore::File { path: data.join("sessions.redb"), keys: back.keys.clone() },
+            recovery: Recovery::expected(back.begins_at.0),
             base,
         };
+        let recovery = ports.recovery.clone();
         let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let waiting = back.commands.watch_depth();
@@ -251,6 +254,7 @@ impl Gateway {
             outbox: back.outbox,
             uplink,
             progress,
+            recovery,
             commands: (commands, Box::new(waiting)),
             stop,
             clock,
@@ -310,6 +314,7 @@ impl Gateway {
             start,
             begins_at,
             progress: self.progress.clone(),
+            recovery: self.recovery.clone(),
             clock: self.clock.clone(),
             tick: self.config.limits.tick.get(),
             telemetry,

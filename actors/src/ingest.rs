@@ -353,7 +353,7 @@ impl Ingest {
         let done = Box::new(move |outcome: CommitOutcome, records: Vec<Record>| {
             if let Some(answer) = answer {
                 answer(match outcome {
-                    CommitOutcome::Durable { .. } => Durability::Durable,
+                    CommitOutcome::Durable { first } => Durability::Durable { below: first.0 + records.len() as u64 },
                     CommitOutcome::QuotaExceeded => Durability::Refused(RefusalReason::QuotaExceeded),
                     CommitOutcome::Failed => Durability::Refused(RefusalReason::StorageFailed),
                 });

@@ -20,6 +20,7 @@ use crate::config::{BrokerConfig, BrokerError};
 use crate::message::{Delivery, Message};
 use crate::packet::{Carried, Reason};
 use crate::queue::SharedBudget;
+use crate::recovery::Recovery;
 use crate::retained::Retained;
 use crate::router;
 use crate::routes::Routes;
@@ -42,6 +43,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Where sessions and retained messages are kept.
     pub store: SessionStore,
+    /// What the journal says of messages that clients sent before the last crash.
+    pub recovery: Recovery,
     /// Where relative paths of the configuration begin.
     pub base: PathBuf,
 }
@@ -56,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) store: StoreHandle,
+    pub(crate) recovery: Recovery,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
     told: Arc<Semaphore>,
@@ -145,7 +149,8 @@ impl FrontDoor {
         clock: Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, BrokerError> {
-        let ports = Ports { intake, clock, store: SessionStore::Memory, base: PathBuf::new() };
+        let ports =
+            Ports { intake, clock, store: SessionStore::Memory, recovery: Recovery::none(), base: PathBuf::new() };
         Self::open(config, ports, telemetry).await
     }
 
@@ -178,6 +183,7 @@ impl FrontDoor {
             routes: Routes::new(router, telemetry),
             sessions: Sessions::new(telemetry),
             store,
+            recovery: ports.recovery,
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
             told: Arc::new(Semaphore::new(TOLD)),
@@ -187,6 +193,7 @@ impl FrontDoor {
             for_sessions: Arc::new(Common { metrics: DeliveryMetrics::new(telemetry), budget }),
         });
         Sessions::restore(&shared, saved.sessions).await;
+        shared.recovery.begin(&shared);
         let every = shared.config.system_interval.get();
         let mut tasks = vec![
             tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_schemas::{ClientId, Clock, PacketId, QoS};
 use nearside_telemetry::{Counter, Metric, Telemetry};
@@ -109,6 +109,9 @@ pub(crate) struct Session {
     subscriptions: Mutex<HashMap<String, Subscription>>,
     recent: Mutex<Recent>,
     taken: Mutex<Taken>,
+    /// The store knows of each message from the client that stands in the journal below this number; that of a session that is new
+    /// in this run knows of all.
+    journalled: AtomicU64,
     outgoing: Mutex<Outgoing>,
     budget: Arc<Budget>,
     /// Told when there is something to write.
@@ -133,6 +136,7 @@ impl Session {
             subscriptions: Mutex::default(),
             recent: Mutex::default(),
             taken: Mutex::default(),
+            journalled: AtomicU64::new(u64::MAX),
             outgoing: Mutex::default(),
             budget: Arc::new(Budget::new(bounds.queue_bytes, common.budget.clone())),
             ready: Notify::new(),
@@ -142,15 +146,8 @@ impl Session {
 
     /// Puts back what the store had: messages up to the position `sent` were sent before. Where that is not known, for the client
     /// was there at the end, those that can have been on their way are taken to have been.
-    pub(crate) fn restore(
-        &self,
-        subscriptions: Vec<Subscription>,
-        queue: Vec<SavedMessage>,
-        taken: Vec<PacketId>,
-        sent: Option<u64>,
-    ) {
+    pub(crate) fn restore(&self, subscriptions: Vec<Subscription>, queue: Vec<SavedMessage>, sent: Option<u64>) {
         *self.subscriptions.lock() = subscriptions.into_iter().map(|known| (known.filter.clone(), known)).collect();
-        *self.taken.lock() = Taken::restored(taken);
         let mut outgoing = self.outgoing.lock();
         outgoing.sent = sent.unwrap_or_default();
         for (place, SavedMessage { position, message }) in queue.into_iter().enumerate() {
@@ -163,6 +160,17 @@ impl Session {
                 outgoing.in_flight.push_back(InFlight { position, id, stage, held: None, due: false });
             }
         }
+    }
+
+    /// Puts back which QoS 2 messages from the client the store knew of.
+    pub(crate) fn restore_taken(&self, taken: Vec<PacketId>, journalled: u64) {
+        *self.taken.lock() = Taken::restored(taken);
+        self.journalled.store(journalled, Ordering::Release);
+    }
+
+    /// Whether a message with this number in the journal is one that the store does not know of; from now on it does.
+    pub(crate) fn learns(&self, number: u64) -> bool {
+        self.journalled.fetch_max(number.saturating_add(1), Ordering::AcqRel) <= number
     }
 
     /// A connection takes the session over. What was sent without an answer goes out again, before anything new, as fast as this

@@ -107,6 +107,11 @@ impl Sessions {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The session of a client.
+    pub(crate) fn find(&self, client: &ClientId) -> Option<Arc<Session>> {
+        self.entries.lock().of.get(client).map(|entry| entry.session.clone())
+    }
+
     /// An id for a client that has none.
     pub(crate) fn new_client_id(&self) -> ClientId {
         loop {
@@ -124,7 +129,7 @@ impl Sessions {
         let highest = saved.iter().map(|saved| saved.record.number).max().unwrap_or(0);
         shared.sessions.next_number.fetch_max(highest + 1, Ordering::Relaxed);
         let (mut waiting, mut over) = (Vec::new(), Vec::new());
-        for SavedSession { record, queue, taken } in saved {
+        for SavedSession { record, queue, taken, journalled } in saved {
             let client = ClientId::new(&record.client);
             let session = shared.new_session(record.number, client.clone(), true);
             let offline_since = record.offline_since.unwrap_or(now);
@@ -134,7 +139,8 @@ impl Sessions {
                 over.push(Ended { session, will: record.will, stored: true });
                 continue;
             }
-            session.restore(record.subscriptions.clone(), queue, taken, record.sent);
+            session.restore(record.subscriptions.clone(), queue, record.sent);
+            session.restore_taken(taken, journalled);
             for subscription in &record.subscriptions {
                 shared.routes.subscribe(&session, subscription, true, || shared.sessions.next_number()).await;
             }
@@ -191,7 +197,11 @@ impl Sessions {
                     if opened.present {
                         forget_what_is_forbidden(shared, &opened.session, principal).await;
                     }
-                    shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
+                    let mut changes: Vec<Change> = shared.sessions.record(client).into_iter().collect();
+                    if !opened.present && opened.session.durable {
+                        changes.push(Change::Journalled(opened.session.number, shared.recovery.reached()));
+                    }
+                    shared.store.send(changes, None);
                     return Ok(opened);
                 }
             }

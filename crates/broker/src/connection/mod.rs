@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use nearside_schemas::{ClientId, PacketId, Topic};
+use nearside_schemas::{ClientId, PacketId, QoS, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
@@ -237,7 +237,12 @@ impl Connection {
                 Err(reason) => Err(reason),
             };
             let taken = match packet {
-                Ok(Packet::Publish(publish)) => self.take_publish(publish, received, &mut batch),
+                Ok(Packet::Publish(publish)) => {
+                    if publish.qos == QoS::ExactlyOnce {
+                        self.shared.recovery.over().await;
+                    }
+                    self.take_publish(publish, received, &mut batch)
+                }
                 Ok(other) => {
                     self.submit(&mut batch).await;
                     self.handle(other).await?;

@@ -212,12 +212,15 @@ impl Connection {
             _settles: settles,
         };
         Box::new(move |durability| {
-            if let Durability::Refused(refusal) = durability {
-                return answers.refuse(refusal);
-            }
+            let below = match durability {
+                Durability::Durable { below } => below,
+                Durability::Refused(refusal) => return answers.refuse(refusal),
+            };
+            shared.recovery.reach(below);
             let mut changes = Vec::new();
-            if session.durable {
+            if session.durable && !answers.taken.is_empty() {
                 changes.extend(answers.taken.iter().map(|id| Change::Take(session.number, *id)));
+                changes.push(Change::Journalled(session.number, below));
             }
             // Routed first: what that has to store is to be on disk before the publisher is told that his message is safe.
             for delivery in &later {

@@ -71,6 +71,8 @@ pub(crate) enum Change {
     Take(SessionNumber, PacketId),
     /// It is free again.
     Free(SessionNumber, PacketId),
+    /// All QoS 2 messages of the session that stand in the journal below this number are known.
+    Journalled(SessionNumber, u64),
     /// A message is retained, under its topic's number.
     Retain(u64, Message),
     /// No message is retained under that number.
@@ -89,6 +91,8 @@ pub(crate) struct SavedSession {
     /// In order of position.
     pub(crate) queue: Vec<SavedMessage>,
     pub(crate) taken: Vec<PacketId>,
+    /// Those QoS 2 messages that stand in the journal below this number are known; all, where nothing was stored of it.
+    pub(crate) journalled: u64,
 }
 
 /// Everything that was stored.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use nearside_broker::Recovery;
 use nearside_schemas::{Answer, BoxFuture, Durability, Intake, RefusalReason};
 
 use crate::support::*;
@@ -63,7 +64,7 @@ async fn a_message_sent_again_is_not_answered_before_it_is_safe() {
         client.expect(PINGRESP).await;
         let (batch, answer) = intake.next().await;
         assert_eq!(batch.len(), 1);
-        answer(Durability::Durable);
+        answer(Durability::Durable { below: 0 });
         client.expect(ack(PUBREC, 7)).await;
         // Then it is, and still taken once.
         client.send(message.again().bytes(version)).await;
@@ -83,7 +84,7 @@ async fn a_message_that_was_refused_is_taken_when_it_comes_again() {
     intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
     client.expect(packet(PUBREC, &[0, 7, 0x97])).await;
     client.send(message.bytes(5)).await;
-    intake.next().await.1(Durability::Durable);
+    intake.next().await.1(Durability::Durable { below: 0 });
     client.expect(ack(PUBREC, 7)).await;
 }
 
@@ -99,7 +100,7 @@ async fn a_message_without_an_answer_is_taken_when_it_comes_again() {
         client.expect_end().await;
         let mut client = persistent(&broker, version).await;
         client.send(message.again().bytes(version)).await;
-        intake.next().await.1(Durability::Durable);
+        intake.next().await.1(Durability::Durable { below: 0 });
         client.expect(ack(PUBREC, 7)).await;
     }
 }
@@ -111,9 +112,95 @@ async fn a_message_on_its_way_cannot_be_released() {
     let mut client = persistent(&broker, 5).await;
     client.send([Publish::new("a", "x", 2, 7).bytes(5), ack(PUBREL, 7)].concat()).await;
     client.expect(packet(PUBCOMP, &[0, 7, 0x92])).await;
-    intake.next().await.1(Durability::Durable);
+    intake.next().await.1(Durability::Durable { below: 0 });
     client.expect(ack(PUBREC, 7)).await;
     client.send(Publish::new("a", "x", 2, 7).again().bytes(5)).await;
     client.expect(ack(PUBREC, 7)).await;
     assert!(intake.is_empty());
+}
+
+/// A crash between the journal's commit and the session store's: the message is in the one and not in the other. A copy of the store
+/// from before the answer is what such a crash leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_only_the_journal_knows_is_not_taken_again() {
+    let [before, after, later] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let copy = |from: &tempfile::TempDir, to: &tempfile::TempDir| {
+        std::fs::copy(from.path().join("sessions.redb"), to.path().join("sessions.redb")).unwrap();
+    };
+    let intake = Arc::new(Held::default());
+    let broker = Setup { intake: intake.clone(), ..Setup::stored_in(before.path()) }.start().await;
+    let mut client = persistent(&broker, 4).await;
+    let message = |id| Publish::new("a", "x", 2, id);
+    // This one the store knows, and that it was released.
+    client.send(message(7).bytes(4)).await;
+    let (known, answer) = intake.next().await;
+    answer(Durability::Durable { below: 11 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.send(ack(PUBREL, 7)).await;
+    client.expect(ack(PUBCOMP, 7)).await;
+    // This one it does not.
+    client.send(message(8).bytes(4)).await;
+    let (unknown, _answer) = intake.next().await;
+    copy(&before, &after);
+
+    let recovery = Recovery::expected(12);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(after.path()) };
+    let broker = setup.start().await;
+    let mut client = persistent(&broker, 4).await;
+    client.send([message(8).again().bytes(4), message(7).bytes(4)].concat()).await;
+    // Nothing is taken before the journal was heard.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(intake.is_empty());
+    recovery.journalled(10, &known[0]);
+    recovery.journalled(11, &unknown[0]);
+    recovery.finish();
+    client.expect(ack(PUBREC, 8)).await;
+    let (batch, answer) = intake.next().await;
+    assert_eq!(batch.iter().map(|publish| publish.packet_id).collect::<Vec<_>>(), [known[0].packet_id]);
+    answer(Durability::Durable { below: 20 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.send(ack(PUBREL, 8)).await;
+    client.expect(ack(PUBCOMP, 8)).await;
+    copy(&after, &later);
+
+    // What was learnt is kept: the same journal tells nothing new after the next crash.
+    let recovery = Recovery::expected(20);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(later.path()) };
+    let broker = setup.start().await;
+    recovery.journalled(11, &unknown[0]);
+    recovery.finish();
+    let mut client = persistent(&broker, 4).await;
+    client.send(message(8).bytes(4)).await;
+    assert_eq!(intake.next().await.0[0].packet_id, unknown[0].packet_id);
+}
+
+/// What a session before this one sent under the same client id is not this one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_session_knows_nothing_of_the_old_ones_messages() {
+    let [before, after] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let intake = Arc::new(Held::default());
+    let broker = Setup { intake: intake.clone(), ..Setup::stored_in(before.path()) }.start().await;
+    let mut client = persistent(&broker, 5).await;
+    client.send(Publish::new("a", "x", 2, 7).bytes(5)).await;
+    let (old, answer) = intake.next().await;
+    answer(Durability::Durable { below: 11 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.leave().await;
+    let mut client = broker.client().await;
+    client.send(Connect { clean: true, ..Connect::new(5, "c").persistent(60) }.bytes()).await;
+    assert_eq!(client.receive().await.body()[0], 0);
+    client.subscribe(5, &[("behind", 1)]).await;
+    std::fs::copy(before.path().join("sessions.redb"), after.path().join("sessions.redb")).unwrap();
+
+    let recovery = Recovery::expected(11);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(after.path()) };
+    let broker = setup.start().await;
+    recovery.journalled(10, &old[0]);
+    recovery.finish();
+    let mut client = persistent(&broker, 5).await;
+    client.send(Publish::new("a", "another", 2, 7).bytes(5)).await;
+    assert_eq!(&intake.next().await.0[0].payload[..], b"another");
 }
