@@ -66,11 +66,12 @@ pub(crate) struct Shared {
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Metrics,
-    for_sessions: Arc<Common>,
+    pub(crate) for_sessions: Arc<Common>,
 }
 
 pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
+    pub(crate) session_bytes: Gauge,
     pub(crate) bytes: Counter,
     pub(crate) publishes: [Counter; 3],
     pub(crate) acknowledged: Counter,
@@ -91,6 +92,7 @@ impl Metrics {
         let refused = |what| telemetry.counter(Metric::AccessDenied, &[what]);
         Self {
             connections: telemetry.gauge(Metric::Connections, &[]),
+            session_bytes: telemetry.gauge(Metric::SessionBytes, &[]),
             bytes: telemetry.counter(Metric::BytesReceived, &[]),
             publishes: [publishes("0"), publishes("1"), publishes("2")],
             acknowledged: telemetry.counter(Metric::PublishesAcknowledged, &[]),
@@ -170,8 +172,7 @@ impl FrontDoor {
         };
         let router_bytes = config.router_queue_bytes.bytes() as usize;
         let router = router::start(router_bytes, telemetry).map_err(BrokerError::Thread)?;
-        let held = telemetry.gauge(Metric::SessionBytes, &[]);
-        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize, held));
+        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {

@@ -3,30 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nearside_telemetry::Gauge;
-
 use crate::message::Message;
 
 /// Memory of all sessions' messages.
 pub(crate) struct SharedBudget {
     used: AtomicUsize,
     most: usize,
-    shown: Gauge,
 }
 
 impl SharedBudget {
-    pub(crate) const fn new(most: usize, shown: Gauge) -> Self {
-        Self { used: AtomicUsize::new(0), most, shown }
+    pub(crate) const fn new(most: usize) -> Self {
+        Self { used: AtomicUsize::new(0), most }
     }
 
-    fn add(&self, bytes: usize) {
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        self.shown.inc_by(bytes as f64);
-    }
-
-    fn sub(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.shown.dec_by(bytes as f64);
+    /// Bytes that are held.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 }
 
@@ -44,14 +36,14 @@ impl Budget {
 
     /// Whether more is held than may be, here or in all.
     pub(crate) fn is_exceeded(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.most || self.all.used.load(Ordering::Relaxed) > self.all.most
+        self.used.load(Ordering::Relaxed) > self.most || self.all.used() > self.all.most
     }
 
     /// Holds a message, in the queue or on its way, until it is dropped.
     pub(crate) fn hold(self: &Arc<Self>, message: Message) -> Held {
         let size = message.size();
         self.used.fetch_add(size, Ordering::Relaxed);
-        self.all.add(size);
+        self.all.used.fetch_add(size, Ordering::Relaxed);
         Held { message, size, budget: self.clone() }
     }
 }
@@ -66,7 +58,7 @@ pub(crate) struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.size, Ordering::Relaxed);
-        self.budget.all.sub(self.size);
+        self.budget.all.used.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) async fn publish(shared: std::sync::Weak<Shared>, every: Duration) {
 }
 
 fn say(shared: &Arc<Shared>, uptime: Duration) {
+    // Counted here and not with each message.
+    shared.metrics.session_bytes.set(shared.for_sessions.budget.used() as f64);
     let figures = [
         ("$SYS/broker/version", concat!("nearside ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("$SYS/broker/uptime", uptime.as_secs().to_string()),

@@ -18,6 +18,7 @@ use crate::taken::Take;
 /// begins anew.
 const REMEMBERED_TOPICS: usize = 4_096;
 const REMEMBERED_BYTES: usize = 64 << 10;
+
 /// The publishes of one read.
 #[derive(Default)]
 pub(super) struct Batch {

@@ -33,7 +33,7 @@ impl Bench {
 
     async fn subscriber(&mut self, filters: &[&str]) -> Subscriber {
         self.sessions += 1;
-        let budget = Arc::new(SharedBudget::new(usize::MAX, self.telemetry.gauge(Metric::SessionBytes, &[])));
+        let budget = Arc::new(SharedBudget::new(usize::MAX));
         let common = Arc::new(Common { metrics: DeliveryMetrics::new(&self.telemetry), budget });
         let bounds = SessionBounds { queue: 60_000, queue_bytes: usize::MAX, in_flight: 1 };
         let session = Arc::new(Session::new(self.sessions, ClientId::new("c"), false, bounds, common));

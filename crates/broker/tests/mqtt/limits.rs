@@ -1,6 +1,8 @@
 //! Every limit is met, counted and told.
 
-use nearside_schemas::ByteSize;
+use std::time::Duration;
+
+use nearside_schemas::{ByteSize, HumanDuration};
 
 use crate::support::*;
 
@@ -96,7 +98,11 @@ async fn a_queue_is_bounded_in_bytes_too() {
 /// One subscriber's queue does not take the room of all: whoever gets a message past it loses its own oldest.
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_bounded_in_all() {
-    let broker = Setup::default().with(|config| config.sessions_bytes = ByteSize::kib(8)).start().await;
+    let setup = Setup::default().with(|config| {
+        config.sessions_bytes = ByteSize::kib(8);
+        config.system_interval = HumanDuration(Duration::from_millis(10));
+    });
+    let broker = setup.start().await;
     for id in ["a", "b", "c", "d"] {
         let mut client = broker.client().await;
         client.send(Connect::new(4, id).persistent(0).bytes()).await;
@@ -108,15 +114,19 @@ async fn queues_are_bounded_in_all() {
     for _ in 0..4 {
         publisher.publish(4, &Publish::new("a", &"x".repeat(1_000), 1, 1)).await;
     }
-    let held = broker.metric("nearside_broker_session_bytes{}");
-    assert!(held > 0.0 && held <= 8_192.0, "{held}");
+    broker.wait_for("nearside_broker_session_bytes{}", 4_000.0).await;
+    assert!(broker.metric("nearside_broker_session_bytes{}") <= 8_192.0);
     assert!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}") >= 8.0);
 }
 
 /// What is on its way counts too: a client that takes everything and acknowledges nothing holds no more than one that is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_on_its_way_is_bounded_in_bytes() {
-    let broker = Setup::default().with(|config| config.session_queue_bytes = ByteSize::kib(8)).start().await;
+    let setup = Setup::default().with(|config| {
+        config.session_queue_bytes = ByteSize::kib(8);
+        config.system_interval = HumanDuration(Duration::from_millis(10));
+    });
+    let broker = setup.start().await;
     let mut client = broker.connect(4, "c").await;
     client.subscribe(4, &[("a", 1)]).await;
     let mut publisher = broker.connect(4, "p").await;
@@ -124,6 +134,7 @@ async fn what_is_on_its_way_is_bounded_in_bytes() {
         publisher.publish(4, &Publish::new("a", &"x".repeat(1_000), 1, 1)).await;
     }
     broker.wait_for("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}", 12.0).await;
+    broker.wait_for("nearside_broker_session_bytes{}", 4_000.0).await;
     assert!(broker.metric("nearside_broker_session_bytes{}") <= 8_192.0);
 }
 
