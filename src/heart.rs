@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use nearside_actors::checkpoint::Checkpointer;
 use nearside_actors::ingest::Ingest;
-use nearside_actors::recovery::{self, Progress, Recovered};
+use nearside_actors::recovery::{self, Listeners, Progress, Recovered};
 use nearside_actors::rollup::RollUpMessage;
 use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::RulesMessage;
 use nearside_actors::stage::StageSender;
 use nearside_actors::{RollUpConfig, handover};
+use nearside_broker::Recovery;
 use nearside_journal::{Checkpoint, Lsn, Reader};
-use nearside_schemas::{Clock, StreamName};
+use nearside_schemas::{Clock, Publish, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
 use tokio::sync::watch;
 
@@ -67,6 +68,8 @@ pub struct Heart {
     pub begins_at: Lsn,
     /// Where it says how far recovery is.
     pub progress: Arc<Progress>,
+    /// Where the front door hears what the journal holds.
+    pub recovery: Recovery,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Between two ticks.
@@ -79,11 +82,11 @@ impl Heart {
     /// Beats until told to stop. `None` where it was told before recovery was over: then nothing may be called covered.
     /// `closed` keeps readings out until recovery is over.
     pub async fn run(self, mut stop: watch::Receiver<bool>, closed: Option<Closed>) -> Option<Checkpointer> {
-        let Self { mut checkpointer, start, begins_at, progress, clock, tick, telemetry } = self;
+        let Self { mut checkpointer, start, begins_at, progress, recovery: front_door, clock, tick, telemetry } = self;
         let ingest = checkpointer.ingest.clone();
         let rollup = checkpointer.rollup.clone();
         let found = tokio::select! {
-            found = recover(&checkpointer, start, begins_at, &progress, clock.as_ref()) => found,
+            found = recover(&checkpointer, start, begins_at, &progress, &front_door, clock.as_ref()) => found,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         progress.finish();
@@ -107,6 +110,7 @@ impl Heart {
         }
         checkpointer.forget = found.forgotten;
         telemetry.gauge(Metric::Ready, &[]).set(1.0);
+        front_door.finish();
         drop(closed);
         let checkpointer = tokio::spawn(checkpointer.run(stop));
         let (stop_ticks, ticks_stopped) = watch::channel(false);
@@ -126,20 +130,23 @@ async fn recover(
     start: Start,
     begins_at: Lsn,
     progress: &Progress,
+    front_door: &Recovery,
     clock: &dyn Clock,
 ) -> Recovered {
     let Start { checkpoint, reader, earlier } = start;
     let Checkpointer { ingest, rules, rollup, .. } = checkpointer;
     let span = (checkpoint.covers, begins_at);
+    let journalled = |number: Lsn, publish: &Publish| front_door.journalled(number.0, publish);
+    let listeners = Listeners { rules, rollup, journalled: &journalled };
     let Some(earlier) = earlier else {
         let mut found = recovery::adopt(ingest, checkpoint).await;
-        recovery::replay(ingest, reader, span, rules, rollup, progress, &mut found).await;
+        recovery::replay(ingest, reader, span, listeners, progress, &mut found).await;
         return found;
     };
     let Earlier { middle, checkpointer: mut of_earlier, changed, rules: next_rules, rollup: next_rollup, source } =
         earlier;
     let mut found = recovery::adopt(&middle.ingest, checkpoint).await;
-    recovery::replay(&middle.ingest, reader, span, rules, rollup, progress, &mut found).await;
+    recovery::replay(&middle.ingest, reader, span, listeners, progress, &mut found).await;
     let checkpoint = loop {
         if handover::close(&mut of_earlier, &changed, clock.now()).await {
             match handover::commit(&of_earlier.store, &changed, &source) {

@@ -26,7 +26,7 @@ use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::{CommandQueue, RulesMessage, RulesStage};
 use nearside_actors::seal::{SealMessage, Sealer};
 use nearside_actors::stage::{self, StageSender};
-use nearside_broker::{FrontDoor, Ports, SessionStore};
+use nearside_broker::{FrontDoor, Ports, Recovery, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
@@ -139,6 +139,7 @@ pub struct Gateway {
     /// Keeps readings out while a configuration is put in force.
     gate: Option<Closed>,
     progress: Arc<Progress>,
+    recovery: Recovery,
     /// Sends commands; and how many wait.
     commands: (JoinHandle<()>, Box<dyn Fn() -> usize + Send + Sync>),
     stop: watch::Sender<bool>,
@@ -226,8 +227,10 @@ impl Gateway {
             intake: current.clone(),
             clock: clock.clone(),
             store: SessionStore::File { path: data.join("sessions.redb"), keys: back.keys.clone() },
+            recovery: Recovery::expected(back.begins_at.0),
             base,
         };
+        let recovery = ports.recovery.clone();
         let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let waiting = back.commands.watch_depth();
@@ -264,6 +267,7 @@ impl Gateway {
             outbox: back.outbox,
             uplink,
             progress,
+            recovery,
             commands: (commands, Box::new(waiting)),
             stop,
             clock,
@@ -345,6 +349,7 @@ impl Gateway {
             start,
             begins_at,
             progress: self.progress.clone(),
+            recovery: self.recovery.clone(),
             clock: self.clock.clone(),
             tick: self.config.limits.tick.get(),
             telemetry: self.around.telemetry.clone(),

@@ -30,8 +30,9 @@ use crate::outlet::Outlet;
 use crate::recovery::Again;
 use crate::stream::{Draft, DrainShard, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
-/// Most topics whose stream is remembered; beyond it the memory starts anew.
+/// Most topics whose stream is remembered, and most bytes of their names; beyond either the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
+const REMEMBERED_BYTES: usize = 32 << 20;
 
 /// A shard as ingest sees it.
 #[derive(Clone)]
@@ -63,6 +64,25 @@ enum Route {
     Overflow { definition: usize },
 }
 
+/// Where topics lead that were looked up before.
+#[derive(Default)]
+struct Remembered {
+    routes: HashMap<Topic, Route>,
+    bytes: usize,
+}
+
+impl Remembered {
+    fn insert(&mut self, topic: &Topic, route: &Route) {
+        let bytes = topic.as_str().len();
+        if self.routes.len() >= REMEMBERED_TOPICS || self.bytes + bytes > REMEMBERED_BYTES {
+            *self = Self::default();
+        }
+        if self.routes.insert(topic.clone(), route.clone()).is_none() {
+            self.bytes += bytes;
+        }
+    }
+}
+
 /// The intake of the gateway.
 pub struct Ingest {
     definitions: Vec<Definition>,
@@ -70,7 +90,7 @@ pub struct Ingest {
     journal: JournalHandle,
     outlet: Arc<Outlet>,
     stream_secret: SecretKey,
-    topics: RwLock<HashMap<Topic, Route>>,
+    topics: RwLock<Remembered>,
     streams: RwLock<StreamMap<Arc<StreamRef>>>,
     stream_count: AtomicUsize,
     max_streams: usize,
@@ -358,7 +378,7 @@ impl Ingest {
         let done = Box::new(move |outcome: CommitOutcome, records: Vec<Record>| {
             if let Some(answer) = answer {
                 answer(match outcome {
-                    CommitOutcome::Durable { .. } => Durability::Durable,
+                    CommitOutcome::Durable { first } => Durability::Durable { below: first.0 + records.len() as u64 },
                     CommitOutcome::QuotaExceeded => Durability::Refused(RefusalReason::QuotaExceeded),
                     CommitOutcome::Failed => Durability::Refused(RefusalReason::StorageFailed),
                 });
@@ -445,16 +465,12 @@ impl Ingest {
     }
 
     fn route(&self, topic: &Topic) -> Route {
-        if let Some(route) = self.topics.read().get(topic) {
+        if let Some(route) = self.topics.read().routes.get(topic) {
             return route.clone();
         }
         let route = self.find_route(topic);
         if !matches!(route, Route::Overflow { .. }) {
-            let mut topics = self.topics.write();
-            if topics.len() >= REMEMBERED_TOPICS {
-                topics.clear();
-            }
-            topics.insert(topic.clone(), route.clone());
+            self.topics.write().insert(topic, &route);
         }
         route
     }

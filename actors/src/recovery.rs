@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_journal::{Checkpoint, Item, Lsn, Reader, Record};
-use nearside_schemas::StreamId;
+use nearside_schemas::{Publish, StreamId};
 
 use crate::ingest::Ingest;
 use crate::rollup::RollUpMessage;
@@ -98,13 +98,22 @@ pub async fn adopt(ingest: &Ingest, checkpoint: Checkpoint) -> Recovered {
     found
 }
 
+/// Who is told of what the journal holds besides readings.
+pub struct Listeners<'a> {
+    /// Of commands that were given.
+    pub rules: &'a StageSender<RulesMessage>,
+    /// Of time.
+    pub rollup: &'a StageSender<RollUpMessage>,
+    /// Of each message.
+    pub journalled: &'a (dyn Fn(Lsn, &Publish) + Send + Sync),
+}
+
 /// Takes in again what `reader` gives: everything from where the checkpoint ends to `until`.
 pub async fn replay(
     ingest: &Ingest,
     reader: Reader,
     (from, until): (Lsn, Lsn),
-    rules: &StageSender<RulesMessage>,
-    rollup: &StageSender<RollUpMessage>,
+    Listeners { rules, rollup, journalled }: Listeners<'_>,
     progress: &Progress,
     found: &mut Recovered,
 ) {
@@ -127,7 +136,10 @@ pub async fn replay(
             found.records += 1;
             last = lsn;
             match record {
-                Record::Publish(publish) => ingest.take_again(lsn, &publish, &mut again).await,
+                Record::Publish(publish) => {
+                    journalled(lsn, &publish);
+                    ingest.take_again(lsn, &publish, &mut again).await;
+                }
                 Record::Tick(now) => {
                     ingest.hand_on(lsn, &mut again);
                     ingest.tick_again(lsn, now).await;

@@ -195,7 +195,7 @@ impl Gateway {
         let batch = batch.collect();
         let (answer, answered) = tokio::sync::oneshot::channel();
         self.ingest.take(batch, Box::new(move |durability| answer.send(durability).unwrap())).await;
-        assert!(matches!(answered.await.unwrap(), Durability::Durable));
+        assert!(matches!(answered.await.unwrap(), Durability::Durable { .. }));
         self.ingest.judged_through().await;
         self.seal.flush().await;
     }

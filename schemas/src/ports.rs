@@ -25,7 +25,10 @@ pub enum RefusalReason {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Durability {
     /// It is on disk: acknowledge it.
-    Durable,
+    Durable {
+        /// Its messages stand in the journal under lower numbers than this; those of the connection's next batch do not.
+        below: u64,
+    },
     /// It is not and will not be: do not acknowledge it as taken.
     Refused(RefusalReason),
 }

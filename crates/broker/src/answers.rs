@@ -47,7 +47,7 @@ impl Drop for Settles {
     }
 }
 
-/// The acknowledgements of one batch.
+/// The acknowledgements of one batch. Dropped uncalled, they end the connection: the client sends the batch again.
 pub(crate) struct Answers {
     pub(crate) outlet: Outlet,
     pub(crate) version: Version,
@@ -61,31 +61,34 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// All of it is safe.
-    pub(crate) fn acknowledge(&self) {
-        let mut out = Vec::with_capacity(self.acks.len() * 4);
-        self.acks.iter().for_each(|(kind, id)| packet::ack(&mut out, *kind, *id));
-        self.outlet.send_bytes(out);
-        self.shared.metrics.acknowledged.inc_by(self.acks.len() as u64);
+    pub(crate) fn acknowledge(mut self) {
+        self.session.keep(&std::mem::take(&mut self.taken));
+        let acks = std::mem::take(&mut self.acks);
+        self.outlet.send(|out| acks.iter().for_each(|(kind, id)| packet::ack(out, *kind, *id)));
+        self.shared.metrics.acknowledged.inc_by(acks.len() as u64);
     }
 
-    /// None of it is.
-    pub(crate) fn refuse(&self, refusal: RefusalReason) {
+    /// None of it is. v3.1.1 has no way to say so: it is not acknowledged.
+    pub(crate) fn refuse(mut self, refusal: RefusalReason) {
+        if self.version == Version::V311 {
+            return;
+        }
         let reason = match refusal {
             RefusalReason::QuotaExceeded => Reason::QuotaExceeded,
             RefusalReason::StorageFailed | RefusalReason::Draining => Reason::Unspecified,
         };
-        for id in &self.taken {
-            self.session.free(*id);
+        let acks = std::mem::take(&mut self.acks);
+        // First, for the client may use the ids again at once.
+        self.session.give_back(&std::mem::take(&mut self.taken));
+        self.outlet.send(|out| acks.iter().for_each(|(kind, id)| packet::refuse(out, *kind, *id, reason)));
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.session.give_back(&self.taken);
+        if !self.acks.is_empty() {
+            self.outlet.close();
         }
-        if self.version == Version::V311 {
-            // Not acknowledged: the client sends them again.
-            if !self.acks.is_empty() {
-                self.outlet.close();
-            }
-            return;
-        }
-        let mut out = Vec::with_capacity(self.acks.len() * 5);
-        self.acks.iter().for_each(|(kind, id)| packet::refuse(&mut out, *kind, *id, reason));
-        self.outlet.send_bytes(out);
     }
 }

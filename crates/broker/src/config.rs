@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use nearside_schemas::{ByteSize, HumanDuration};
 use serde::{Deserialize, Serialize};
 
+/// Filters are kept as a tree that is walked recursively.
+const MOST_TOPIC_LEVELS: usize = 1_000;
+
 /// `[broker]`: where devices connect.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,7 +35,8 @@ pub struct BrokerConfig {
     pub max_topic_levels: usize,
     /// Most topic aliases that a v5 client may set.
     pub topic_alias_maximum: u16,
-    /// The longest keep-alive that is granted; longer ones and none are shortened to it.
+    /// The longest keep-alive that is granted: a v5 client that asks for a longer one or none is told so. A v3.1.1 client cannot be
+    /// told, so what it asks for holds; one that asks for none is found gone by TCP.
     pub keep_alive_cap: HumanDuration,
     /// How long a client may take from connecting to its CONNECT, with TLS and WebSocket handshake.
     pub handshake_timeout: HumanDuration,
@@ -44,8 +48,12 @@ pub struct BrokerConfig {
     pub max_sessions: usize,
     /// Most messages that wait for one subscriber. When met, the oldest is shed and counted.
     pub session_queue: usize,
-    /// Most bytes that wait for one subscriber. When met, the oldest message is shed and counted.
+    /// Most bytes that are held for one subscriber, on their way or waiting. When met, the oldest that waits is shed and counted.
     pub session_queue_bytes: ByteSize,
+    /// Most bytes that are held for all subscribers together. When met, whoever gets a message loses its own oldest, counted.
+    pub sessions_bytes: ByteSize,
+    /// Most bytes that wait for the router between subscribers. When met, further messages are shed and counted.
+    pub router_queue_bytes: ByteSize,
     /// Most QoS 1 and 2 messages on their way to one subscriber, where it does not ask for fewer.
     pub inflight: u16,
     /// Most subscriptions of one client.
@@ -159,6 +167,8 @@ impl Default for BrokerConfig {
             max_sessions: 10_000,
             session_queue: 10_000,
             session_queue_bytes: ByteSize::mib(64),
+            sessions_bytes: ByteSize::mib(1_024),
+            router_queue_bytes: ByteSize::mib(64),
             inflight: 1_024,
             max_subscriptions: 256,
             max_retained: 10_000,
@@ -255,6 +265,8 @@ impl BrokerConfig {
             ("receive_maximum", self.receive_maximum == 0),
             ("session_queue", self.session_queue == 0),
             ("session_queue_bytes", self.session_queue_bytes.bytes() == 0),
+            ("sessions_bytes", self.sessions_bytes.bytes() == 0),
+            ("router_queue_bytes", self.router_queue_bytes.bytes() == 0),
             ("inflight", self.inflight == 0),
             ("max_connections_per_address", self.max_connections_per_address == 0),
             ("max_topic_bytes", self.max_topic_bytes == 0),
@@ -272,6 +284,9 @@ impl BrokerConfig {
         }
         if self.max_packet < ByteSize::kib(1) || self.max_packet > ByteSize::mib(256) {
             return Err(BrokerError::Config { key: "max_packet", why: "must be between 1KiB and 256MiB" });
+        }
+        if self.max_topic_levels > MOST_TOPIC_LEVELS {
+            return Err(BrokerError::Config { key: "max_topic_levels", why: "must be at most 1000" });
         }
         if self.session_queue > 60_000 {
             // A packet id belongs to a place in the queue, and there are 65,535.

@@ -157,8 +157,8 @@ impl<T: PartialEq> Node<T> {
         }
     }
 
-    /// Shows whose filters match until one says that it is enough; gives back whether one did. As deep as the topic, which the
-    /// configuration bounds.
+    /// Shows whose filters match until one says that it is enough; gives back whether one did. As deep as the deepest filter, which
+    /// the configuration bounds.
     fn find(&self, levels: &[&str], system: bool, enough: &mut impl FnMut(&T) -> bool) -> bool {
         if !system && self.rest.iter().any(&mut *enough) {
             return true;

@@ -19,10 +19,12 @@ use crate::access::{Access, Credentials};
 use crate::config::{BrokerConfig, BrokerError};
 use crate::message::{Delivery, Message};
 use crate::packet::{Carried, Reason};
+use crate::queue::SharedBudget;
+use crate::recovery::Recovery;
 use crate::retained::Retained;
 use crate::router;
 use crate::routes::Routes;
-use crate::session::{DeliveryMetrics, Session, SessionBounds};
+use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
 use crate::tls::Tls;
@@ -41,6 +43,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Where sessions and retained messages are kept.
     pub store: SessionStore,
+    /// What the journal says of messages that clients sent before the last crash.
+    pub recovery: Recovery,
     /// Where relative paths of the configuration begin.
     pub base: PathBuf,
 }
@@ -55,23 +59,25 @@ pub(crate) struct Shared {
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) store: StoreHandle,
+    pub(crate) recovery: Recovery,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
     told: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) telemetry: Telemetry,
     pub(crate) metrics: Metrics,
+    pub(crate) for_sessions: Arc<Common>,
 }
 
 pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
+    pub(crate) session_bytes: Gauge,
     pub(crate) bytes: Counter,
     pub(crate) publishes: [Counter; 3],
     pub(crate) acknowledged: Counter,
     pub(crate) not_retained: Counter,
     pub(crate) throttled: Counter,
     pub(crate) refused: RefusedMetrics,
-    deliveries: Arc<DeliveryMetrics>,
 }
 
 /// What clients were refused while their connection stayed.
@@ -86,13 +92,13 @@ impl Metrics {
         let refused = |what| telemetry.counter(Metric::AccessDenied, &[what]);
         Self {
             connections: telemetry.gauge(Metric::Connections, &[]),
+            session_bytes: telemetry.gauge(Metric::SessionBytes, &[]),
             bytes: telemetry.counter(Metric::BytesReceived, &[]),
             publishes: [publishes("0"), publishes("1"), publishes("2")],
             acknowledged: telemetry.counter(Metric::PublishesAcknowledged, &[]),
             not_retained: telemetry.counter(Metric::PublishesDropped, &["retained_full"]),
             throttled: telemetry.counter(Metric::ConnectionsThrottled, &[]),
             refused: RefusedMetrics { publish: refused("publish"), subscribe: refused("subscribe") },
-            deliveries: Arc::new(DeliveryMetrics::new(telemetry)),
         }
     }
 }
@@ -121,7 +127,7 @@ impl Shared {
             queue_bytes: self.config.session_queue_bytes.bytes() as usize,
             in_flight: usize::from(self.config.inflight),
         };
-        Arc::new(Session::new(number, client, durable, bounds, self.metrics.deliveries.clone()))
+        Arc::new(Session::new(number, client, durable, bounds, self.for_sessions.clone()))
     }
 }
 
@@ -145,7 +151,8 @@ impl FrontDoor {
         clock: Arc<dyn Clock>,
         telemetry: &Telemetry,
     ) -> Result<Self, BrokerError> {
-        let ports = Ports { intake, clock, store: SessionStore::Memory, base: PathBuf::new() };
+        let ports =
+            Ports { intake, clock, store: SessionStore::Memory, recovery: Recovery::none(), base: PathBuf::new() };
         Self::open(config, ports, telemetry).await
     }
 
@@ -163,7 +170,9 @@ impl FrontDoor {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let router = router::start(telemetry).map_err(BrokerError::Thread)?;
+        let router_bytes = config.router_queue_bytes.bytes() as usize;
+        let router = router::start(router_bytes, telemetry).map_err(BrokerError::Thread)?;
+        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -175,14 +184,17 @@ impl FrontDoor {
             routes: Routes::new(router, telemetry),
             sessions: Sessions::new(telemetry),
             store,
+            recovery: ports.recovery,
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
             told: Arc::new(Semaphore::new(TOLD)),
             stopping,
             telemetry: telemetry.clone(),
             metrics: Metrics::new(telemetry),
+            for_sessions: Arc::new(Common { metrics: DeliveryMetrics::new(telemetry), budget }),
         });
         Sessions::restore(&shared, saved.sessions).await;
+        shared.recovery.begin(&shared);
         let every = shared.config.system_interval.get();
         let mut tasks = vec![
             tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),

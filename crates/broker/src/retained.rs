@@ -56,27 +56,26 @@ impl Retained {
         Some(Some(Change::Retain(number, message)))
     }
 
-    /// The messages that a filter asks for. Those that have expired are forgotten.
-    pub(crate) fn matching(&self, filter: &str, now: Timestamp, changes: &mut Vec<Change>) -> Vec<Message> {
-        let mut found = Vec::new();
-        let mut expired = Vec::new();
-        for (topic, (_, message)) in &self.kept.read().messages {
-            if message.is_expired(|| now) {
-                expired.push(topic.clone());
-            } else if filter::matches(filter, topic.as_str()) {
-                found.push(message.clone());
+    /// The messages that a filter asks for, but for those that have expired.
+    pub(crate) fn matching(&self, filter: &str, now: Timestamp) -> Vec<Message> {
+        let kept = self.kept.read();
+        // A filter without wildcards is a topic.
+        let found: Vec<&Message> = match Topic::new(filter) {
+            Ok(topic) => kept.messages.get(&topic).into_iter().map(|(_, message)| message).collect(),
+            Err(_) => {
+                let matching = kept.messages.iter().filter(|(topic, _)| filter::matches(filter, topic.as_str()));
+                matching.map(|(_, (_, message))| message).collect()
             }
-        }
-        if !expired.is_empty() {
-            let mut kept = self.kept.write();
-            for topic in expired {
-                // It may have been replaced meanwhile.
-                if kept.messages.get(&topic).is_some_and(|(_, message)| message.is_expired(|| now)) {
-                    changes.extend(kept.remove(&topic).map(Change::Forget));
-                }
-            }
-        }
-        found
+        };
+        found.into_iter().filter(|message| !message.is_expired(|| now)).cloned().collect()
+    }
+
+    /// Forgets what has expired. Gives back what the store is told.
+    pub(crate) fn forget_expired(&self, now: Timestamp) -> Vec<Change> {
+        let mut kept = self.kept.write();
+        let expired = kept.messages.values().filter(|(_, message)| message.is_expired(|| now));
+        let expired: Vec<Topic> = expired.map(|(_, message)| message.topic.clone()).collect();
+        expired.iter().filter_map(|topic| kept.remove(topic)).map(Change::Forget).collect()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -1,26 +1,30 @@
 //! A session: what a client subscribed to, the messages on their way to it, and the QoS 2 messages on their way from it.
 //!
 //! A durable session outlives its connections: while the client is away its QoS 1 and 2 messages wait, and what was sent without
-//! an answer is sent again, in order, when it is back (section 4.4). Everything is bounded; past the bound the oldest message
-//! that was not sent yet is shed and counted.
+//! an answer is sent again, in order, when it is back (section 4.4). Everything is bounded, in messages and in bytes, for one
+//! session and for all; past the bound the oldest message of the session that was not sent yet is shed and counted.
 //!
 //! The packet id of a message follows from its position in the session, so that after a crash it is sent again under the same id
 //! and a client that has it already knows it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nearside_schemas::{ClientId, Clock, PacketId, QoS, Topic};
+use nearside_schemas::{ClientId, Clock, PacketId, QoS};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::filter;
 use crate::message::{Delivery, Message};
-use crate::packet::{AckKind, Outbound, Subscription, Version, ack, publish};
+use crate::packet::{AckKind, Reason, Subscription, ack};
+use crate::peer::{Peer, PeerLimits};
+use crate::queue::{Budget, Held, Queued, SharedBudget};
+use crate::recent::Recent;
 use crate::router::SessionNumber;
 use crate::store::{Change, SavedMessage};
+use crate::taken::{Take, Taken};
 
 /// What bounds a session.
 #[derive(Clone, Copy)]
@@ -28,6 +32,12 @@ pub(crate) struct SessionBounds {
     pub(crate) queue: usize,
     pub(crate) queue_bytes: usize,
     pub(crate) in_flight: usize,
+}
+
+/// What all sessions share.
+pub(crate) struct Common {
+    pub(crate) metrics: DeliveryMetrics,
+    pub(crate) budget: Arc<SharedBudget>,
 }
 
 /// Counters of all sessions.
@@ -70,46 +80,21 @@ struct InFlight {
     id: PacketId,
     stage: Stage,
     /// Gone once PUBREC came.
-    message: Option<Message>,
+    held: Option<Held>,
     /// Its PUBREL is to be written.
     due: bool,
-}
-
-/// The connection that a session has.
-struct Peer {
-    connection: u64,
-    version: Version,
-    receive_maximum: usize,
-    max_packet: usize,
-    aliases: HashMap<Topic, u16>,
-    alias_maximum: u16,
-}
-
-struct Queued {
-    /// 0 for QoS 0.
-    position: u64,
-    message: Message,
-    /// It may have been sent before.
-    duplicate: bool,
 }
 
 #[derive(Default)]
 struct Outgoing {
     peer: Option<Peer>,
     queue: VecDeque<Queued>,
-    queued_bytes: usize,
     in_flight: VecDeque<InFlight>,
     last_position: u64,
+    /// The highest position that was written to a connection.
+    sent: u64,
     /// How many in flight are due.
     due: usize,
-}
-
-/// What the client of a new connection says it can take.
-pub(crate) struct PeerLimits {
-    pub(crate) version: Version,
-    pub(crate) receive_maximum: u16,
-    pub(crate) max_packet: u32,
-    pub(crate) topic_alias_maximum: u16,
 }
 
 /// One client's session.
@@ -123,12 +108,15 @@ pub(crate) struct Session {
     bounds: SessionBounds,
     subscriptions: Mutex<HashMap<String, Subscription>>,
     recent: Mutex<Recent>,
-    /// QoS 2 packet ids that were taken and not yet released.
-    taken: Mutex<HashSet<PacketId>>,
+    taken: Mutex<Taken>,
+    /// The store knows of each message from the client that stands in the journal below this number; that of a session that is new
+    /// in this run knows of all.
+    journalled: AtomicU64,
     outgoing: Mutex<Outgoing>,
+    budget: Arc<Budget>,
     /// Told when there is something to write.
     pub(crate) ready: Notify,
-    metrics: Arc<DeliveryMetrics>,
+    common: Arc<Common>,
 }
 
 impl Session {
@@ -137,7 +125,7 @@ impl Session {
         client: ClientId,
         durable: bool,
         bounds: SessionBounds,
-        metrics: Arc<DeliveryMetrics>,
+        common: Arc<Common>,
     ) -> Self {
         Self {
             number,
@@ -148,45 +136,51 @@ impl Session {
             subscriptions: Mutex::default(),
             recent: Mutex::default(),
             taken: Mutex::default(),
+            journalled: AtomicU64::new(u64::MAX),
             outgoing: Mutex::default(),
+            budget: Arc::new(Budget::new(bounds.queue_bytes, common.budget.clone())),
             ready: Notify::new(),
-            metrics,
+            common,
         }
     }
 
-    /// Puts back what the store had. What was sent before is not known, so all of it goes out marked as sent before.
-    pub(crate) fn restore(&self, subscriptions: Vec<Subscription>, queue: Vec<SavedMessage>, taken: Vec<PacketId>) {
+    /// Puts back what the store had: messages up to the position `sent` were sent before. Where that is not known, for the client
+    /// was there at the end, those that can have been on their way are taken to have been.
+    pub(crate) fn restore(&self, subscriptions: Vec<Subscription>, queue: Vec<SavedMessage>, sent: Option<u64>) {
         *self.subscriptions.lock() = subscriptions.into_iter().map(|known| (known.filter.clone(), known)).collect();
-        *self.taken.lock() = taken.into_iter().collect();
         let mut outgoing = self.outgoing.lock();
-        for SavedMessage { position, message } in queue {
+        outgoing.sent = sent.unwrap_or_default();
+        for (place, SavedMessage { position, message }) in queue.into_iter().enumerate() {
             outgoing.last_position = outgoing.last_position.max(position);
             if let Some(message) = message {
-                outgoing.queued_bytes += message.size();
-                outgoing.queue.push_back(Queued { position, message, duplicate: true });
+                let duplicate = sent.map_or(place < self.bounds.in_flight, |sent| position <= sent);
+                outgoing.queue.push_back(Queued { position, held: self.budget.hold(message), duplicate });
             } else {
                 let (id, stage) = (packet_id(position), Stage::Released);
-                outgoing.in_flight.push_back(InFlight { position, id, stage, message, due: false });
+                outgoing.in_flight.push_back(InFlight { position, id, stage, held: None, due: false });
             }
         }
+    }
+
+    /// Puts back which QoS 2 messages from the client the store knew of.
+    pub(crate) fn restore_taken(&self, taken: Vec<PacketId>, journalled: u64) {
+        *self.taken.lock() = Taken::restored(taken);
+        self.journalled.store(journalled, Ordering::Release);
+    }
+
+    /// Whether a message with this number in the journal is one that the store does not know of; from now on it does.
+    pub(crate) fn learns(&self, number: u64) -> bool {
+        self.journalled.fetch_max(number.saturating_add(1), Ordering::AcqRel) <= number
     }
 
     /// A connection takes the session over. What was sent without an answer goes out again, before anything new, as fast as this
     /// client allows.
     pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits) {
         let mut outgoing = self.outgoing.lock();
-        outgoing.peer = Some(Peer {
-            connection,
-            version: limits.version,
-            receive_maximum: usize::from(limits.receive_maximum).min(self.bounds.in_flight),
-            max_packet: limits.max_packet as usize,
-            aliases: HashMap::new(),
-            alias_maximum: limits.topic_alias_maximum,
-        });
+        outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight));
         for mut sent in std::mem::take(&mut outgoing.in_flight).into_iter().rev() {
-            if let Some(message) = sent.message {
-                outgoing.queued_bytes += message.size();
-                outgoing.queue.push_front(Queued { position: sent.position, message, duplicate: true });
+            if let Some(held) = sent.held.take() {
+                outgoing.queue.push_front(Queued { position: sent.position, held, duplicate: true });
             } else {
                 sent.due = sent.stage == Stage::Released;
                 outgoing.in_flight.push_front(sent);
@@ -202,8 +196,12 @@ impl Session {
         outgoing.peer = None;
         let before = outgoing.queue.len();
         outgoing.queue.retain(|queued| queued.position > 0);
-        outgoing.queued_bytes = outgoing.queue.iter().map(|queued| queued.message.size()).sum();
-        self.metrics.offline.inc_by((before - outgoing.queue.len()) as u64);
+        self.common.metrics.offline.inc_by((before - outgoing.queue.len()) as u64);
+    }
+
+    /// The highest position that was sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.outgoing.lock().sent
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -233,13 +231,16 @@ impl Session {
         self.subscriptions.lock().values().cloned().collect()
     }
 
-    /// Takes a message from the message router, which shows it once for each filter; `number` tells messages apart.
+    /// Takes a message from the message router, which shows it once for each filter, and again where the router was replaced;
+    /// `number` tells messages apart.
     pub(crate) fn offer_routed(&self, delivery: &Delivery, number: u64) {
-        if self.subscriptions.lock().len() > 1 && !self.recent.lock().is_new(number) {
-            return;
+        let filters = self.subscriptions.lock().len();
+        // Held until the message is queued: whoever shows it again meanwhile does not overtake it.
+        let mut recent = self.recent.lock();
+        if recent.is_new(number, filters) {
+            // Such a session is not stored.
+            self.offer(delivery, &mut Vec::new());
         }
-        // Such a session is not stored.
-        self.offer(delivery, &mut Vec::new());
     }
 
     /// Takes a message where a subscription of this session wants it. Where several want it, it goes out once, at the highest
@@ -283,14 +284,13 @@ impl Session {
                 changes.push(Change::Enqueue(self.number, position, message.clone()));
             }
         } else if outgoing.peer.is_none() {
-            self.metrics.offline.inc();
+            self.common.metrics.offline.inc();
             return;
         }
-        outgoing.queued_bytes += message.size();
-        outgoing.queue.push_back(Queued { position, message, duplicate: false });
-        while outgoing.queue.len() > self.bounds.queue || outgoing.queued_bytes > self.bounds.queue_bytes {
-            let Some(oldest) = outgoing.dequeue() else { break };
-            self.metrics.slow.inc();
+        outgoing.queue.push_back(Queued { position, held: self.budget.hold(message), duplicate: false });
+        while outgoing.queue.len() > self.bounds.queue || self.budget.is_exceeded() {
+            let Some(oldest) = outgoing.queue.pop_front() else { break };
+            self.common.metrics.slow.inc();
             self.is_done(oldest.position, changes);
         }
         drop(outgoing);
@@ -304,59 +304,77 @@ impl Session {
     }
 
     /// A QoS 1 message has arrived.
-    pub(crate) fn acknowledged(&self, id: PacketId, changes: &mut Vec<Change>) {
-        self.settle(id, Stage::Sent, QoS::AtLeastOnce, changes);
+    ///
+    /// # Errors
+    /// Where another answer is due for what has this packet id.
+    pub(crate) fn acknowledged(&self, id: PacketId, changes: &mut Vec<Change>) -> Result<(), Reason> {
+        self.settle(id, |sent| sent.waits_for_puback(), changes)
     }
 
     /// A QoS 2 message has arrived for good.
-    pub(crate) fn completed(&self, id: PacketId, changes: &mut Vec<Change>) {
-        self.settle(id, Stage::Released, QoS::ExactlyOnce, changes);
+    ///
+    /// # Errors
+    /// Where another answer is due for what has this packet id.
+    pub(crate) fn completed(&self, id: PacketId, changes: &mut Vec<Change>) -> Result<(), Reason> {
+        self.settle(id, |sent| sent.stage == Stage::Released, changes)
     }
 
-    fn settle(&self, id: PacketId, stage: Stage, qos: QoS, changes: &mut Vec<Change>) {
+    fn settle(
+        &self,
+        id: PacketId,
+        is_due: impl Fn(&InFlight) -> bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Reason> {
         let mut outgoing = self.outgoing.lock();
-        let found = outgoing.in_flight.iter().position(|sent| {
-            sent.id == id && sent.stage == stage && sent.message.as_ref().is_none_or(|message| message.qos == qos)
-        });
-        if let Some(sent) = found.and_then(|at| outgoing.in_flight.remove(at)) {
+        // Unknown ids are let pass: what they were for may be settled already.
+        let Some(at) = outgoing.in_flight.iter().position(|sent| sent.id == id) else { return Ok(()) };
+        if !is_due(&outgoing.in_flight[at]) {
+            return Err(Reason::Protocol);
+        }
+        self.end(&mut outgoing, at, changes);
+        drop(outgoing);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// The message in flight at this place is through.
+    fn end(&self, outgoing: &mut Outgoing, at: usize, changes: &mut Vec<Change>) {
+        if let Some(sent) = outgoing.in_flight.remove(at) {
             outgoing.due -= usize::from(sent.due);
             self.is_done(sent.position, changes);
         }
-        drop(outgoing);
-        self.ready.notify_one();
     }
 
     /// A QoS 2 message was received: it is not sent again. Its PUBREL goes out once `released` is called, after what was added to
     /// `changes` is on disk.
-    pub(crate) fn received(&self, id: PacketId, refused: bool, changes: &mut Vec<Change>) -> Received {
+    ///
+    /// # Errors
+    /// Where another answer is due for what has this packet id.
+    pub(crate) fn received(&self, id: PacketId, refused: bool, changes: &mut Vec<Change>) -> Result<Received, Reason> {
         let mut outgoing = self.outgoing.lock();
         let sent = outgoing.in_flight.iter().position(|sent| sent.id == id);
-        let Some(at) = sent else { return Received::Unknown };
+        let Some(at) = sent else { return Ok(Received::Unknown) };
         let in_flight = &mut outgoing.in_flight[at];
-        if in_flight.stage != Stage::Sent {
-            return Received::Again;
+        if in_flight.waits_for_puback() {
+            return Err(Reason::Protocol);
         }
-        if in_flight.message.as_ref().is_none_or(|message| message.qos != QoS::ExactlyOnce) {
-            return Received::Unknown;
+        if in_flight.stage != Stage::Sent {
+            return Ok(Received::Again);
         }
         if refused {
             // Section 4.3.3: a PUBREC with an error ends it.
-            let removed = outgoing.in_flight.remove(at);
-            outgoing.due -= usize::from(removed.as_ref().is_some_and(|sent| sent.due));
-            self.metrics.refused.inc();
-            self.is_done(removed.map_or(0, |sent| sent.position), changes);
+            self.common.metrics.refused.inc();
+            self.end(&mut outgoing, at, changes);
             drop(outgoing);
             self.ready.notify_one();
-            return Received::Again;
+            return Ok(Received::Again);
         }
         in_flight.stage = Stage::Received;
-        in_flight.message = None;
-        let (position, was_due) = (in_flight.position, std::mem::take(&mut in_flight.due));
-        outgoing.due -= usize::from(was_due);
+        in_flight.held = None;
         if self.durable {
-            changes.push(Change::Released(self.number, position));
+            changes.push(Change::Released(self.number, in_flight.position));
         }
-        Received::First
+        Ok(Received::First)
     }
 
     /// That a message was received is on disk: its PUBREL may go out.
@@ -371,19 +389,31 @@ impl Session {
         self.ready.notify_one();
     }
 
-    /// Takes a QoS 2 packet id. False where it is taken already: the message was sent again.
-    pub(crate) fn take(&self, id: PacketId) -> bool {
-        self.taken.lock().insert(id)
+    /// A PUBLISH with QoS 2 and this packet id came.
+    pub(crate) fn take(&self, id: PacketId) -> Take {
+        self.taken.lock().take(id)
     }
 
-    /// Frees a QoS 2 packet id.
-    pub(crate) fn free(&self, id: PacketId) -> bool {
-        self.taken.lock().remove(&id)
+    /// The messages with these ids are safe.
+    pub(crate) fn keep(&self, ids: &[PacketId]) {
+        let mut taken = self.taken.lock();
+        ids.iter().for_each(|id| taken.keep(*id));
+    }
+
+    /// The messages with these ids are not taken after all.
+    pub(crate) fn give_back(&self, ids: &[PacketId]) {
+        let mut taken = self.taken.lock();
+        ids.iter().for_each(|id| taken.give_back(*id));
+    }
+
+    /// PUBREL. False where no safe message has the id.
+    pub(crate) fn release(&self, id: PacketId) -> bool {
+        self.taken.lock().release(id)
     }
 
     /// How many QoS 2 packet ids are taken.
     pub(crate) fn taken(&self) -> usize {
-        self.taken.lock().len()
+        self.taken.lock().count()
     }
 
     /// Writes what may go out on `connection`, about `most_bytes` at a time.
@@ -417,24 +447,24 @@ impl Session {
                 }
             }
             let Some(next) = outgoing.queue.pop_front() else { return };
-            outgoing.queued_bytes -= next.message.size();
             // What may have been sent is brought to its end.
-            if !next.duplicate && next.message.is_expired(|| clock.now()) {
-                self.metrics.expired.inc();
+            if !next.duplicate && next.held.message.is_expired(|| clock.now()) {
+                self.common.metrics.expired.inc();
                 self.is_done(next.position, changes);
                 continue;
             }
             if !peer.encode(out, &next, id, clock) {
                 // Section 3.1.2.11.4: as if it had been sent.
-                self.metrics.too_large.inc();
+                self.common.metrics.too_large.inc();
                 self.is_done(next.position, changes);
                 continue;
             }
-            self.metrics.delivered.inc();
+            self.common.metrics.delivered.inc();
             if let Some(id) = id {
-                let Queued { position, message, .. } = next;
-                let message = Some(message);
-                outgoing.in_flight.push_back(InFlight { position, id, stage: Stage::Sent, message, due: false });
+                let Queued { position, held, .. } = next;
+                outgoing.sent = outgoing.sent.max(position);
+                let held = Some(held);
+                outgoing.in_flight.push_back(InFlight { position, id, stage: Stage::Sent, held, due: false });
             }
         }
         // There is more: come again once this is written.
@@ -461,73 +491,8 @@ fn packet_id(position: u64) -> PacketId {
     PacketId::MIN.saturating_add(id)
 }
 
-impl Outgoing {
-    fn dequeue(&mut self) -> Option<Queued> {
-        let queued = self.queue.pop_front()?;
-        self.queued_bytes -= queued.message.size();
-        Some(queued)
-    }
-}
-
-impl Peer {
-    fn encode(&mut self, out: &mut Vec<u8>, queued: &Queued, id: Option<PacketId>, clock: &dyn Clock) -> bool {
-        let message = &queued.message;
-        let mut topic = message.topic.as_str();
-        let mut alias = self.aliases.get(&message.topic).copied();
-        let mut new_alias = None;
-        if alias.is_some() {
-            topic = "";
-        } else if self.aliases.len() < usize::from(self.alias_maximum) && self.version == Version::V5 {
-            new_alias = u16::try_from(self.aliases.len() + 1).ok();
-            alias = new_alias;
-        }
-        // The time that is left (section 3.3.2.3.3).
-        let expiry_secs = message.expires.map(|expires| {
-            let left = expires.since(clock.now());
-            u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
-        });
-        let outbound = Outbound {
-            version: self.version,
-            topic,
-            topic_alias: alias,
-            payload: &message.payload,
-            qos: message.qos,
-            packet_id: id,
-            duplicate: queued.duplicate,
-            retain: message.retain,
-            properties: &message.properties,
-            expiry_secs,
-            identifiers: &message.identifiers,
-        };
-        let written = publish(out, &outbound, self.max_packet);
-        if let (true, Some(alias)) = (written, new_alias) {
-            self.aliases.insert(message.topic.clone(), alias);
-        }
-        written
-    }
-}
-
-/// The numbers of the last messages from the message router.
-#[derive(Default)]
-struct Recent {
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Recent {
-    /// More than the message router hands over for one filter before it comes to the next.
-    const MOST: usize = 8_192;
-
-    fn is_new(&mut self, number: u64) -> bool {
-        if !self.known.insert(number) {
-            return false;
-        }
-        self.order.push_back(number);
-        if self.order.len() > Self::MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
+impl InFlight {
+    fn waits_for_puback(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.message.qos == QoS::AtLeastOnce)
     }
 }

@@ -20,7 +20,8 @@ use crate::access::Principal;
 use crate::filter;
 use crate::front_door::Shared;
 use crate::packet::{Connect, Reason, Will};
-use crate::session::{PeerLimits, Session};
+use crate::peer::PeerLimits;
+use crate::session::Session;
 use crate::store::{Change, SavedSession, SessionRecord};
 use crate::will;
 
@@ -36,6 +37,15 @@ pub(crate) struct Live {
     gone: watch::Sender<bool>,
 }
 
+impl Live {
+    /// Waits until the connection is to end, and says why.
+    pub(crate) async fn kicked(&self) -> Reason {
+        let mut kick = self.kick.subscribe();
+        let reason = kick.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| *reason).unwrap_or(Reason::Administrative)
+    }
+}
+
 struct Entry {
     session: Arc<Session>,
     owner: Option<String>,
@@ -44,6 +54,8 @@ struct Entry {
     /// What is published when the connection ends, or later, unless the client takes it back or is back in time.
     will: Option<Will>,
     offline_since: Option<Timestamp>,
+    /// Whether the store knows it.
+    stored: bool,
     /// Waits until the will is due and the session ends.
     lingering: Option<JoinHandle<()>>,
 }
@@ -74,6 +86,7 @@ pub(crate) struct Opened {
 struct Ended {
     session: Arc<Session>,
     will: Option<Will>,
+    stored: bool,
 }
 
 /// What one look at the entries came to.
@@ -94,6 +107,11 @@ impl Sessions {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The session of a client.
+    pub(crate) fn find(&self, client: &ClientId) -> Option<Arc<Session>> {
+        self.entries.lock().of.get(client).map(|entry| entry.session.clone())
+    }
+
     /// An id for a client that has none.
     pub(crate) fn new_client_id(&self) -> ClientId {
         loop {
@@ -104,38 +122,54 @@ impl Sessions {
         }
     }
 
-    /// Puts back what the store had. Sessions that had a connection when the process died lost it then.
+    /// Puts back what the store had. Sessions that had a connection when the process died lost it then. Wills are published once all
+    /// sessions are there to get them.
     pub(crate) async fn restore(shared: &Arc<Shared>, saved: Vec<SavedSession>) {
         let now = shared.clock.now();
         let highest = saved.iter().map(|saved| saved.record.number).max().unwrap_or(0);
         shared.sessions.next_number.fetch_max(highest + 1, Ordering::Relaxed);
-        for SavedSession { record, queue, taken } in saved {
+        let (mut waiting, mut over) = (Vec::new(), Vec::new());
+        for SavedSession { record, queue, taken, journalled } in saved {
             let client = ClientId::new(&record.client);
             let session = shared.new_session(record.number, client.clone(), true);
             let offline_since = record.offline_since.unwrap_or(now);
             let away = now.since(offline_since);
             if record.expiry_secs < u32::MAX && away >= Duration::from_secs(u64::from(record.expiry_secs)) {
                 // Its time was over while we were not there.
-                Ended { session, will: record.will }.finish(shared).await;
+                over.push(Ended { session, will: record.will, stored: true });
                 continue;
             }
-            session.restore(record.subscriptions.clone(), queue, taken);
+            session.restore(record.subscriptions.clone(), queue, record.sent);
+            session.restore_taken(taken, journalled);
             for subscription in &record.subscriptions {
                 shared.routes.subscribe(&session, subscription, true, || shared.sessions.next_number()).await;
             }
-            let mut entry = Entry {
+            let entry = Entry {
                 session,
                 owner: record.owner,
                 live: None,
                 expiry_secs: record.expiry_secs,
                 will: record.will,
                 offline_since: Some(offline_since),
+                stored: true,
                 lingering: None,
             };
-            entry.linger(shared, away);
-            shared.sessions.entries.lock().insert(client, entry);
+            shared.sessions.entries.lock().insert(client.clone(), entry);
+            waiting.push((client, away));
+        }
+        for (client, away) in waiting {
+            if let Some(entry) = shared.sessions.entries.lock().of.get_mut(&client) {
+                entry.linger(shared, away);
+            }
         }
         shared.sessions.count();
+        // The intake may not take anything yet.
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            for ended in over {
+                ended.finish(&shared).await;
+            }
+        });
     }
 
     /// Opens the session of a client: its own, where it has one and does not ask for a fresh start, or a new one.
@@ -163,7 +197,11 @@ impl Sessions {
                     if opened.present {
                         forget_what_is_forbidden(shared, &opened.session, principal).await;
                     }
-                    shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
+                    let mut changes: Vec<Change> = shared.sessions.record(client).into_iter().collect();
+                    if !opened.present && opened.session.durable {
+                        changes.push(Change::Journalled(opened.session.number, shared.recovery.reached()));
+                    }
+                    shared.store.send(changes, None);
                     return Ok(opened);
                 }
             }
@@ -200,6 +238,7 @@ impl Sessions {
             entry.live = Some(live.clone());
             entry.offline_since = None;
             entry.expiry_secs = expiry_secs;
+            entry.stored |= entry.will.is_some();
             let session = entry.session.clone();
             session.attach(live.number, &limits);
             return Look::Opened(Opened { session, live, present: true, expiry_secs }, None);
@@ -218,6 +257,7 @@ impl Sessions {
             expiry_secs,
             will: connect.will.clone(),
             offline_since: None,
+            stored: durable || connect.will.is_some(),
             lingering: None,
         };
         entries.insert(client.clone(), entry);
@@ -252,17 +292,18 @@ impl Sessions {
             ended.finish(shared).await;
             shared.sessions.count();
         }
-        shared.store.send(shared.sessions.record(&session.client).into_iter().collect(), None);
         if let Some(will) = due {
             will::publish(shared, session, will).await;
         }
+        // A will that is published is not to be published again after a crash; one that is not, is.
+        shared.store.send(shared.sessions.record(&session.client).into_iter().collect(), None);
         opened.live.gone.send_replace(true);
     }
 
-    /// The record of a client's session as it is now, where it is durable.
+    /// The record of a client's session as it is now, where it is kept.
     pub(crate) fn record(&self, client: &ClientId) -> Option<Change> {
         let entries = self.entries.lock();
-        let entry = entries.of.get(client).filter(|entry| entry.session.durable)?;
+        let entry = entries.of.get(client).filter(|entry| entry.stored)?;
         Some(Change::Session(Box::new(SessionRecord {
             number: entry.session.number,
             client: client.as_str().to_owned(),
@@ -271,6 +312,7 @@ impl Sessions {
             offline_since: entry.offline_since,
             will: entry.will.clone(),
             subscriptions: entry.session.subscriptions(),
+            sent: entry.offline_since.map(|_| entry.session.sent()),
         })))
     }
 
@@ -295,8 +337,8 @@ impl Sessions {
             entry.and_then(|entry| Some((entry.session.clone(), entry.will.take()?)))
         };
         if let Some((session, will)) = due {
-            shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
             will::publish(shared, &session, will).await;
+            shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
         }
     }
 
@@ -324,7 +366,7 @@ impl Entries {
         let mut entry = self.of.remove(client)?;
         self.durable -= usize::from(entry.session.durable);
         entry.stop_lingering();
-        Some(Ended { session: entry.session, will: entry.will })
+        Some(Ended { session: entry.session, will: entry.will, stored: entry.stored })
     }
 }
 
@@ -368,11 +410,11 @@ impl Ended {
     /// Forgets the session everywhere. Its will is due at the latest now (section 3.1.3.2.2).
     async fn finish(self, shared: &Arc<Shared>) {
         shared.routes.detach(&self.session).await;
-        if self.session.durable {
-            shared.store.send(vec![Change::End(self.session.number)], None);
-        }
         if let Some(will) = self.will {
             will::publish(shared, &self.session, will).await;
+        }
+        if self.stored {
+            shared.store.send(vec![Change::End(self.session.number)], None);
         }
     }
 }

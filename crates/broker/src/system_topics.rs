@@ -1,4 +1,5 @@
-//! What the broker says of itself under `$SYS/broker/`: retained messages that are made anew every few seconds and never stored.
+//! What the broker says of itself under `$SYS/broker/`: retained messages that are made anew every few seconds and never stored. At the
+//! same time retained messages that have expired are forgotten.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,11 +20,14 @@ pub(crate) async fn publish(shared: std::sync::Weak<Shared>, every: Duration) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        shared.store.send(shared.retained.forget_expired(shared.clock.now()), None);
         say(&shared, start.elapsed());
     }
 }
 
 fn say(shared: &Arc<Shared>, uptime: Duration) {
+    // Counted here and not with each message.
+    shared.metrics.session_bytes.set(shared.for_sessions.budget.used() as f64);
     let figures = [
         ("$SYS/broker/version", concat!("nearside ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("$SYS/broker/uptime", uptime.as_secs().to_string()),

@@ -1,10 +1,10 @@
 //! The writing half of a connection: acknowledgements and messages, everything that is there with one write.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::front_door::Shared;
@@ -15,89 +15,114 @@ const WRITE: usize = 64 << 10;
 /// Bytes that may wait for a client that does not read; when met, it is not read either.
 const UNREAD: usize = 256 << 10;
 
-/// What the writer is told.
-enum Write {
-    Bytes(Vec<u8>),
-    /// Write what is queued, then close.
-    Close,
+/// The way to a connection's writer, and the writer's end of it: one buffer. What waits in it is bounded, for a connection whose
+/// answers are not read is not read either. What is sent when the writer is gone is lost: then the reader ends at its next read.
+#[derive(Clone, Default)]
+pub(crate) struct Outlet {
+    outbox: Arc<Outbox>,
 }
 
-/// The way to a connection's writer. What is sent when the writer is gone is lost: then the reader ends at its next read.
-#[derive(Clone)]
-pub(crate) struct Outlet {
-    writes: mpsc::UnboundedSender<Write>,
-    waiting: Arc<Waiting>,
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Waiting>,
+    /// Told when there is something to write.
+    filled: Notify,
+    /// Told when there is room again, or nobody to write.
+    drained: Notify,
+    gone: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
-    bytes: AtomicUsize,
-    fewer: Notify,
+    bytes: Vec<u8>,
+    /// Taken by the writer and not yet in the socket.
+    on_the_way: usize,
+    closing: bool,
+    gone: bool,
 }
 
 impl Waiting {
-    fn less(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if before >= UNREAD {
-            self.fewer.notify_one();
-        }
+    fn is_full(&self) -> bool {
+        self.bytes.len() + self.on_the_way >= UNREAD
     }
-}
-
-/// The writer's end.
-pub(crate) struct Inlet {
-    writes: mpsc::UnboundedReceiver<Write>,
-    waiting: Arc<Waiting>,
-}
-
-/// A way to a writer.
-pub(crate) fn channel() -> (Outlet, Inlet) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let waiting = Arc::<Waiting>::default();
-    (Outlet { writes: sender, waiting: waiting.clone() }, Inlet { writes: receiver, waiting })
 }
 
 impl Outlet {
     /// Sends what `encode` appends.
     pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut out = Vec::new();
-        encode(&mut out);
-        self.send_bytes(out);
-    }
-
-    pub(crate) fn send_bytes(&self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.waiting.bytes.fetch_add(bytes.len(), Ordering::AcqRel);
-            let _ = self.writes.send(Write::Bytes(bytes));
+        let mut waiting = self.outbox.waiting.lock();
+        if !waiting.gone && !waiting.closing {
+            encode(&mut waiting.bytes);
         }
+        drop(waiting);
+        self.outbox.filled.notify_one();
     }
 
     /// Ends the connection once what was sent before is written.
     pub(crate) fn close(&self) {
-        let _ = self.writes.send(Write::Close);
+        self.outbox.waiting.lock().closing = true;
+        self.outbox.filled.notify_one();
     }
 
     /// Waits until the writer has given up.
     pub(crate) async fn gone(&self) {
-        self.writes.closed().await;
+        wait_until(&self.outbox.gone, || self.outbox.waiting.lock().gone).await;
     }
 
-    /// Waits until the client has read enough to be told more.
+    /// Whether the client has read enough to be told more.
+    pub(crate) fn has_room(&self) -> bool {
+        let waiting = self.outbox.waiting.lock();
+        waiting.gone || !waiting.is_full()
+    }
+
+    /// Waits until it has.
     pub(crate) async fn room(&self) {
-        loop {
-            let fewer = self.waiting.fewer.notified();
-            if self.waiting.bytes.load(Ordering::Acquire) < UNREAD || self.writes.is_closed() {
-                return;
-            }
-            fewer.await;
+        wait_until(&self.outbox.drained, || self.has_room()).await;
+    }
+
+    /// Takes what waits into `out`, which is empty. Gives back whether nothing comes after it.
+    fn take(&self, out: &mut Vec<u8>) -> bool {
+        let mut waiting = self.outbox.waiting.lock();
+        std::mem::swap(&mut waiting.bytes, out);
+        waiting.on_the_way = out.len();
+        waiting.closing
+    }
+
+    /// What was taken is in the socket.
+    fn written(&self) {
+        let mut waiting = self.outbox.waiting.lock();
+        let was_full = waiting.is_full();
+        waiting.on_the_way = 0;
+        drop(waiting);
+        if was_full {
+            self.outbox.drained.notify_waiters();
         }
+    }
+
+    /// Nobody writes any more.
+    fn give_up(&self) {
+        let mut waiting = self.outbox.waiting.lock();
+        *waiting = Waiting { gone: true, ..Waiting::default() };
+        drop(waiting);
+        self.outbox.drained.notify_waiters();
+        self.outbox.gone.notify_waiters();
+    }
+}
+
+async fn wait_until(told: &Notify, holds: impl Fn() -> bool) {
+    loop {
+        let again = told.notified();
+        if holds() {
+            return;
+        }
+        again.await;
     }
 }
 
 /// Writes until told to close, or until the client is gone or does not read.
 pub(crate) async fn write(
     mut socket: impl AsyncWrite + Unpin,
-    mut inlet: Inlet,
+    outlet: Outlet,
     session: Arc<Session>,
     connection: u64,
     shared: Arc<Shared>,
@@ -107,32 +132,25 @@ pub(crate) async fn write(
     let mut closing = false;
     while !closing {
         tokio::select! {
-            message = inlet.writes.recv() => closing = take(message, &mut out),
+            () = outlet.outbox.filled.notified() => {}
             () = session.ready.notified() => {}
         }
         // Everything that is there goes out with one write.
-        while !closing && out.len() < WRITE {
-            match inlet.writes.try_recv() {
-                Ok(message) => closing = take(Some(message), &mut out),
-                Err(_) => break,
-            }
-        }
-        let answers = out.len();
+        closing = outlet.take(&mut out);
         let mut changes = Vec::new();
         session.write(connection, &mut out, WRITE, &*shared.clock, &mut changes);
         shared.store.send(changes, None);
         if !out.is_empty() && !written(&mut socket, &out, &shared).await {
             break;
         }
-        inlet.waiting.less(answers);
+        outlet.written();
         out.clear();
         if out.capacity() > 4 * WRITE {
             out = Vec::new();
         }
     }
     // The reader sees that nobody takes anything any more.
-    inlet.writes.close();
-    inlet.waiting.fewer.notify_one();
+    outlet.give_up();
     // The client may have closed first.
     let _ = timeout(shared.config.write_timeout.get(), socket.shutdown()).await;
 }
@@ -143,14 +161,4 @@ async fn written(socket: &mut (impl AsyncWrite + Unpin), out: &[u8], shared: &Sh
         socket.flush().await
     };
     matches!(timeout(shared.config.write_timeout.get(), write).await, Ok(Ok(())))
-}
-
-fn take(message: Option<Write>, out: &mut Vec<u8>) -> bool {
-    match message {
-        Some(Write::Bytes(bytes)) => {
-            out.extend(bytes);
-            false
-        }
-        Some(Write::Close) | None => true,
-    }
 }

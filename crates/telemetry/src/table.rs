@@ -61,6 +61,7 @@ table! {
     RouterRestarts, "nearside_broker_router_restarts_total", Counter, [], "Times the message router was replaced.";
     Subscriptions, "nearside_broker_subscriptions", Gauge, [], "Active subscriptions.";
     Sessions, "nearside_broker_sessions", Gauge, [], "MQTT sessions, connected or waiting for their client.";
+    SessionBytes, "nearside_broker_session_bytes", Gauge, [], "Bytes of messages held for subscribers, on their way or waiting.";
     SessionCommit, "nearside_broker_session_commit_seconds", Histogram(LATENCY_SECONDS), [], "Time of one commit of the session store.";
     SessionStoreErrors, "nearside_broker_session_store_errors_total", Counter, [], "Failed commits of the session store.";
     AccessDenied, "nearside_broker_access_denied_total", Counter, ["what"], "Publishes and subscriptions that a client had no right to or that met a limit.";

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use nearside_schemas::{PacketId, QoS, Topic};
 
 use super::reader::Fields;
-use super::{Carried, Connect, Incoming, Packet, Reason, Subscription, Version, Will};
+use super::{Carried, Connect, Filters, Incoming, Packet, Reason, Subscription, Subscriptions, Version, Will};
 use crate::filter;
 
 /// A packet cut out of the stream: its first byte and its body.
@@ -185,40 +185,64 @@ fn acknowledgement(fields: &mut Fields, version: Version, codes: &[u8]) -> Resul
 
 fn subscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
     let packet_id = fields.packet_id()?;
-    let mut identifier = None;
-    if version == Version::V5 {
-        identifier = fields.properties(&[0x0B, 0x26])?.identifier;
-    }
-    let mut subscriptions = Vec::new();
-    while !fields.0.is_empty() {
-        let filter = fields.text()?;
-        let options = fields.u8()?;
-        let qos = QoS::try_from(options & 3).map_err(|_| Reason::Malformed)?;
-        let reserved = if version == Version::V5 { 0xC0 } else { 0xFC };
-        if options & reserved != 0 || (options >> 4) & 3 == 3 {
-            return Err(Reason::Malformed);
-        }
-        let no_local = options & 0x04 != 0;
-        if !filter::is_valid(&filter) {
-            return Err(Reason::TopicFilter);
-        }
-        if no_local && filter::share(&filter).is_some() {
-            // Section 3.8.3.1.
-            return Err(Reason::Protocol);
-        }
-        subscriptions.push(Subscription {
-            filter,
-            qos,
-            no_local,
-            retain_as_published: options & 0x08 != 0,
-            retain_handling: (options >> 4) & 3,
-            identifier,
-        });
-    }
-    if subscriptions.is_empty() {
+    let identifier = match version {
+        Version::V5 => fields.properties(&[0x0B, 0x26])?.identifier,
+        Version::V311 => None,
+    };
+    let subscriptions = Subscriptions { fields: fields.clone(), version, identifier };
+    if fields.0.is_empty() {
         return Err(Reason::Protocol);
     }
+    while !fields.0.is_empty() {
+        subscription(fields, version, identifier)?;
+    }
     Ok(Packet::Subscribe(packet_id, subscriptions))
+}
+
+/// One filter with its options (section 3.8.3).
+fn subscription(fields: &mut Fields, version: Version, identifier: Option<u32>) -> Result<Subscription, Reason> {
+    let filter = filter_text(fields)?;
+    let options = fields.u8()?;
+    let qos = QoS::try_from(options & 3).map_err(|_| Reason::Malformed)?;
+    let reserved = if version == Version::V5 { 0xC0 } else { 0xFC };
+    if options & reserved != 0 || (options >> 4) & 3 == 3 {
+        return Err(Reason::Malformed);
+    }
+    let no_local = options & 0x04 != 0;
+    if no_local && filter::share(&filter).is_some() {
+        // Section 3.8.3.1.
+        return Err(Reason::Protocol);
+    }
+    Ok(Subscription {
+        filter,
+        qos,
+        no_local,
+        retain_as_published: options & 0x08 != 0,
+        retain_handling: (options >> 4) & 3,
+        identifier,
+    })
+}
+
+fn filter_text(fields: &mut Fields) -> Result<String, Reason> {
+    let filter = fields.text()?;
+    if filter::is_valid(&filter) { Ok(filter) } else { Err(Reason::TopicFilter) }
+}
+
+// The packet was checked as a whole before: nothing here can fail, and an end is an end.
+impl Iterator for Subscriptions {
+    type Item = Subscription;
+
+    fn next(&mut self) -> Option<Subscription> {
+        subscription(&mut self.fields, self.version, self.identifier).ok()
+    }
+}
+
+impl Iterator for Filters {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        filter_text(&mut self.0).ok()
+    }
 }
 
 fn unsubscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
@@ -226,16 +250,12 @@ fn unsubscribe(fields: &mut Fields, version: Version) -> Result<Packet, Reason> 
     if version == Version::V5 {
         fields.properties(&[0x26])?;
     }
-    let mut filters = Vec::new();
-    while !fields.0.is_empty() {
-        let filter = fields.text()?;
-        if !filter::is_valid(&filter) {
-            return Err(Reason::TopicFilter);
-        }
-        filters.push(filter);
-    }
-    if filters.is_empty() {
+    let filters = Filters(fields.clone());
+    if fields.0.is_empty() {
         return Err(Reason::Protocol);
+    }
+    while !fields.0.is_empty() {
+        filter_text(fields)?;
     }
     Ok(Packet::Unsubscribe(packet_id, filters))
 }

@@ -12,6 +12,8 @@ pub(crate) use encode::{
 use bytes::Bytes;
 use nearside_schemas::{PacketId, QoS, Topic};
 
+use self::reader::Fields;
+
 /// The protocol version of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Version {
@@ -130,6 +132,18 @@ pub(crate) struct Subscription {
     pub(crate) identifier: Option<u32>,
 }
 
+/// The filters of a SUBSCRIBE, read one at a time: a packet of a megabyte holds hundreds of thousands.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Subscriptions {
+    fields: Fields,
+    version: Version,
+    identifier: Option<u32>,
+}
+
+/// The filters of an UNSUBSCRIBE, likewise.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Filters(Fields);
+
 /// A PUBLISH from a client.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Incoming {
@@ -154,8 +168,8 @@ pub(crate) enum Packet {
     },
     PubRel(PacketId),
     PubComp(PacketId),
-    Subscribe(PacketId, Vec<Subscription>),
-    Unsubscribe(PacketId, Vec<String>),
+    Subscribe(PacketId, Subscriptions),
+    Unsubscribe(PacketId, Filters),
     PingReq,
     Disconnect {
         with_will: bool,

@@ -7,6 +7,7 @@ use nearside_schemas::PacketId;
 
 use super::Reason;
 
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Fields(pub(super) Bytes);
 
 impl Fields {
@@ -72,7 +73,8 @@ impl Fields {
             let id = fields.variable()?;
             let id = u8::try_from(id).map_err(|_| Reason::Malformed)?;
             if !allowed.contains(&id) {
-                return Err(Reason::Protocol);
+                // Section 2.2.2.2. Only a server may say which subscriptions a message is for [MQTT-3.3.4-6].
+                return Err(if id == 0x0B { Reason::Protocol } else { Reason::Malformed });
             }
             let bit = 1u64.checked_shl(u32::from(id)).unwrap_or(0);
             if seen & bit != 0 && id != 0x26 {

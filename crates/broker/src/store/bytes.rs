@@ -1,4 +1,5 @@
-//! Records as bytes. The first byte is the version of the form; a field of variable length has its length in front.
+//! Records as bytes. The first byte is the version of the form; a field of variable length has its length in front. Older forms are
+//! read for ever: a session of version 1 does not say what was sent.
 
 use bytes::Bytes;
 use nearside_schemas::{QoS, Timestamp, Topic};
@@ -7,26 +8,27 @@ use super::SessionRecord;
 use crate::message::Message;
 use crate::packet::{Carried, Subscription, Will};
 
-const VERSION: u8 = 1;
+const MESSAGE: u8 = 1;
+const SESSION: u8 = 2;
 
 /// The bytes are not what was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Malformed;
 
 pub(super) fn encode_message(message: &Message) -> Vec<u8> {
-    let mut out = Out(vec![VERSION]);
+    let mut out = Out(vec![MESSAGE]);
     out.message(message);
     out.0
 }
 
 pub(super) fn decode_message(bytes: Vec<u8>) -> Result<Message, Malformed> {
-    let mut fields = In::new(bytes)?;
+    let (mut fields, _) = In::new(bytes, MESSAGE)?;
     let message = fields.message()?;
     fields.end(message)
 }
 
 pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
-    let mut out = Out(vec![VERSION]);
+    let mut out = Out(vec![SESSION]);
     out.u64(record.number);
     out.block(record.client.as_bytes());
     // User names are never empty.
@@ -44,11 +46,13 @@ pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
         out.u8(subscription.qos as u8 | (local << 2) | (published << 3) | (subscription.retain_handling << 4));
         out.u32(subscription.identifier.unwrap_or(0));
     }
+    // No position is that high.
+    out.u64(record.sent.unwrap_or(u64::MAX));
     out.0
 }
 
 pub(super) fn decode_session(bytes: Vec<u8>) -> Result<SessionRecord, Malformed> {
-    let mut fields = In::new(bytes)?;
+    let (mut fields, version) = In::new(bytes, SESSION)?;
     let (number, client, owner) = (fields.u64()?, fields.text()?, fields.text()?);
     let owner = (!owner.is_empty()).then_some(owner);
     let (expiry_secs, offline_since) = (fields.u32()?, fields.time()?);
@@ -66,7 +70,8 @@ pub(super) fn decode_session(bytes: Vec<u8>) -> Result<SessionRecord, Malformed>
             identifier: (identifier > 0).then_some(identifier),
         });
     }
-    fields.end(SessionRecord { number, client, owner, expiry_secs, offline_since, will, subscriptions })
+    let sent = if version >= 2 { Some(fields.u64()?).filter(|sent| *sent < u64::MAX) } else { None };
+    fields.end(SessionRecord { number, client, owner, expiry_secs, offline_since, will, subscriptions, sent })
 }
 
 struct Out(Vec<u8>);
@@ -119,9 +124,11 @@ impl Out {
 struct In(Bytes);
 
 impl In {
-    fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
+    /// The fields and the version of their form, which is at most `newest`.
+    fn new(bytes: Vec<u8>, newest: u8) -> Result<(Self, u8), Malformed> {
         let mut fields = Self(bytes.into());
-        if fields.u8()? == VERSION { Ok(fields) } else { Err(Malformed) }
+        let version = fields.u8()?;
+        if (1..=newest).contains(&version) { Ok((fields, version)) } else { Err(Malformed) }
     }
 
     fn end<T>(self, value: T) -> Result<T, Malformed> {
@@ -218,16 +225,31 @@ mod tests {
             offline_since: Some(Timestamp::from_secs(5)),
             will: Some(will),
             subscriptions: vec![subscription.clone(), Subscription { identifier: None, ..subscription }],
+            sent: Some(7),
         }
     }
 
     #[test]
     fn sessions_come_back() {
-        let bare =
-            SessionRecord { owner: None, will: None, offline_since: None, subscriptions: Vec::new(), ..record() };
+        let bare = SessionRecord {
+            owner: None,
+            will: None,
+            offline_since: None,
+            subscriptions: Vec::new(),
+            sent: None,
+            ..record()
+        };
         for record in [record(), bare] {
             assert!(decode_session(encode_session(&record)) == Ok(record));
         }
+    }
+
+    #[test]
+    fn sessions_of_the_first_form_come_back() {
+        let mut bytes = encode_session(&record());
+        bytes[0] = 1;
+        bytes.truncate(bytes.len() - 8);
+        assert!(decode_session(bytes) == Ok(SessionRecord { sent: None, ..record() }));
     }
 
     #[test]

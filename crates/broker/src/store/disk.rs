@@ -1,4 +1,4 @@
-//! The store as a file of redb: four tables, values encrypted with AES-256-GCM (NIST SP 800-38D).
+//! The store as a file of redb: five tables, values encrypted with AES-256-GCM (NIST SP 800-38D).
 //!
 //! Each start takes the next epoch and a key of its own for it, committed before anything is written with it; within an epoch
 //! the nonce is a counter. So no nonce is used twice with a key (promise I7), whatever was lost in a crash. A value is bound to
@@ -24,6 +24,8 @@ const SESSIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sessions
 const QUEUES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("queues-v1");
 /// Session number and packet id of a QoS 2 message from the client that is taken.
 const TAKEN: TableDefinition<'_, (u64, u16), ()> = TableDefinition::new("taken-v1");
+/// Session number → below which number in the journal its QoS 2 messages are known.
+const JOURNALLED: TableDefinition<'_, u64, u64> = TableDefinition::new("journalled-v1");
 /// Number of a topic → encrypted retained message.
 const RETAINED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("retained-v1");
 /// `epoch`: how often the file was opened.
@@ -124,8 +126,13 @@ impl Disk {
                         taken.remove(key)?;
                     }
                 }
+                let mut journalled = write.open_table(JOURNALLED)?;
+                for (number, below) in &changes.journalled {
+                    journalled.insert(number, below)?;
+                }
                 for (number, _) in changes.sessions.iter().filter(|(_, record)| record.is_none()) {
                     table.remove(number)?;
+                    journalled.remove(number)?;
                     queues.retain_in((*number, 0)..=(*number, u64::MAX), |_, _| false)?;
                     taken.retain_in((*number, 0)..=(*number, u16::MAX), |_, ()| false)?;
                 }
@@ -168,6 +175,7 @@ struct Kept<'c> {
     sessions: BTreeMap<u64, Option<&'c super::SessionRecord>>,
     queues: BTreeMap<(u64, u64), Entry<'c>>,
     taken: BTreeMap<(u64, u16), bool>,
+    journalled: BTreeMap<u64, u64>,
     retained: BTreeMap<u64, Option<&'c Message>>,
 }
 
@@ -183,6 +191,7 @@ impl<'c> Kept<'c> {
             sessions: BTreeMap::new(),
             queues: BTreeMap::new(),
             taken: BTreeMap::new(),
+            journalled: BTreeMap::new(),
             retained: BTreeMap::new(),
         };
         for change in changes {
@@ -192,6 +201,7 @@ impl<'c> Kept<'c> {
                     kept.sessions.insert(*number, None);
                     kept.queues.retain(|(whose, _), _| whose != number);
                     kept.taken.retain(|(whose, _), _| whose != number);
+                    kept.journalled.remove(number);
                 }
                 Change::Enqueue(number, position, message) => {
                     kept.queues.insert((*number, *position), Entry::Message(message));
@@ -208,6 +218,7 @@ impl<'c> Kept<'c> {
                 }
                 Change::Take(number, id) => drop(kept.taken.insert((*number, id.get()), true)),
                 Change::Free(number, id) => drop(kept.taken.insert((*number, id.get()), false)),
+                Change::Journalled(number, below) => drop(kept.journalled.insert(*number, *below)),
                 Change::Retain(number, message) => drop(kept.retained.insert(*number, Some(message))),
                 Change::Forget(number) => drop(kept.retained.insert(*number, None)),
             }
@@ -246,7 +257,8 @@ fn read(database: &Database, reader: &mut Reader) -> Result<Saved, redb::Error> 
     for entry in tables.open_table(SESSIONS)?.iter()? {
         let (number, stored) = (entry.as_ref().map_or(0, |(number, _)| number.value()), entry?.1);
         if let Some(record) = reader.read(&Place::Session(number), stored.value(), decode_session) {
-            sessions.insert(number, SavedSession { record, queue: Vec::new(), taken: Vec::new() });
+            sessions
+                .insert(number, SavedSession { record, queue: Vec::new(), taken: Vec::new(), journalled: u64::MAX });
         }
     }
     for entry in tables.open_table(QUEUES)?.iter()? {
@@ -265,6 +277,12 @@ fn read(database: &Database, reader: &mut Reader) -> Result<Saved, redb::Error> 
             session.taken.push(id);
         }
     }
+    for entry in tables.open_table(JOURNALLED)?.iter()? {
+        let (number, below) = entry?;
+        if let Some(session) = sessions.get_mut(&number.value()) {
+            session.journalled = below.value();
+        }
+    }
     let mut retained = Vec::new();
     for entry in tables.open_table(RETAINED)?.iter()? {
         let (number, stored) = entry?;
@@ -280,6 +298,7 @@ fn forget_the_rest(database: &Database, known: &HashSet<u64>) -> Result<(), redb
     let write = database.begin_write()?;
     write.open_table(QUEUES)?.retain(|(number, _), _| known.contains(&number))?;
     write.open_table(TAKEN)?.retain(|(number, _), ()| known.contains(&number))?;
+    write.open_table(JOURNALLED)?.retain(|number, _| known.contains(&number))?;
     write.commit()?;
     Ok(())
 }
@@ -291,6 +310,7 @@ fn next_epoch(database: &Database) -> Result<u64, redb::Error> {
         write.open_table(SESSIONS)?;
         write.open_table(QUEUES)?;
         write.open_table(TAKEN)?;
+        write.open_table(JOURNALLED)?;
         write.open_table(RETAINED)?;
         let mut meta = write.open_table(META)?;
         epoch = meta.get("epoch")?.map_or(0, |value| value.value()) + 1;

@@ -36,7 +36,7 @@ pub enum SessionStore {
     },
 }
 
-/// A durable session without its queue.
+/// A session without its queue: one that outlives its connections, or one with a will, so that the will outlives the gateway.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SessionRecord {
     pub(crate) number: SessionNumber,
@@ -50,6 +50,8 @@ pub(crate) struct SessionRecord {
     /// What is published unless the client is back in time.
     pub(crate) will: Option<Will>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Messages up to this position were sent before its last connection ended; `None` where that is not known.
+    pub(crate) sent: Option<u64>,
 }
 
 /// One change.
@@ -69,6 +71,8 @@ pub(crate) enum Change {
     Take(SessionNumber, PacketId),
     /// It is free again.
     Free(SessionNumber, PacketId),
+    /// All QoS 2 messages of the session that stand in the journal below this number are known.
+    Journalled(SessionNumber, u64),
     /// A message is retained, under its topic's number.
     Retain(u64, Message),
     /// No message is retained under that number.
@@ -87,6 +91,8 @@ pub(crate) struct SavedSession {
     /// In order of position.
     pub(crate) queue: Vec<SavedMessage>,
     pub(crate) taken: Vec<PacketId>,
+    /// Those QoS 2 messages that stand in the journal below this number are known; all, where nothing was stored of it.
+    pub(crate) journalled: u64,
 }
 
 /// Everything that was stored.

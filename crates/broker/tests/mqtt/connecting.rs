@@ -63,7 +63,7 @@ async fn what_v5_is_refused() {
         ("[MQTT-3.1.2.11.3] receive maximum 0", with(&[0x21, 0, 0]), 0x82),
         ("[MQTT-3.1.2.11.4] maximum packet size 0", with(&[0x27, 0, 0, 0, 0]), 0x82),
         ("a property twice", with(&[0x11, 0, 0, 0, 1, 0x11, 0, 0, 0, 1]), 0x82),
-        ("a property of PUBLISH", with(&[0x23, 0, 1]), 0x82),
+        ("section 2.2.2.2: a property of PUBLISH", with(&[0x23, 0, 1]), 0x81),
         ("a will topic with a wildcard", Connect::new(5, "c").will("a/#", "", 0, false, &[]).bytes(), 0x90),
         ("a will to the broker's own topics", Connect::new(5, "c").will("$SYS/x", "", 0, false, &[]).bytes(), 0x87),
     ];
@@ -157,4 +157,24 @@ async fn odd_client_ids_are_ids() {
     let mut refused = broker.client().await;
     refused.send(Connect::new(4, &"x".repeat(1_025)).bytes()).await;
     refused.expect(connack(false, 2)).await;
+}
+
+/// A v5 client is told of our keep-alive where it asks for a longer one or none. A v3.1.1 client cannot be told: what it asked for
+/// holds, and none is none (section 3.1.2.10).
+#[tokio::test(flavor = "multi_thread")]
+async fn keep_alives_are_capped_where_the_client_can_be_told() {
+    let setup = Setup::default().with(|config| config.keep_alive_cap = HumanDuration::secs(1));
+    let broker = setup.start().await;
+    let mut old = broker.client().await;
+    old.send(Connect { keep_alive: 0, ..Connect::new(4, "old") }.bytes()).await;
+    old.receive().await;
+    for asked in [0, 60] {
+        let mut new = broker.client().await;
+        new.send(Connect { keep_alive: asked, ..Connect::new(5, "new") }.bytes()).await;
+        let (_, _, properties) = new.receive().await.connack();
+        assert!(properties.windows(3).any(|window| window == [0x13, 0, 1]));
+        new.expect(packet(0xE0, &[0x8D])).await;
+        new.expect_end().await;
+    }
+    old.expect_nothing().await;
 }

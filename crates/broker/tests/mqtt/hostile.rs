@@ -144,6 +144,21 @@ async fn a_publisher_that_never_reads_is_cut_off() {
     bystanders.are_served().await;
 }
 
+/// Its client may come back meanwhile: the old connection is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_stuck_can_be_taken_over() {
+    let broker = Broker::start().await;
+    let mut stuck = broker.connect(5, "c").await;
+    let pings = PINGREQ.repeat(64 << 10);
+    let flood = async { while stuck.stream.write_all(&pings).await.is_ok() {} };
+    let stalled = tokio::time::timeout(Duration::from_secs(2), flood).await;
+    assert!(stalled.is_err(), "it is not read any more");
+    let mut again = broker.client().await;
+    again.send(Connect::new(5, "c").bytes()).await;
+    assert_eq!(again.receive().await.connack().1, 0);
+    again.expect_nothing().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_leaves_room_for_others() {
     let broker = Broker::start().await;

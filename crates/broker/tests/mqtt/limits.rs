@@ -1,6 +1,8 @@
 //! Every limit is met, counted and told.
 
-use nearside_schemas::ByteSize;
+use std::time::Duration;
+
+use nearside_schemas::{ByteSize, HumanDuration};
 
 use crate::support::*;
 
@@ -91,4 +93,92 @@ async fn a_queue_is_bounded_in_bytes_too() {
         publisher.publish(4, &Publish::new("a", &"x".repeat(1_000), 1, 1)).await;
     }
     assert!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}") >= 6.0);
+}
+
+/// One subscriber's queue does not take the room of all: whoever gets a message past it loses its own oldest.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_bounded_in_all() {
+    let setup = Setup::default().with(|config| {
+        config.sessions_bytes = ByteSize::kib(8);
+        config.system_interval = HumanDuration(Duration::from_millis(10));
+    });
+    let broker = setup.start().await;
+    for id in ["a", "b", "c", "d"] {
+        let mut client = broker.client().await;
+        client.send(Connect::new(4, id).persistent(0).bytes()).await;
+        client.receive().await;
+        client.subscribe(4, &[("a", 1)]).await;
+        client.leave().await;
+    }
+    let mut publisher = broker.connect(4, "p").await;
+    for _ in 0..4 {
+        publisher.publish(4, &Publish::new("a", &"x".repeat(1_000), 1, 1)).await;
+    }
+    broker.wait_for("nearside_broker_session_bytes{}", 4_000.0).await;
+    assert!(broker.metric("nearside_broker_session_bytes{}") <= 8_192.0);
+    assert!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}") >= 8.0);
+}
+
+/// What is on its way counts too: a client that takes everything and acknowledges nothing holds no more than one that is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_is_bounded_in_bytes() {
+    let setup = Setup::default().with(|config| {
+        config.session_queue_bytes = ByteSize::kib(8);
+        config.system_interval = HumanDuration(Duration::from_millis(10));
+    });
+    let broker = setup.start().await;
+    let mut client = broker.connect(4, "c").await;
+    client.subscribe(4, &[("a", 1)]).await;
+    let mut publisher = broker.connect(4, "p").await;
+    for _ in 0..20 {
+        publisher.publish(4, &Publish::new("a", &"x".repeat(1_000), 1, 1)).await;
+    }
+    broker.wait_for("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}", 12.0).await;
+    broker.wait_for("nearside_broker_session_bytes{}", 4_000.0).await;
+    assert!(broker.metric("nearside_broker_session_bytes{}") <= 8_192.0);
+}
+
+/// A filter as deep as a packet allows, in everything that takes one.
+#[tokio::test(flavor = "multi_thread")]
+async fn depth_overflows_no_stack() {
+    let deep = |levels: usize| vec!["a"; levels].join("/");
+    let setup = Setup::default().with(|config| {
+        config.max_topic_levels = 1_000;
+        config.max_topic_bytes = 65_535;
+    });
+    let broker = setup.start().await;
+    for version in [4, 5] {
+        let mut client = broker.connect(version, "c").await;
+        let refused = if version == 5 { 0x8F } else { 0x80 };
+        let (most, beyond) = (deep(1_000), deep(32_768));
+        let wild = format!("{}/#", deep(32_766));
+        let any = vec!["+"; 1_000].join("/");
+        let codes = client.subscribe(version, &[(&beyond, 0), (&wild, 0), (&most, 0), (&any, 0)]).await;
+        assert_eq!(codes, [refused, refused, 0, 0]);
+        client.send(unsubscribe(version, 2, &[&beyond, &wild])).await;
+        assert_eq!(client.receive().await.kind(), 11);
+        client.publish(version, &Publish::new(&most, "x", 0, 0).retained()).await;
+        assert_eq!(client.message(version).await.topic, most);
+        client.publish(version, &Publish::new(&most, "", 0, 0).retained()).await;
+        client.message(version).await;
+    }
+}
+
+/// Thousands of filters in one packet, again and again the same: each is answered, its retained messages come once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_full_of_filters_costs_what_its_filters_cost() {
+    let broker = Setup::default().with(|config| config.max_subscriptions = 2).start().await;
+    let mut publisher = broker.connect(4, "p").await;
+    for n in 0..50 {
+        publisher.publish(4, &Publish::new(&format!("r/{n}"), "x", 1, 1).retained()).await;
+    }
+    let mut client = broker.connect(5, "c").await;
+    let many: Vec<(&str, u8)> =
+        ["r/#", "never", "too/many"].iter().map(|filter| (*filter, 1)).cycle().take(60_000).collect();
+    let codes = client.subscribe(5, &many).await;
+    assert_eq!(codes, [1, 1, 0x97].repeat(20_000));
+    for _ in 0..50 {
+        client.message(5).await;
+    }
+    client.expect_nothing().await;
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod connecting;
+mod exactly_once;
 mod hostile;
 mod limits;
 mod packets;

@@ -47,7 +47,8 @@ fn in_both(version: u8) -> Vec<Case> {
         ("[MQTT-3.3.1-2] DUP with QoS 0", packet(0x38, &[&text("a")[..], none].concat()), MALFORMED),
         ("[MQTT-3.3.2-2] + in a topic", with_topic(b"a/+"), TOPIC_NAME),
         ("[MQTT-3.3.2-2] # in a topic", with_topic(b"#"), TOPIC_NAME),
-        ("[MQTT-1.5.4-2] NUL in a topic", with_topic(b"a\0"), TOPIC_NAME),
+        ("[MQTT-1.5.4-2] NUL in a topic", with_topic(b"a\0"), MALFORMED),
+        ("[MQTT-1.5.4-1] an overlong form of a letter", with_topic(b"a\xC1\xA1"), MALFORMED),
         ("[MQTT-1.5.4-1] a topic that is not UTF-8", with_topic(b"a\xFF"), MALFORMED),
         ("[MQTT-1.5.4-1] a surrogate in a topic", with_topic(b"a\xED\xA0\x80"), MALFORMED),
         ("[MQTT-2.2.1-3] packet id 0", Publish::new("a", "", 1, 0).bytes(version), MALFORMED),
@@ -102,8 +103,8 @@ async fn v5_says_why_and_closes() {
         ("[MQTT-3.3.2-14] a response topic with a wildcard", property(&[0x08, 0, 1, b'#']), PROTOCOL),
         ("[MQTT-3.3.2.3.2] a payload format of 2", property(&[0x01, 2]), PROTOCOL),
         ("a property twice", property(&[0x01, 1, 0x01, 1]), PROTOCOL),
-        ("a property that PUBLISH has not", property(&[0x11, 0, 0, 0, 1]), PROTOCOL),
-        ("a property that there is not", property(&[0x7F, 0]), PROTOCOL),
+        ("section 2.2.2.2: a property that PUBLISH has not", property(&[0x11, 0, 0, 0, 1]), MALFORMED),
+        ("section 2.2.2.2: a property that there is not", property(&[0x7F, 0]), MALFORMED),
         ("a property cut short", property(&[0x02, 0]), MALFORMED),
         ("a user property that is not UTF-8", property(&[0x26, 0, 1, 0xFF, 0, 0]), MALFORMED),
         ("properties longer than the packet", packet(0x30, &[&text("a")[..], &[9]].concat()), MALFORMED),
@@ -116,6 +117,30 @@ async fn v5_says_why_and_closes() {
         ("[MQTT-3.14.2.2.2] a session that ended begins to last", packet(0xE0, &[0, 5, 0x11, 0, 0, 0, 9]), PROTOCOL),
     ];
     breaks(5, [in_both(5), only_here].concat()).await;
+}
+
+/// Section 4.3: each message has its kind of answer, in its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_another_kind_breaks_the_protocol() {
+    let broker = Broker::start().await;
+    let mut publisher = broker.connect(4, "p").await;
+    for version in [4, 5] {
+        for (qos, wrong) in [(1, PUBREC), (1, PUBCOMP), (2, PUBACK), (2, PUBCOMP)] {
+            let mut client = broker.connect(version, "c").await;
+            client.subscribe(version, &[("a", qos)]).await;
+            publisher.publish(4, &Publish::new("a", "x", qos, 1)).await;
+            let id = client.receive().await.publish(version).id;
+            client.send(ack(wrong, id)).await;
+            if version == 5 {
+                client.expect(packet(0xE0, &[PROTOCOL])).await;
+            }
+            client.expect_end().await;
+        }
+        // One for nothing may be for what is settled.
+        let mut client = broker.connect(version, "c").await;
+        client.send([ack(PUBACK, 9), ack(PUBCOMP, 9)].concat()).await;
+        client.expect_nothing().await;
+    }
 }
 
 /// What came before the broken packet in the same read counts.

@@ -189,3 +189,20 @@ async fn the_clients_maximum_packet_size_is_kept_to() {
     client.expect_nothing().await;
     assert_eq!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"too_large\"}"), 1.0);
 }
+
+/// [MQTT-3.1.2-24]: not even an answer is larger than the client takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_is_too_large_for_the_client() {
+    let broker = Broker::start().await;
+    let connect = |most: u8| Connect::new(5, "c").property(&[0x27, 0, 0, 0, most]).bytes();
+    let mut client = broker.client().await;
+    client.send(connect(4)).await;
+    client.expect(packet(0xE0, &[0x95])).await;
+    client.expect_end().await;
+    let mut client = broker.client().await;
+    client.send(connect(20)).await;
+    client.receive().await;
+    client.send(subscribe(5, 1, &[], &[("a", 0); 40])).await;
+    client.expect(packet(0xE0, &[0x95])).await;
+    client.expect_end().await;
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearside_broker::AcceptAll;
+use nearside_schemas::{Answer, BoxFuture, Intake, ManualClock, Timestamp};
 
 use crate::support::*;
 
@@ -51,8 +52,8 @@ async fn sessions_and_what_waits_survive() {
         assert!(present);
         for n in 0..50u8 {
             let got = client.message(version).await;
-            // It is not known what was sent before, so all of it may have been.
-            assert_eq!((got.payload, got.qos, got.dup), (n.to_string().into_bytes(), 1 + n % 2, true));
+            // [MQTT-3.3.1-1]: the client was away, so none of it was sent before.
+            assert_eq!((got.payload, got.qos, got.dup), (n.to_string().into_bytes(), 1 + n % 2, false));
         }
         // The subscriptions hold.
         client.publish(version, &Publish::new("never", "x", 0, 0)).await;
@@ -145,6 +146,86 @@ async fn retained_messages_survive() {
     let mut late = broker.connect(5, "late").await;
     late.subscribe(5, &[("r/#", 2)]).await;
     late.expect_nothing().await;
+}
+
+/// What was sent before the client went is sent again as such; what came after is new, and over where its time is (section
+/// 3.3.2.3.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_through_a_crash_is_not_sent_again_and_can_expire() {
+    let [before, after] = folders();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+    let connect = Connect::new(5, "c").persistent(3_600);
+    let broker = Setup { clock: clock.clone(), ..Setup::stored_in(before.path()) }.start().await;
+    let (mut client, _) = resume(&broker, &connect).await;
+    client.subscribe(5, &[("a", 2)]).await;
+    let mut publisher = broker.connect(5, "p").await;
+    let expiring = |payload: &str, qos, secs| Publish::new("a", payload, qos, 1).property(&[0x02, 0, 0, 0, secs]);
+    publisher.publish(5, &expiring("sent", 1, 5)).await;
+    assert_eq!(client.receive().await.publish(5).payload, b"sent");
+    client.leave().await;
+    for (payload, secs) in [("over", 5), ("not over", 60)] {
+        publisher.publish(5, &expiring(payload, 1, secs)).await;
+        publisher.publish(5, &expiring(payload, 2, secs)).await;
+    }
+    drop(publisher);
+    broker.stop().await;
+    std::fs::copy(before.path().join("sessions.redb"), after.path().join("sessions.redb")).unwrap();
+    clock.set(Timestamp::from_secs(1_010));
+    let broker = Setup { clock, ..Setup::stored_in(after.path()) }.start().await;
+    let (mut client, _) = resume(&broker, &connect).await;
+    for (payload, qos, dup) in [("sent", 1, true), ("not over", 1, false), ("not over", 2, false)] {
+        let got = client.message(5).await;
+        assert_eq!((&got.payload[..], got.qos, got.dup), (payload.as_bytes(), qos, dup));
+    }
+    client.expect_nothing().await;
+}
+
+/// Also of a client whose session ends with its connection, and published once.
+#[tokio::test(flavor = "multi_thread")]
+async fn wills_of_clients_without_a_session_survive() {
+    for version in [4, 5] {
+        let [before, after] = folders();
+        let watching = Connect::new(5, "watcher").persistent(3_600);
+        let broker = start(before.path()).await;
+        let (mut watcher, _) = resume(&broker, &watching).await;
+        watcher.subscribe(5, &[("will", 1)]).await;
+        let dying = Connect::new(version, "dying").will("will", "gone", 1, false, &[]);
+        let (mut client, _) = resume(&broker, &dying).await;
+        client.expect_nothing().await;
+        watcher.subscribe(5, &[("other", 1)]).await;
+        let broker = crash(before.path(), after.path()).await;
+        let (mut watcher, _) = resume(&broker, &watching).await;
+        assert_eq!(watcher.message(5).await.payload, b"gone");
+        watcher.subscribe(5, &[("behind", 1)]).await;
+        broker.stop().await;
+        let broker = start(after.path()).await;
+        let (mut watcher, _) = resume(&broker, &watching).await;
+        watcher.expect_nothing().await;
+    }
+}
+
+/// Takes nothing and answers nothing, like a gateway that has not recovered.
+struct Closed;
+
+impl Intake for Closed {
+    fn submit(&self, _: Vec<nearside_schemas::Publish>, _: Answer) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// The door opens before the intake takes anything; a will that is due then waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_will_that_is_due_at_the_start_keeps_nobody_out() {
+    let [before, after] = folders();
+    let broker = start(before.path()).await;
+    let (mut client, _) = resume(&broker, &Connect::new(4, "dying").will("will", "gone", 1, false, &[])).await;
+    client.expect_nothing().await;
+    // Something that waits for the store behind it.
+    resume(&broker, &Connect::new(4, "other").persistent(0)).await.0.subscribe(4, &[("a", 1)]).await;
+    std::fs::copy(before.path().join("sessions.redb"), after.path().join("sessions.redb")).unwrap();
+    let setup = Setup { intake: Arc::new(Closed), ..Setup::stored_in(after.path()) };
+    let broker = tokio::time::timeout(PATIENCE, setup.start()).await.expect("the door opens");
+    broker.connect(5, "new").await.expect_nothing().await;
 }
 
 /// A crash of ours is a broken connection to the client: its will is due.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearside_broker::{AcceptAll, BrokerConfig, FrontDoor, Ports, SessionStore};
+use nearside_broker::{AcceptAll, BrokerConfig, FrontDoor, Ports, Recovery, SessionStore};
 use nearside_schemas::{Clock, Intake, KeyPurpose, KeySource, SecretKey, SystemClock};
 use nearside_telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,7 @@ pub struct Setup {
     pub intake: Arc<dyn Intake>,
     pub clock: Arc<dyn Clock>,
     pub store: SessionStore,
+    pub recovery: Recovery,
     pub base: PathBuf,
 }
 
@@ -38,6 +39,7 @@ impl Default for Setup {
             intake: Arc::new(AcceptAll::new()),
             clock: Arc::new(SystemClock),
             store: SessionStore::Memory,
+            recovery: Recovery::none(),
             base: PathBuf::new(),
         }
     }
@@ -67,8 +69,9 @@ impl Setup {
 
     pub async fn start(self) -> Broker {
         let telemetry = Telemetry::new();
-        let ports = Ports { intake: self.intake, clock: self.clock, store: self.store, base: self.base };
-        let door = FrontDoor::open(self.config, ports, &telemetry).await.unwrap();
+        let Self { config, intake, clock, store, recovery, base } = self;
+        let ports = Ports { intake, clock, store, recovery, base };
+        let door = FrontDoor::open(config, ports, &telemetry).await.unwrap();
         Broker { door, telemetry }
     }
 }

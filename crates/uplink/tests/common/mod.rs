@@ -204,7 +204,7 @@ impl Intake for Store {
             received.push((class, event["id"].as_str().unwrap().to_owned(), publish.payload.to_vec()));
         }
         if self.answers.load(Ordering::Acquire) {
-            answer(Durability::Durable);
+            answer(Durability::Durable { below: 0 });
         } else {
             self.kept.lock().unwrap().push(answer);
         }

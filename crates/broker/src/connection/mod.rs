@@ -1,0 +1,360 @@
+//! One connection: a task that reads and one that writes, around any byte stream.
+//!
+//! The reader takes as many packets as one read brought, hands their publishes to the intake as one batch and waits for the
+//! answer before it reads again: what arrives meanwhile is one read and one batch, so the busier a client, the less each of its
+//! messages costs. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
+//! into one buffer, which the writer sends with one write.
+//!
+//! Where a message goes to a session that is kept on disk, or is retained, the acknowledgement waits for that too.
+
+mod publishes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nearside_schemas::{ClientId, PacketId, QoS, Topic};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, timeout};
+
+use self::publishes::Batch;
+use crate::access::{Origin, Principal};
+use crate::answers::Unanswered;
+use crate::front_door::Shared;
+use crate::handshake::{self, Hello};
+use crate::packet::{self, Accepted, AckKind, Packet, Reason, Version};
+use crate::rate::Rate;
+use crate::session::{Received, Session};
+use crate::sessions::{Opened, Sessions};
+use crate::store::Change;
+use crate::writer::{self, Outlet};
+
+/// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
+pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
+/// How long what was taken may wait for its answer when a connection ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// How many bytes the next read asks for.
+struct ReadSize(usize);
+
+impl ReadSize {
+    fn follow(&mut self, read: usize) {
+        self.0 = match read {
+            full if full >= self.0 => self.0 * 4,
+            few if few < self.0 / 8 => self.0 / 2,
+            _ => self.0,
+        }
+        .clamp(*READ.start(), *READ.end());
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    mut buffer: BytesMut,
+    origin: Origin,
+    deadline: Instant,
+    shared: Arc<Shared>,
+) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let hello = match handshake::greet(&mut reader, &mut buffer, &origin, deadline, &shared).await {
+        Ok(hello) => hello,
+        Err(refusal) => {
+            shared.refuse(refusal.0);
+            return handshake::refuse(&mut writer, refusal).await;
+        }
+    };
+    let outlet = Outlet::default();
+    let mut connection = Connection::new(hello, shared, outlet.clone());
+    let greeted = connection.greet();
+    let session = connection.opened.session.clone();
+    let number = connection.opened.live.number;
+    let mut writing = tokio::spawn(writer::write(writer, outlet, session, number, connection.shared.clone()));
+    let end = match greeted {
+        Ok(()) => connection.read(&mut reader, &mut buffer).await,
+        Err(end) => end,
+    };
+    connection.close(end).await;
+    // The writer ends on `close`, or when the client is gone.
+    if timeout(Duration::from_secs(5), &mut writing).await.is_err() {
+        writing.abort();
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// DISCONNECT, without the will.
+    Clean,
+    /// DISCONNECT that asks for the will, or the client is gone.
+    Gone,
+    /// We end it.
+    Kick(Reason),
+}
+
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) opened: Opened,
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) version: Version,
+    assigned: bool,
+    asked_keep_alive_secs: u16,
+    keep_alive_secs: u16,
+    asked_expiry_secs: u32,
+    expiry_secs: u32,
+    /// The largest packet that the client takes.
+    max_packet: usize,
+    outlet: Outlet,
+    unanswered: Arc<Unanswered>,
+    topics: HashMap<Bytes, Topic>,
+    /// Of their names.
+    topic_bytes: usize,
+    /// The topics that the client gave numbers, from 1.
+    aliases: HashMap<u16, Bytes>,
+    rate: Rate,
+    /// What became of messages to the client in this read, for the session store.
+    changes: Vec<Change>,
+}
+
+impl Connection {
+    fn new(hello: Hello, shared: Arc<Shared>, outlet: Outlet) -> Self {
+        let Hello { connect, principal, opened, assigned } = hello;
+        let cap = u16::try_from(shared.config.keep_alive_cap.get().as_secs()).unwrap_or(u16::MAX);
+        let asked = connect.keep_alive_secs;
+        Self {
+            keep_alive_secs: if asked == 0 { cap } else { asked.min(cap) },
+            asked_keep_alive_secs: asked,
+            asked_expiry_secs: connect.session_expiry_secs,
+            expiry_secs: opened.expiry_secs,
+            max_packet: connect.max_packet as usize,
+            rate: Rate::new(shared.config.publish_rate, Instant::now()),
+            version: connect.version,
+            shared,
+            opened,
+            principal,
+            assigned,
+            outlet,
+            unanswered: Arc::default(),
+            topics: HashMap::new(),
+            topic_bytes: 0,
+            aliases: HashMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn session(&self) -> &Arc<Session> {
+        &self.opened.session
+    }
+
+    fn client(&self) -> &ClientId {
+        &self.opened.session.client
+    }
+
+    fn greet(&self) -> Result<(), End> {
+        let config = &self.shared.config;
+        let accepted = Accepted {
+            session_present: self.opened.present,
+            session_expiry_secs: (self.expiry_secs != self.asked_expiry_secs).then_some(self.expiry_secs),
+            assigned_client: self.assigned.then(|| self.client().as_str()),
+            keep_alive_secs: (self.keep_alive_secs != self.asked_keep_alive_secs).then_some(self.keep_alive_secs),
+            receive_maximum: config.receive_maximum,
+            max_packet: config.max_packet.bytes() as u32,
+            topic_alias_maximum: config.topic_alias_maximum,
+        };
+        self.send(|out| packet::connack(out, self.version, Ok(&accepted)))
+    }
+
+    /// Sends one packet, unless it is larger than the client takes [MQTT-3.1.2-24].
+    pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), End> {
+        let mut packet = Vec::new();
+        encode(&mut packet);
+        if packet.len() > self.max_packet {
+            return Err(End::Kick(Reason::PacketTooLarge));
+        }
+        self.outlet.send(|out| out.extend(packet));
+        Ok(())
+    }
+
+    /// Waits until the client has read enough to be told more; no longer than it has the session.
+    async fn room(&self) -> Result<(), End> {
+        if self.outlet.has_room() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = self.outlet.room() => Ok(()),
+            reason = self.opened.live.kicked() => Err(End::Kick(reason)),
+        }
+    }
+
+    /// Reads until the connection ends.
+    async fn read(&mut self, reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> End {
+        // v3.1.1 clients cannot be told of our cap, so theirs holds where they asked for a longer one or none.
+        let v3 = self.version == Version::V311;
+        let secs = if v3 { self.asked_keep_alive_secs } else { self.keep_alive_secs };
+        // One and a half times the keep-alive (section 3.1.2.10).
+        let patience =
+            if secs == 0 { Duration::from_secs(86_400 * 365) } else { Duration::from_millis(u64::from(secs) * 1_500) };
+        let mut stopping = self.shared.stopping.clone();
+        let mut size = ReadSize(*READ.start());
+        loop {
+            if let Err(end) = self.handle_buffer(buffer).await {
+                return end;
+            }
+            self.unanswered.below(1).await;
+            if let Err(end) = self.room().await {
+                return end;
+            }
+            buffer.reserve(size.0);
+            let read = tokio::select! {
+                read = timeout(patience, reader.read_buf(buffer)) => read,
+                reason = self.opened.live.kicked() => return End::Kick(reason),
+                () = self.outlet.gone() => return End::Gone,
+                _ = stopping.wait_for(|stopping| *stopping) => return End::Kick(Reason::ServerShuttingDown),
+            };
+            match read {
+                Ok(Ok(0) | Err(_)) => return End::Gone,
+                Ok(Ok(n)) => {
+                    size.follow(n);
+                    self.shared.metrics.bytes.inc_by(n as u64);
+                }
+                Err(_) => return End::Kick(Reason::KeepAlive),
+            }
+        }
+    }
+
+    /// Handles every whole packet in the buffer: publishes together, in order with what is around them.
+    async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
+        let max_packet = self.shared.config.max_packet.bytes() as usize;
+        let bound = usize::from(self.shared.config.receive_maximum);
+        let mut batch = Batch::default();
+        // What one read brought was received at one time.
+        let received = self.shared.clock.now();
+        loop {
+            let packet = match packet::frame(buffer, max_packet) {
+                Ok(None) => break,
+                Ok(Some(frame)) => packet::packet(frame, self.version),
+                Err(reason) => Err(reason),
+            };
+            let taken = match packet {
+                Ok(Packet::Publish(publish)) => {
+                    if publish.qos == QoS::ExactlyOnce {
+                        self.shared.recovery.over().await;
+                    }
+                    self.take_publish(publish, received, &mut batch)
+                }
+                Ok(other) => {
+                    self.submit(&mut batch).await;
+                    self.handle(other).await?;
+                    self.room().await?;
+                    Ok(None)
+                }
+                Err(reason) => Err(reason),
+            };
+            match taken {
+                Ok(None) => {}
+                Ok(Some(apart)) => self.answer_apart(apart, &mut batch).await?,
+                Err(reason) => {
+                    // What came before the broken packet was right and counts.
+                    self.submit(&mut batch).await;
+                    return Err(End::Kick(reason));
+                }
+            }
+            if batch.acks.len() >= bound {
+                self.submit(&mut batch).await;
+            }
+        }
+        self.submit(&mut batch).await;
+        self.shared.store.send(std::mem::take(&mut self.changes), None);
+        let wait = self.rate.spend(batch.messages, Instant::now());
+        if !wait.is_zero() {
+            self.shared.metrics.throttled.inc();
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::PubAck(id) => self.opened.session.acknowledged(id, &mut self.changes).map_err(End::Kick),
+            Packet::PubComp(id) => self.opened.session.completed(id, &mut self.changes).map_err(End::Kick),
+            Packet::PubRec { id, refused } => self.received(id, refused).map_err(End::Kick),
+            Packet::PubRel(id) => {
+                self.release(id);
+                Ok(())
+            }
+            Packet::Subscribe(id, subscriptions) => self.subscribe(id, subscriptions).await,
+            Packet::Unsubscribe(id, filters) => self.unsubscribe(id, filters).await,
+            Packet::PingReq => {
+                self.outlet.send(packet::pingresp);
+                Ok(())
+            }
+            Packet::Disconnect { with_will, session_expiry_secs } => Err(self.goodbye(with_will, session_expiry_secs)),
+            // Publishes never come here.
+            Packet::Publish(_) => Ok(()),
+        }
+    }
+
+    fn goodbye(&mut self, with_will: bool, session_expiry_secs: Option<u32>) -> End {
+        if let Some(secs) = session_expiry_secs {
+            if self.expiry_secs == 0 && secs > 0 {
+                // Section 3.14.2.2.2.
+                return End::Kick(Reason::Protocol);
+            }
+            let cap = self.shared.config.session_expiry_cap.get().as_secs();
+            self.expiry_secs = secs.min(u32::try_from(cap).unwrap_or(u32::MAX));
+        }
+        if with_will { End::Gone } else { End::Clean }
+    }
+
+    /// PUBREC: the release goes out once it is on disk that the client has the message.
+    fn received(&mut self, id: PacketId, refused: bool) -> Result<(), Reason> {
+        match self.opened.session.received(id, refused, &mut self.changes)? {
+            Received::First => {
+                let session = self.session().clone();
+                let changes = std::mem::take(&mut self.changes);
+                // Where it cannot be stored the release goes out too: after a crash the client gets the message twice then.
+                self.shared.store.send(changes, Some(Box::new(move |_| session.released(id))));
+            }
+            Received::Again => {}
+            Received::Unknown if refused => {}
+            Received::Unknown if self.version == Version::V5 => {
+                self.outlet.send(|out| packet::not_found(out, AckKind::Release, id));
+            }
+            Received::Unknown => self.outlet.send(|out| packet::ack(out, AckKind::Release, id)),
+        }
+        Ok(())
+    }
+
+    /// PUBREL: the packet id is free again.
+    fn release(&self, id: PacketId) {
+        let known = self.session().release(id);
+        if !known && self.version == Version::V5 {
+            return self.outlet.send(|out| packet::not_found(out, AckKind::Complete, id));
+        }
+        let outlet = self.outlet.clone();
+        let complete = move || outlet.send(|out| packet::ack(out, AckKind::Complete, id));
+        if known && self.session().durable {
+            let changes = vec![Change::Free(self.session().number, id)];
+            self.shared.store.send(changes, Some(Box::new(move |_| complete())));
+        } else {
+            complete();
+        }
+    }
+
+    async fn close(self, end: End) {
+        // What was taken is still acknowledged, and settled before the client's next connection takes over.
+        let _ = timeout(LAST_ANSWERS, self.unanswered.below(1)).await;
+        if let End::Kick(reason) = end {
+            if !matches!(reason, Reason::TakenOver | Reason::ServerShuttingDown) {
+                self.shared.telemetry.counter(nearside_telemetry::Metric::ProtocolErrors, &[reason.label()]).inc();
+            }
+            // Where even that is too large it is left out.
+            let _ = self.send(|out| packet::disconnect(out, self.version, reason));
+        }
+        // The writer may be gone with the client.
+        self.outlet.close();
+        self.shared.store.send(self.changes, None);
+        Sessions::close(&self.shared, &self.opened, self.expiry_secs, end == End::Clean).await;
+    }
+}

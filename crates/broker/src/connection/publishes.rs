@@ -1,0 +1,245 @@
+//! Publishes from a client: checked, handed to the intake as a batch, and answered once they are safe.
+//!
+//! Promise: nothing is acknowledged that is not on disk, or that was answered as received before it was (promise I1).
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
+
+use super::{Connection, End};
+use crate::answers::{Answers, Settles};
+use crate::message::{Delivery, Message};
+use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
+use crate::store::Change;
+use crate::taken::Take;
+
+/// Topics that a connection remembers, so that each is checked and allocated once, and the bytes of their names; past either it
+/// begins anew.
+const REMEMBERED_TOPICS: usize = 4_096;
+const REMEMBERED_BYTES: usize = 64 << 10;
+
+/// The publishes of one read.
+#[derive(Default)]
+pub(super) struct Batch {
+    publishes: Vec<Publish>,
+    pub(super) acks: Vec<(AckKind, PacketId)>,
+    /// The v5 properties of those publishes that have any, by place.
+    carried: Vec<(usize, Carried)>,
+    /// QoS 1 and 2 publishes of this read so far.
+    unacknowledged: usize,
+    /// All of them.
+    pub(super) messages: usize,
+}
+
+/// A publish that is answered apart from the batch.
+pub(super) enum Apart {
+    /// It is refused while the connection stays.
+    Refused(QoS, Option<PacketId>, Reason),
+    /// It was sent again and is safe.
+    Again(PacketId),
+}
+
+impl Connection {
+    pub(super) fn take_publish(
+        &mut self,
+        incoming: Incoming,
+        received: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<Option<Apart>, Reason> {
+        self.shared.metrics.publishes[incoming.qos as usize].inc();
+        batch.messages += 1;
+        let topic = match incoming.topic_alias {
+            None => self.topic(&incoming.topic)?,
+            Some(alias) => {
+                let name = self.aliased(alias, incoming.topic)?;
+                self.topic(&name)?
+            }
+        };
+        let topic = match topic {
+            Ok(topic) => topic,
+            Err(reason) => return Ok(Some(Apart::Refused(incoming.qos, incoming.packet_id, reason))),
+        };
+        if let Some(id) = incoming.packet_id {
+            batch.unacknowledged += 1;
+            let maximum = usize::from(self.shared.config.receive_maximum);
+            let mut too_many = batch.unacknowledged > maximum;
+            if incoming.qos == QoS::ExactlyOnce {
+                match self.session().take(id) {
+                    Take::New => {}
+                    // It is answered once, when it is safe.
+                    Take::Pending => return Ok(None),
+                    Take::Again => return Ok(Some(Apart::Again(id))),
+                }
+                too_many |= self.session().taken() > maximum;
+            }
+            if too_many && self.version == Version::V5 {
+                // Section 3.3.4; v3.1.1 knows no such bound.
+                if incoming.qos == QoS::ExactlyOnce {
+                    self.session().give_back(&[id]);
+                }
+                return Err(Reason::ReceiveMaximum);
+            }
+            let kind = if incoming.qos == QoS::ExactlyOnce { AckKind::Received } else { AckKind::Acknowledged };
+            batch.acks.push((kind, id));
+        }
+        if !incoming.carried.is_empty() {
+            batch.carried.push((batch.publishes.len(), incoming.carried));
+        }
+        batch.publishes.push(Publish {
+            client: self.client().clone(),
+            topic,
+            payload: incoming.payload,
+            qos: incoming.qos,
+            packet_id: incoming.packet_id,
+            retain: incoming.retain,
+            received,
+        });
+        Ok(None)
+    }
+
+    /// The topic of that name, or why this client may not publish to it.
+    fn topic(&mut self, name: &Bytes) -> Result<Result<Topic, Reason>, Reason> {
+        if let Some(topic) = self.topics.get(name) {
+            return Ok(Ok(topic.clone()));
+        }
+        if name.is_empty() && self.version == Version::V5 {
+            // Neither a topic nor an alias (section 3.3.2.1).
+            return Err(Reason::Protocol);
+        }
+        let text = std::str::from_utf8(name).map_err(|_| Reason::Malformed)?;
+        if text.contains('\0') {
+            // Section 1.5.4.
+            return Err(Reason::Malformed);
+        }
+        let topic = Topic::new(text).map_err(|_| Reason::TopicName)?;
+        if !self.shared.config.is_topic_in_bounds(text) {
+            return Ok(Err(Reason::TopicName));
+        }
+        // What the server says of itself only it says (section 4.7.2).
+        if text.starts_with("$SYS/") || !self.principal.may_publish(text) {
+            return Ok(Err(Reason::NotAuthorized));
+        }
+        if self.topics.len() >= REMEMBERED_TOPICS || self.topic_bytes + name.len() > REMEMBERED_BYTES {
+            self.topics.clear();
+            self.topic_bytes = 0;
+        }
+        self.topic_bytes += name.len();
+        // A copy: the name is a slice of a whole read buffer.
+        self.topics.insert(Bytes::copy_from_slice(name), topic.clone());
+        Ok(Ok(topic))
+    }
+
+    /// Sets an alias where a topic comes with it, or tells what it was set to (section 3.3.2.3.4).
+    fn aliased(&mut self, alias: u16, name: Bytes) -> Result<Bytes, Reason> {
+        if alias == 0 || alias > self.shared.config.topic_alias_maximum {
+            return Err(Reason::TopicAlias);
+        }
+        if name.is_empty() {
+            return self.aliases.get(&alias).cloned().ok_or(Reason::Protocol);
+        }
+        self.aliases.insert(alias, Bytes::copy_from_slice(&name));
+        Ok(name)
+    }
+
+    /// Answers one publish, after those before it. v3.1.1 has no way to refuse but to close: an acknowledgement would mean that it
+    /// is safe (promise I1).
+    pub(super) async fn answer_apart(&self, apart: Apart, batch: &mut Batch) -> Result<(), End> {
+        self.submit(batch).await;
+        self.unanswered.below(1).await;
+        match apart {
+            Apart::Again(id) => self.outlet.send(|out| packet::ack(out, AckKind::Received, id)),
+            Apart::Refused(qos, id, reason) => {
+                self.shared.metrics.refused.publish.inc();
+                if self.version == Version::V311 {
+                    return Err(End::Kick(reason));
+                }
+                let kind = if qos == QoS::ExactlyOnce { AckKind::Received } else { AckKind::Acknowledged };
+                if let Some(id) = id {
+                    self.outlet.send(|out| packet::refuse(out, kind, id, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the batch to the intake and waits for credit. Its acknowledgements go out when the intake answers.
+    pub(super) async fn submit(&self, batch: &mut Batch) {
+        if batch.publishes.is_empty() {
+            return;
+        }
+        let (publishes, acks) = (std::mem::take(&mut batch.publishes), std::mem::take(&mut batch.acks));
+        let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
+        let bound = usize::from(self.shared.config.receive_maximum);
+        self.unanswered.below(bound).await;
+        let has_subscribers = !self.shared.routes.is_empty();
+        if has_subscribers && self.shared.routes.has_direct() {
+            self.shared.store.room().await;
+        }
+        // QoS 0 goes to subscribers at once; the rest when it is durable.
+        let mut later = Vec::new();
+        let mut changes = Vec::new();
+        for (place, publish) in publishes.iter().enumerate() {
+            let own = carried.next_if(|(whose, _)| *whose == place).map(|(_, carried)| carried);
+            if !publish.retain && !has_subscribers {
+                continue;
+            }
+            let Publish { topic, payload, qos, retain, received, .. } = publish;
+            let own = own.unwrap_or_default();
+            let message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
+            let delivery = Delivery { message, from: self.session().number };
+            if *qos == QoS::AtMostOnce { self.shared.route(&delivery, &mut changes) } else { later.push(delivery) }
+        }
+        self.shared.store.send(changes, None);
+        let answer = self.answer(&publishes, acks, later);
+        self.shared.intake.submit(publishes, answer).await;
+    }
+
+    fn answer(&self, publishes: &[Publish], acks: Vec<(AckKind, PacketId)>, later: Vec<Delivery>) -> Answer {
+        let (shared, session) = (self.shared.clone(), self.session().clone());
+        let unanswered = self.unanswered.clone();
+        let waits_for = acks.len().max(1);
+        unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
+        let settles = Settles(unanswered.clone(), waits_for);
+        let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
+        let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
+        let answers = Answers {
+            outlet: self.outlet.clone(),
+            version: self.version,
+            acks,
+            taken,
+            session: session.clone(),
+            shared: shared.clone(),
+            _settles: settles,
+        };
+        Box::new(move |durability| {
+            let below = match durability {
+                Durability::Durable { below } => below,
+                Durability::Refused(refusal) => return answers.refuse(refusal),
+            };
+            shared.recovery.reach(below);
+            let mut changes = Vec::new();
+            if session.durable && !answers.taken.is_empty() {
+                changes.extend(answers.taken.iter().map(|id| Change::Take(session.number, *id)));
+                changes.push(Change::Journalled(session.number, below));
+            }
+            // Routed first: what that has to store is to be on disk before the publisher is told that his message is safe.
+            for delivery in &later {
+                shared.route(delivery, &mut changes);
+            }
+            if changes.is_empty() && unanswered.storing.load(Ordering::Acquire) == 0 {
+                return answers.acknowledge();
+            }
+            unanswered.storing.fetch_add(1, Ordering::AcqRel);
+            let stored = move |durable| {
+                if durable {
+                    answers.acknowledge();
+                } else {
+                    answers.refuse(RefusalReason::StorageFailed);
+                }
+                unanswered.storing.fetch_sub(1, Ordering::AcqRel);
+            };
+            shared.store.send(changes, Some(Box::new(stored)));
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! QoS 2 from a client, while the message is on its way to the disk (section 4.3.3): answered once it is there, taken once.
+
+use std::sync::{Arc, Mutex};
+
+use nearside_broker::Recovery;
+use nearside_schemas::{Answer, BoxFuture, Durability, Intake, RefusalReason};
+
+use crate::support::*;
+
+/// Keeps what comes until the test says what became of it.
+#[derive(Default)]
+struct Held(Mutex<Vec<(Vec<nearside_schemas::Publish>, Answer)>>);
+
+impl Intake for Held {
+    fn submit(&self, batch: Vec<nearside_schemas::Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+        self.0.lock().unwrap().push((batch, answer));
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Held {
+    /// The next batch, once it is there.
+    async fn next(&self) -> (Vec<nearside_schemas::Publish>, Answer) {
+        let next = async {
+            loop {
+                let first = {
+                    let mut held = self.0.lock().unwrap();
+                    if held.is_empty() { None } else { Some(held.remove(0)) }
+                };
+                if let Some(first) = first {
+                    return first;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("a batch in time")
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+}
+
+async fn start() -> (Arc<Held>, Broker) {
+    let intake = Arc::new(Held::default());
+    (intake.clone(), Setup { intake, ..Setup::default() }.start().await)
+}
+
+async fn persistent(broker: &Broker, version: u8) -> Client {
+    let mut client = broker.client().await;
+    client.send(Connect::new(version, "c").persistent(60).bytes()).await;
+    client.receive().await;
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_sent_again_is_not_answered_before_it_is_safe() {
+    for version in [4, 5] {
+        let (intake, broker) = start().await;
+        let mut client = persistent(&broker, version).await;
+        let message = Publish::new("a", "x", 2, 7);
+        // What stands between them makes two batches of them.
+        client.send([message.bytes(version), PINGREQ.to_vec(), message.clone().again().bytes(version)].concat()).await;
+        client.expect(PINGRESP).await;
+        let (batch, answer) = intake.next().await;
+        assert_eq!(batch.len(), 1);
+        answer(Durability::Durable { below: 0 });
+        client.expect(ack(PUBREC, 7)).await;
+        // Then it is, and still taken once.
+        client.send(message.again().bytes(version)).await;
+        client.expect(ack(PUBREC, 7)).await;
+        client.send(ack(PUBREL, 7)).await;
+        client.expect(ack(PUBCOMP, 7)).await;
+        assert!(intake.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_refused_is_taken_when_it_comes_again() {
+    let (intake, broker) = start().await;
+    let mut client = persistent(&broker, 5).await;
+    let message = Publish::new("a", "x", 2, 7);
+    client.send(message.bytes(5)).await;
+    intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
+    client.expect(packet(PUBREC, &[0, 7, 0x97])).await;
+    client.send(message.bytes(5)).await;
+    intake.next().await.1(Durability::Durable { below: 0 });
+    client.expect(ack(PUBREC, 7)).await;
+}
+
+/// No answer at all: the intake went away with it. The client finds out, and its message is new when it comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_an_answer_is_taken_when_it_comes_again() {
+    for version in [4, 5] {
+        let (intake, broker) = start().await;
+        let mut client = persistent(&broker, version).await;
+        let message = Publish::new("a", "x", 2, 7);
+        client.send(message.bytes(version)).await;
+        drop(intake.next().await.1);
+        client.expect_end().await;
+        let mut client = persistent(&broker, version).await;
+        client.send(message.again().bytes(version)).await;
+        intake.next().await.1(Durability::Durable { below: 0 });
+        client.expect(ack(PUBREC, 7)).await;
+    }
+}
+
+/// Nothing was received yet that could be released.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_on_its_way_cannot_be_released() {
+    let (intake, broker) = start().await;
+    let mut client = persistent(&broker, 5).await;
+    client.send([Publish::new("a", "x", 2, 7).bytes(5), ack(PUBREL, 7)].concat()).await;
+    client.expect(packet(PUBCOMP, &[0, 7, 0x92])).await;
+    intake.next().await.1(Durability::Durable { below: 0 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.send(Publish::new("a", "x", 2, 7).again().bytes(5)).await;
+    client.expect(ack(PUBREC, 7)).await;
+    assert!(intake.is_empty());
+}
+
+/// A crash between the journal's commit and the session store's: the message is in the one and not in the other. A copy of the store
+/// from before the answer is what such a crash leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_only_the_journal_knows_is_not_taken_again() {
+    let [before, after, later] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let copy = |from: &tempfile::TempDir, to: &tempfile::TempDir| {
+        std::fs::copy(from.path().join("sessions.redb"), to.path().join("sessions.redb")).unwrap();
+    };
+    let intake = Arc::new(Held::default());
+    let broker = Setup { intake: intake.clone(), ..Setup::stored_in(before.path()) }.start().await;
+    let mut client = persistent(&broker, 4).await;
+    let message = |id| Publish::new("a", "x", 2, id);
+    // This one the store knows, and that it was released.
+    client.send(message(7).bytes(4)).await;
+    let (known, answer) = intake.next().await;
+    answer(Durability::Durable { below: 11 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.send(ack(PUBREL, 7)).await;
+    client.expect(ack(PUBCOMP, 7)).await;
+    // This one it does not.
+    client.send(message(8).bytes(4)).await;
+    let (unknown, _answer) = intake.next().await;
+    copy(&before, &after);
+
+    let recovery = Recovery::expected(12);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(after.path()) };
+    let broker = setup.start().await;
+    let mut client = persistent(&broker, 4).await;
+    client.send([message(8).again().bytes(4), message(7).bytes(4)].concat()).await;
+    // Nothing is taken before the journal was heard.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(intake.is_empty());
+    recovery.journalled(10, &known[0]);
+    recovery.journalled(11, &unknown[0]);
+    recovery.finish();
+    client.expect(ack(PUBREC, 8)).await;
+    let (batch, answer) = intake.next().await;
+    assert_eq!(batch.iter().map(|publish| publish.packet_id).collect::<Vec<_>>(), [known[0].packet_id]);
+    answer(Durability::Durable { below: 20 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.send(ack(PUBREL, 8)).await;
+    client.expect(ack(PUBCOMP, 8)).await;
+    copy(&after, &later);
+
+    // What was learnt is kept: the same journal tells nothing new after the next crash.
+    let recovery = Recovery::expected(20);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(later.path()) };
+    let broker = setup.start().await;
+    recovery.journalled(11, &unknown[0]);
+    recovery.finish();
+    let mut client = persistent(&broker, 4).await;
+    client.send(message(8).bytes(4)).await;
+    assert_eq!(intake.next().await.0[0].packet_id, unknown[0].packet_id);
+}
+
+/// What a session before this one sent under the same client id is not this one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_session_knows_nothing_of_the_old_ones_messages() {
+    let [before, after] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let intake = Arc::new(Held::default());
+    let broker = Setup { intake: intake.clone(), ..Setup::stored_in(before.path()) }.start().await;
+    let mut client = persistent(&broker, 5).await;
+    client.send(Publish::new("a", "x", 2, 7).bytes(5)).await;
+    let (old, answer) = intake.next().await;
+    answer(Durability::Durable { below: 11 });
+    client.expect(ack(PUBREC, 7)).await;
+    client.leave().await;
+    let mut client = broker.client().await;
+    client.send(Connect { clean: true, ..Connect::new(5, "c").persistent(60) }.bytes()).await;
+    assert_eq!(client.receive().await.body()[0], 0);
+    client.subscribe(5, &[("behind", 1)]).await;
+    std::fs::copy(before.path().join("sessions.redb"), after.path().join("sessions.redb")).unwrap();
+
+    let recovery = Recovery::expected(11);
+    let intake = Arc::new(Held::default());
+    let setup = Setup { intake: intake.clone(), recovery: recovery.clone(), ..Setup::stored_in(after.path()) };
+    let broker = setup.start().await;
+    recovery.journalled(10, &old[0]);
+    recovery.finish();
+    let mut client = persistent(&broker, 5).await;
+    client.send(Publish::new("a", "another", 2, 7).bytes(5)).await;
+    assert_eq!(&intake.next().await.0[0].payload[..], b"another");
+}
