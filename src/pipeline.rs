@@ -9,6 +9,9 @@
 //! Promises: what a stage does when the next is full stands in [`STAGES`]; stopping drains front to back, so that nothing
 //! that was acknowledged is lost on the way.
 
+mod renewal;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +35,7 @@ use nearside_journal::{
     Checkpoint, CheckpointStore, CommitOutcome, DirectoryStorage, EpochKind, Journal, JournalHandle, Lsn, Reader,
     Record,
 };
+use nearside_models::artefact::Library;
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
 use nearside_schemas::{BoxFuture, Clock, Command};
@@ -43,6 +47,7 @@ use tokio::task::JoinHandle;
 use crate::error::StartError;
 use crate::heart::{Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
+use crate::model_set::{self, ModelSet};
 use crate::view::{GatewayView, Parts};
 
 /// One stage of the pipeline.
@@ -125,6 +130,11 @@ pub struct Gateway {
     console: JoinHandle<()>,
     console_addr: std::net::SocketAddr,
     config: SiteConfig,
+    library: Library,
+    models: ModelSet,
+    /// Digests of models that failed when they were in force.
+    avoided: BTreeSet<String>,
+    trial: Option<renewal::Trial>,
     current: Arc<Current>,
     around: Around,
     store: Arc<CheckpointStore>,
@@ -178,7 +188,13 @@ impl Gateway {
             telemetry: telemetry.clone(),
             board: board.clone(),
         };
-        let current = Current::new(Middle::build(config, &around, back.begins_at)?);
+        let library = model_set::library(config, &base, Some(back.keys.clone()));
+        let nothing = ModelSet::default();
+        let (models, refusals) = ModelSet::load(config, &library, &nothing, &library.failed())?;
+        model_set::report(&refusals, &telemetry);
+        let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
+        models.came_in_force(&nothing, &telemetry);
+        models.keep(&library);
         // Until recovery is over.
         let closed = current.close().await;
         let guardian = Arc::new(Guardian::default());
@@ -241,6 +257,10 @@ impl Gateway {
         let start = Start { checkpoint: back.checkpoint, closed_streams: Vec::new(), reader: back.reader };
         let mut gateway = Self {
             config: config.clone(),
+            avoided: library.failed(),
+            library,
+            models,
+            trial: None,
             heart: no_heart(),
             front_door,
             console,
@@ -256,7 +276,7 @@ impl Gateway {
             clock,
         };
         gateway.start_heart(start, back.begins_at, closed);
-        gateway.note(EpochKind::Start).await;
+        gateway.note(EpochKind::Start, config, &gateway.models).await;
         Ok(gateway)
     }
 
@@ -278,6 +298,11 @@ impl Gateway {
     /// The metrics.
     pub const fn telemetry(&self) -> &Telemetry {
         &self.around.telemetry
+    }
+
+    /// The folder of models that the site brings itself.
+    pub fn models_folder(&self) -> Option<&Path> {
+        self.library.folder()
     }
 
     /// The last findings and commands.
@@ -325,10 +350,10 @@ impl Gateway {
         heart.await.ok()?
     }
 
-    /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
+    /// Records that configuration and models are in force from here on. Everything recorded before has been handed on when this returns.
     /// The number is that of the next record.
-    async fn note(&self, kind: EpochKind) -> Option<Lsn> {
-        let digest = nearside_schemas::digest(format!("{:?}", self.config).as_bytes());
+    async fn note(&self, kind: EpochKind, config: &SiteConfig, models: &ModelSet) -> Option<Lsn> {
+        let digest = nearside_schemas::digest(format!("{config:?}{:?}", models.digests()).as_bytes());
         let record = Record::Epoch { kind, digest, at: self.clock.now() };
         match self.around.journal.commit(vec![record]).await {
             CommitOutcome::Durable { first } => Some(Lsn(first.0 + 1)),
@@ -342,8 +367,19 @@ impl Gateway {
     /// # Errors
     /// Where the configuration cannot be put in force; then everything is as before.
     pub async fn reload(&mut self, config: &SiteConfig) -> Result<Vec<&'static str>, StartError> {
+        let (models, refusals) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
+        model_set::report(&refusals, self.telemetry());
+        self.put_in_force(config, models, EpochKind::Configuration).await
+    }
+
+    async fn put_in_force(
+        &mut self,
+        config: &SiteConfig,
+        models: ModelSet,
+        kind: EpochKind,
+    ) -> Result<Vec<&'static str>, StartError> {
         // What may be wrong with it is found before anything is touched.
-        middle::plan(config)?;
+        middle::plan(config, &models)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
         if !self.progress.is_done() {
             return Err(StartError::Reload("the gateway is still taking in its journal"));
@@ -357,7 +393,7 @@ impl Gateway {
         };
         let old = self.current.get();
         let changed = middle::changed_streams(&self.config, config);
-        let covered = match self.note(EpochKind::Configuration).await {
+        let covered = match self.note(kind, config, &models).await {
             Some(begins_at) => {
                 let judged = tokio::time::timeout(PATIENCE, old.ingest.judged_through()).await.is_ok();
                 if judged {
@@ -369,7 +405,7 @@ impl Gateway {
         };
         let prepared = covered.map(|begins_at| -> Result<_, StartError> {
             let start = Start { checkpoint: self.store.load()?, closed_streams: changed, reader: Reader::empty() };
-            Ok((Middle::build(config, &self.around, begins_at)?, start, begins_at))
+            Ok((Middle::build(config, &models, &self.around, begins_at)?, start, begins_at))
         });
         let (middle, start, begins_at) = match prepared {
             Some(Ok(prepared)) => prepared,
@@ -383,13 +419,15 @@ impl Gateway {
         };
         self.current.replace(middle);
         old.stop();
+        models.came_in_force(&self.models, &self.around.telemetry);
+        self.models = models;
         self.around.rules.send_async(RulesMessage::Reload(Box::new(rules))).await;
         self.around.rollup.send_async(RollUpMessage::Reload(config.rollup.clone())).await;
         let waits = sections_that_wait(&self.config, config);
         let mut in_force = config.clone();
-        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, .. } = self.config.clone();
+        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, models, .. } = self.config.clone();
         (in_force.site, in_force.broker, in_force.journal, in_force.privacy) = (site, broker, journal, privacy);
-        (in_force.outbox, in_force.uplink, in_force.console) = (outbox, uplink, console);
+        (in_force.outbox, in_force.uplink, in_force.console, in_force.models) = (outbox, uplink, console, models);
         self.config = in_force;
         self.start_heart(start, begins_at, closed);
         Ok(waits)
@@ -454,6 +492,7 @@ fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static str> {
         ("[privacy]", old.privacy != new.privacy),
         ("[outbox]", old.outbox != new.outbox),
         ("[uplink]", old.uplink != new.uplink),
+        ("[models]", old.models != new.models),
         ("[console]", old.console != new.console),
     ];
     sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

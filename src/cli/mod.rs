@@ -10,6 +10,7 @@ mod demo;
 mod eval;
 mod eval_ecg;
 mod journal;
+mod models;
 mod open;
 mod outbox;
 mod replay;
@@ -17,6 +18,7 @@ mod run;
 mod simulate;
 mod train;
 mod users;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Evaluates a model.
     Eval(eval::EvalArgs),
+    /// Signs, checks, lists and encrypts models that a site brings itself.
+    Models(models::ModelsArgs),
     /// Decrypts events for the holder of the site's key.
     Open(open::OpenArgs),
     /// Looks at a site's journal.
@@ -109,6 +113,7 @@ impl Command {
             Self::Replay(args) => replay::run(args),
             Self::Train(args) => train::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Models(args) => models::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),
             Self::Outbox(args) => outbox::run(args),

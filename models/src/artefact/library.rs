@@ -3,11 +3,12 @@
 //! Promises: a model is handed out only after a forward pass that gave finite numbers of the right shape; a version that was in
 //! force stays at hand, so a folder that is damaged later does not keep the gateway from starting.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Artefact, MAX_CARD, ModelsConfig, Signer, Trust, file, read, read_bounded};
+use super::{Artefact, MAX_CARD, ModelsConfig, Signer, Trust, file, place, read, read_bounded};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
@@ -15,6 +16,9 @@ use crate::row_model::RowModel;
 
 /// Rows of the pass that a model is tried with.
 const WARM_UP_ROWS: usize = 64;
+
+/// The file of digests of models that failed, beside the copies that are kept.
+const FAILED: &str = "failed";
 
 /// Where a model came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,14 +128,37 @@ impl Library {
         }
     }
 
+    /// Digests of models that failed when they were in force.
+    pub fn failed(&self) -> BTreeSet<String> {
+        let text = self.kept.as_ref().and_then(|kept| std::fs::read_to_string(kept.join(FAILED)).ok());
+        text.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Remembers that a model failed, for the next start.
+    pub fn note_failure(&self, digest: &str) -> Result<(), ModelError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let mut failed = self.failed();
+        failed.insert(digest.to_owned());
+        let lines: String = failed.iter().map(|digest| format!("{digest}\n")).collect();
+        std::fs::create_dir_all(kept).map_err(file(kept))?;
+        place(&kept.join(FAILED), lines.as_bytes())
+    }
+
     fn load_from(&self, name: &str, folder: &Path, origin: Origin) -> Result<Loaded, ModelError> {
-        let Artefact { card, weights, digest, signer, .. } = read(folder, &self.trust)?;
+        let (loaded, card) = try_folder(folder, &self.trust)?;
         if card.name.as_str() != name {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { model: warm(catalog::build(card, &weights)?)?, digest, origin, signer })
+        Ok(Loaded { origin, ..loaded })
     }
+}
+
+/// Reads a model's folder, checks it and tries the model.
+pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
+    let Artefact { card, weights, digest, signer, .. } = read(folder, trust)?;
+    let model = warm(catalog::build(card.clone(), &weights)?)?;
+    Ok((Loaded { model, digest, origin: Origin::Folder, signer }, card))
 }
 
 fn shipped(name: &str) -> Result<Loaded, ModelError> {

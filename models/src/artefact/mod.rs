@@ -16,7 +16,7 @@ use nearside_schemas::KeySource;
 use serde::{Deserialize, Serialize};
 
 pub use self::cipher::SALT;
-pub use self::library::{Library, Loaded, Origin, method_of};
+pub use self::library::{Library, Loaded, Origin, method_of, try_folder};
 pub use self::signature::{PublicKey, SIGNATURE_FILE, SigningKey};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
@@ -191,11 +191,10 @@ pub fn write(folder: &Path, card: &Card, weights: &[u8]) -> Result<(), ModelErro
 }
 
 /// Signs a model's folder as it stands, after checking that its weights are the card's; gives the key's public half.
-pub fn sign(folder: &Path, key: &SigningKey, site: Option<Arc<dyn KeySource>>) -> Result<PublicKey, ModelError> {
+pub fn sign(folder: &Path, key: &SigningKey) -> Result<PublicKey, ModelError> {
     // What stands there now may be an old signature; it is replaced whatever it is.
     remove(&folder.join(SIGNATURE_FILE))?;
-    let trust = Trust { site, ..Trust::default() };
-    let artefact = read(folder, &trust)?;
+    let artefact = read(folder, &Trust::default())?;
     let card = read_bounded(artefact.card.name.as_str(), &folder.join(CARD_FILE), MAX_CARD)?;
     place(&folder.join(SIGNATURE_FILE), key.sign(&card).as_bytes())?;
     Ok(key.public())

@@ -39,7 +39,7 @@ fn a_signature_is_checked_where_it_stands_and_where_it_is_required() {
     let error = read(&folder, &required(&key(1))).unwrap_err().to_string();
     assert!(error.contains("not signed") && error.contains("nearside models sign"), "{error}");
 
-    sign(&folder, &key(2), None).unwrap();
+    sign(&folder, &key(2)).unwrap();
     assert_eq!(read(&folder, &Trust::default()).unwrap().signer, Signer::Unknown(key(2).public()));
     let error = read(&folder, &required(&key(1))).unwrap_err().to_string();
     assert!(error.contains("trusted_keys"), "{error}");
@@ -56,7 +56,7 @@ fn encrypted_weights_keep_their_signature_and_open_for_their_site_alone() {
     let root = tempfile::tempdir().unwrap();
     let folder = forecaster(root.path(), "forecaster", "2");
     let plain = read(&folder, &Trust::default()).unwrap().weights;
-    sign(&folder, &key(1), None).unwrap();
+    sign(&folder, &key(1)).unwrap();
     encrypt(&folder, &Site(7), [1; SALT]).unwrap();
     assert!(!folder.join("model.safetensors").exists());
     let trust = |site: u8| Trust { site: Some(Arc::new(Site(site))), ..required(&key(1)) };
