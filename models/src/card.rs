@@ -72,6 +72,12 @@ pub struct Card {
     /// SHA-256 of the weights' file (before encryption at rest) in hexadecimal; absent for a model without weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The model and version that it began from; absent: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The weights that were left, when it was trained on from there, as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Where the method comes from.
     #[serde(default)]
     pub sources: Vec<String>,
@@ -87,7 +93,7 @@ pub struct Card {
 }
 
 /// How a model was trained.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
     /// The command that trains it again.

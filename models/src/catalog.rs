@@ -13,6 +13,7 @@ use crate::anomaly::robust_z::RobustZ;
 use crate::anomaly::sensor_check::SensorCheck;
 use crate::artefact::{self, Trust};
 use crate::card::{self, Card};
+use crate::compress;
 use crate::diagnosis::ecg::EcgRhythm;
 use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
@@ -92,7 +93,7 @@ pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<dyn RowModel>, Mode
     build(card, &weights)
 }
 
-/// A model's card and its checked weights: from `folder`, whoever signed it, or those that ship with the binary.
+/// A model's card and its checked weights as 32-bit floats: from `folder`, whoever signed it, or those that ship with the binary.
 pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u8]>), ModelError> {
     let entry = entry(name)?;
     match folder {
@@ -102,7 +103,8 @@ pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u
                 let why = format!("it holds a model of the method `{}`", card.method());
                 return Err(ModelError::Damaged { model: name.to_owned(), why });
             }
-            Ok((card, Cow::Owned(weights)))
+            let floats = compress::decode(name, &weights)?.into_owned();
+            Ok((card, Cow::Owned(floats)))
         }
         None => {
             let card = Card::parse(name, entry.card)?;
@@ -112,7 +114,7 @@ pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u
     }
 }
 
-/// Makes a model of a card and weights: of a folder, freshly trained, or with another threshold. What the card says must suit the
+/// Makes a model of a card and weights in any format: of a folder, freshly trained, or with another threshold. What the card says must suit the
 /// model whose weights these are.
 pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError> {
     let entry = entry(card.method())?;
@@ -132,7 +134,8 @@ pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError
         let (has, does) = if weights.is_empty() { ("no", "needs") } else { ("", "has no") };
         return damaged(format!("it has {has} weights and the method `{}` {does} any", entry.name));
     }
-    (entry.build)(card, weights)
+    let floats = compress::decode(card.name.as_str(), weights)?;
+    (entry.build)(card, &floats)
 }
 
 /// The card of a model: from `folder`, or of the one that ships with the binary.

@@ -10,6 +10,7 @@ pub mod anomaly;
 pub mod artefact;
 pub mod card;
 pub mod catalog;
+pub mod compress;
 pub mod diagnosis;
 mod error;
 pub mod eval;

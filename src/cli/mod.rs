@@ -4,6 +4,7 @@
 
 mod certs;
 mod check;
+mod compress;
 mod config;
 mod deadletters;
 mod demo;
@@ -62,6 +63,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Trains a model from data on this machine.
     Train(train::TrainArgs),
+    /// Makes a model smaller and measures what that costs.
+    Compress(compress::CompressArgs),
     /// Evaluates a model.
     Eval(eval::EvalArgs),
     /// Signs, checks, lists and encrypts models that a site brings itself.
@@ -112,6 +115,7 @@ impl Command {
             Self::Simulate(args) => simulate::run(args),
             Self::Replay(args) => replay::run(args),
             Self::Train(args) => train::run(args),
+            Self::Compress(args) => compress::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Models(args) => models::run(args),
             Self::Open(args) => open::run(args),
