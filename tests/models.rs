@@ -172,3 +172,75 @@ async fn a_new_version_is_put_in_force_while_readings_come_and_no_window_is_lost
     assert_eq!(gateway.metric("nearside_model_in_force{model=\"forecaster\",version=\"two\"}"), 1.0);
     assert_eq!(gateway.terminate().0, Some(0));
 }
+
+fn last_line(text: &str) -> serde_json::Value {
+    let line = text.lines().rev().find(|line| line.starts_with('{')).expect(text);
+    serde_json::from_str(line).unwrap()
+}
+
+#[test]
+fn a_compressed_model_is_smaller_says_what_it_cost_and_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let site =
+        write_site(folder.path(), &format!("[models]\nfolder = \"models\"\n{STREAM}models = [\"forecaster\"]\n"));
+    let site = site.to_str().unwrap().to_owned();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    let out = path("models/forecaster");
+    let done = succeed(&["compress", "forecaster", "--quantize", "q8_0", "--out", &out]);
+    assert!(done.contains("weights file, bytes") && done.contains("forward pass"), "{done}");
+    let figures = last_line(&done);
+    let number = |at: &str| figures.pointer(at).and_then(serde_json::Value::as_f64).unwrap();
+    assert!(number("/bytes/before") >= 3.0 * number("/bytes/after"), "{figures}");
+    let (before, after) = (number("/accuracy/before/value"), number("/accuracy/after/value"));
+    assert!((after / before - 1.0).abs() < 0.01, "{figures}");
+    succeed(&["check", &site]);
+    let version = figures["compressed"].as_str().unwrap().rsplit_once('@').unwrap().1.to_owned();
+    let listed = succeed(&["models", "list", &site]);
+    assert!(listed.contains(&format!("forecaster\t{version}\tfolder")), "{listed}");
+
+    // A smaller network, of units of the larger one, and quantised besides.
+    let done =
+        succeed(&["compress", &out, "--prune", "0.5", "--epochs", "1", "--quantize", "f16", "--out", &path("half")]);
+    let figures = last_line(&done);
+    assert_eq!(figures["model"].as_str().unwrap(), format!("forecaster@{version}"));
+    assert!(succeed(&["models", "verify", &path("half")]).contains("good"));
+    refused(&["compress", "news2", "--quantize", "q8_0", "--out", &path("none")], "no weights");
+    refused(&["compress", "ecg-rhythm", "--prune", "0.5", "--out", &path("none")], "can be quantised");
+}
+
+/// A recording of a site: a saw-tooth that nothing else has, or noise that nobody can learn.
+fn record(folder: &Path, rows: usize, value: impl Fn(usize) -> f64) {
+    std::fs::create_dir_all(folder).unwrap();
+    let time = |row: usize| format!("2026-03-{:02} {:02}:{:02}:00", 1 + row / 1440, row / 60 % 24, row % 60);
+    let lines: String = (0..rows).map(|row| format!("{},{:.3}\n", time(row), value(row))).collect();
+    std::fs::write(folder.join("hall.csv"), format!("time,pressure\n{lines}")).unwrap();
+}
+
+#[test]
+fn a_model_is_tuned_on_recordings_and_kept_only_where_it_is_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    record(&folder.path().join("saw"), 6_000, |row| (row % 37) as f64 + (row % 5) as f64 * 0.3);
+    let done = succeed(&["finetune", "forecaster", "--data", &path("saw"), "--epochs", "4", "--out", &path("tuned")]);
+    assert!(done.contains("frozen hidden1.weight, hidden1.bias"), "{done}");
+    let report = last_line(&done);
+    assert!(report["report"]["loss_after"].as_f64() < report["report"]["loss_before"].as_f64(), "{report}");
+    let card = std::fs::read_to_string(folder.path().join("tuned/card.toml")).unwrap();
+    assert!(
+        card.contains("frozen = [\"hidden1.weight\", \"hidden1.bias\"]") && card.contains("from = \"forecaster@"),
+        "{card}"
+    );
+    assert!(succeed(&["models", "verify", &path("tuned")]).contains("good"));
+
+    // Without a pass nothing is better than before: nothing is written but by force.
+    let arguments = ["finetune", "forecaster", "--data", &path("saw"), "--epochs", "0", "--out", &path("worse")];
+    refused(&arguments, "not better");
+    assert!(!folder.path().join("worse").exists());
+    succeed(&[&arguments[..], &["--force"]].concat());
+    refused(&["finetune", "news2", "--data", &path("saw"), "--out", &path("none")], "no weights");
+    refused(
+        &["finetune", "multivariate", "--data", &path("saw"), "--out", &path("none")],
+        "learns each stream by itself",
+    );
+}

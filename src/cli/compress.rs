@@ -116,7 +116,7 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
 }
 
 /// Card, weights as 32-bit floats, and the size of the weights' file.
-fn read(model: &str) -> Result<(Card, Vec<u8>, usize), StartError> {
+pub(super) fn read(model: &str) -> Result<(Card, Vec<u8>, usize), StartError> {
     let folder = Path::new(model);
     if catalog::names().any(|name| name == model) || !folder.is_dir() {
         let (card, weights) = catalog::parts(model, None)?;
@@ -166,7 +166,7 @@ fn show_table(before: &Figures, after: &Figures) {
         let ratio = if after == 0.0 { 0.0 } else { before / after };
         println!("{name:<34}{before:>12.digits$}{after:>12.digits$}{ratio:>9.2}x");
     };
-    println!("{:<34}{:>12}{:>12}{:>10}", "", "before", "after", "before/after");
+    println!("{:<34}{:>12}{:>12}{:>10}", "", "before", "after", "ratio");
     row("weights file, bytes", before.bytes as f64, after.bytes as f64, 0);
     row(&format!("forward pass of {ROWS} rows, µs"), before.pass_us, after.pass_us, 1);
     row(before.accuracy.metric, before.accuracy.value, after.accuracy.value, 4);

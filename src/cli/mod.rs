@@ -10,6 +10,7 @@ mod deadletters;
 mod demo;
 mod eval;
 mod eval_ecg;
+mod finetune;
 mod journal;
 mod models;
 mod open;
@@ -63,6 +64,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Trains a model from data on this machine.
     Train(train::TrainArgs),
+    /// Tunes a model on a site's own recordings.
+    Finetune(finetune::FinetuneArgs),
     /// Makes a model smaller and measures what that costs.
     Compress(compress::CompressArgs),
     /// Evaluates a model.
@@ -115,6 +118,7 @@ impl Command {
             Self::Simulate(args) => simulate::run(args),
             Self::Replay(args) => replay::run(args),
             Self::Train(args) => train::run(args),
+            Self::Finetune(args) => finetune::run(args),
             Self::Compress(args) => compress::run(args),
             Self::Eval(args) => eval::run(args),
             Self::Models(args) => models::run(args),

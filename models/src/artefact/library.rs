@@ -145,20 +145,26 @@ impl Library {
     }
 
     fn load_from(&self, name: &str, folder: &Path, origin: Origin) -> Result<Loaded, ModelError> {
-        let (loaded, card) = try_folder(folder, &self.trust)?;
+        let artefact = read(folder, &self.trust)?;
+        let card = &artefact.card;
         if card.name.as_str() != name {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { origin, ..loaded })
+        Ok(Loaded { origin, ..try_artefact(&artefact)? })
     }
 }
 
 /// Reads a model's folder, checks it and tries the model.
 pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
-    let Artefact { card, weights, digest, signer, .. } = read(folder, trust)?;
-    let model = warm(catalog::build(card.clone(), &weights)?)?;
-    Ok((Loaded { model, digest, origin: Origin::Folder, signer }, card))
+    let artefact = read(folder, trust)?;
+    Ok((try_artefact(&artefact)?, artefact.card))
+}
+
+fn try_artefact(artefact: &Artefact) -> Result<Loaded, ModelError> {
+    let Artefact { card, weights, digest, signer, .. } = artefact;
+    let model = warm(catalog::build(card.clone(), weights)?)?;
+    Ok(Loaded { model, digest: digest.clone(), origin: Origin::Folder, signer: *signer })
 }
 
 fn shipped(name: &str) -> Result<Loaded, ModelError> {

@@ -44,7 +44,7 @@ const SIMULATED_ROWS: usize = 2_000;
 /// Samples drawn from one series.
 const SAMPLES: usize = 4_000;
 /// Rows of a series before the first sample.
-const SKIPPED: usize = 64;
+pub(super) const SKIPPED: usize = 64;
 /// Targets are cut here: beyond it, farther is not more to learn from.
 const MOST_TARGET: f32 = 30.0;
 /// Every this many-th series is held back.
@@ -103,13 +103,18 @@ fn add(samples: &mut Samples, times: &[Timestamp], values: &[f64], rng: &mut Cha
     let mut history = History::default();
     for (row, (time, value)) in times.iter().zip(values).enumerate() {
         if row >= SKIPPED && rng.random::<f64>() < share {
-            let norm = history.norm();
-            history.write_inputs(*time, norm, &mut samples.inputs);
-            let target = (history.relative(*value) - norm.level) / norm.scale;
-            samples.targets.push((target as f32).clamp(-MOST_TARGET, MOST_TARGET));
+            add_sample(&history, *time, *value, samples);
         }
         history.learn(*time, *value);
     }
+}
+
+/// Adds a row, given what came before it.
+pub(super) fn add_sample(history: &History, time: Timestamp, value: f64, samples: &mut Samples) {
+    let norm = history.norm();
+    history.write_inputs(time, norm, &mut samples.inputs);
+    let target = (history.relative(value) - norm.level) / norm.scale;
+    samples.targets.push((target as f32).clamp(-MOST_TARGET, MOST_TARGET));
 }
 
 /// Trains the forecaster and writes its folder.

@@ -60,10 +60,15 @@ pub(super) fn samples(subjects: &[&Subject], rng: &mut ChaCha8Rng) -> (Samples, 
             let into = if is_held_back { &mut held_back } else { &mut train };
             let noise = if is_held_back { 0.0 } else { NOISE };
             into.inputs.extend(inputs.network.map(|input| input + (noise * normal(rng)) as f32));
-            into.targets.push(((later - mg_dl) / UNIT).clamp(-MOST, MOST) as f32);
+            into.targets.push(target(later - mg_dl));
         }
     }
     (train, held_back)
+}
+
+/// What the network should say of a change in mg/dL.
+pub(super) fn target(change: f64) -> f32 {
+    (change / UNIT).clamp(-MOST, MOST) as f32
 }
 
 /// The squared error of the first output and the pinball loss of the other two.
