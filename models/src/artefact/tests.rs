@@ -1,3 +1,5 @@
+//! Signatures, encryption, damage, and which of two folders counts.
+
 use super::cipher::tests::Site;
 use super::*;
 use crate::catalog;
