@@ -5,6 +5,7 @@ mod demo;
 mod error;
 mod heart;
 mod middle;
+mod model_set;
 mod pipeline;
 mod publisher;
 mod replay;

@@ -32,12 +32,13 @@ use parking_lot::RwLock;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::error::StartError;
+use crate::model_set::ModelSet;
 
 /// The stream definitions made ready, and the models with a network, one a queue.
 pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
 
-/// Loads the models and makes every stream definition ready.
-pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
+/// Makes every stream definition ready with its models.
+pub fn plan(config: &SiteConfig, set: &ModelSet) -> Result<Plans, StartError> {
     let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
     let mut plans = Vec::new();
     for (index, definition) in config.streams.iter().enumerate() {
@@ -45,7 +46,7 @@ pub fn plan(config: &SiteConfig) -> Result<Plans, StartError> {
             .map_err(|source| StartError::Window { stream: definition.spec.name.to_string(), source })?;
         let mut models = Vec::new();
         for name in &definition.models {
-            let model = nearside_models::catalog::load(name.as_str(), None)?;
+            let model = set.get(name)?.model.clone();
             model.accepts(&definition.spec.fields)?;
             let queue = (model.input_width() > 0).then(|| queue_of(&mut networks, &model));
             models.push(PlannedModel { model, queue });
@@ -114,9 +115,9 @@ impl Middle {
     /// Builds and starts it; `begins_at` is the first record that it takes from devices.
     ///
     /// # Errors
-    /// Where a model does not load or a thread cannot be started.
-    pub fn build(config: &SiteConfig, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
-        let (plans, networks) = plan(config)?;
+    /// Where a model does not fit its stream or a thread cannot be started.
+    pub fn build(config: &SiteConfig, set: &ModelSet, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
+        let (plans, networks) = plan(config, set)?;
         let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board } = around;
         let to = Downstream {
             seal: seal.clone(),
@@ -250,6 +251,7 @@ pub fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static st
         ("[privacy]", old.privacy != new.privacy),
         ("[outbox]", old.outbox != new.outbox),
         ("[uplink]", old.uplink != new.uplink),
+        ("[models]", old.models != new.models),
         ("[console]", old.console != new.console),
     ];
     sections.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -9,6 +9,9 @@
 //! Promises: what a stage does when the next is full stands in [`STAGES`]; stopping drains front to back, so that nothing
 //! that was acknowledged is lost on the way.
 
+mod renewal;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +37,7 @@ use nearside_journal::{
     Checkpoint, CheckpointStore, CommitOutcome, DirectoryStorage, EpochKind, Journal, JournalHandle, Lsn, Reader,
     Record,
 };
+use nearside_models::artefact::Library;
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
 use nearside_schemas::Clock;
@@ -44,6 +48,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::error::StartError;
 use crate::heart::{Earlier, Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
+use crate::model_set::{self, ModelSet};
 use crate::publisher::Publisher;
 use crate::view::{GatewayView, Parts};
 
@@ -127,6 +132,11 @@ pub struct Gateway {
     console: JoinHandle<()>,
     console_addr: std::net::SocketAddr,
     config: SiteConfig,
+    library: Library,
+    models: ModelSet,
+    /// Digests of models that failed when they were in force.
+    avoided: BTreeSet<String>,
+    trial: Option<renewal::Trial>,
     current: Arc<Current>,
     around: Around,
     store: Arc<CheckpointStore>,
@@ -191,7 +201,13 @@ impl Gateway {
             telemetry: telemetry.clone(),
             board: board.clone(),
         };
-        let current = Current::new(Middle::build(config, &around, back.begins_at)?);
+        let library = model_set::library(config, &base, Some(back.keys.clone()));
+        let nothing = ModelSet::default();
+        let (models, refusals) = ModelSet::load(config, &library, &nothing, &library.failed())?;
+        model_set::report(&refusals, &telemetry);
+        let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
+        models.came_in_force(&nothing, &telemetry);
+        models.keep(&library);
         // Until recovery is over.
         let closed = current.close().await;
         let guardian = Arc::new(Guardian::default());
@@ -255,6 +271,10 @@ impl Gateway {
         telemetry.gauge(Metric::StartTime, &[]).set(clock.now().as_secs_f64());
         let mut gateway = Self {
             config: config.clone(),
+            avoided: library.failed(),
+            library,
+            models,
+            trial: None,
             heart: (None, watch::Sender::new(true)),
             checkpointer: None,
             gate: Some(closed),
@@ -274,7 +294,7 @@ impl Gateway {
         };
         let earlier = back.earlier.map(|earlier| gateway.earlier(&earlier, back.begins_at)).transpose()?;
         gateway.start_heart(Start { checkpoint: back.checkpoint, reader: back.reader, earlier }, back.begins_at);
-        gateway.note(config, EpochKind::Start).await;
+        gateway.note(EpochKind::Start, config, &gateway.models).await;
         Ok(gateway)
     }
 
@@ -303,6 +323,11 @@ impl Gateway {
         &self.around.telemetry
     }
 
+    /// The folder of models that the site brings itself.
+    pub fn models_folder(&self) -> Option<&Path> {
+        self.library.folder()
+    }
+
     /// The last findings and commands.
     pub const fn board(&self) -> &Arc<Board> {
         &self.around.board
@@ -315,7 +340,8 @@ impl Gateway {
 
     /// The middle that takes in checkpoint and journal under the configuration from before.
     fn earlier(&self, config: &SiteConfig, begins_at: Lsn) -> Result<Earlier, StartError> {
-        let middle = Middle::build(config, &self.around, begins_at)?;
+        let (models, _) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
+        let middle = Middle::build(config, &models, &self.around, begins_at)?;
         Ok(Earlier {
             checkpointer: self.checkpointer_of(&middle),
             middle,
@@ -368,10 +394,10 @@ impl Gateway {
         self.checkpointer.take()
     }
 
-    /// Records that the configuration is in force from here on. Everything recorded before has been handed on when this returns.
+    /// Records that configuration and models are in force from here on. Everything recorded before has been handed on when this returns.
     /// The number is that of the next record.
-    async fn note(&self, config: &SiteConfig, kind: EpochKind) -> Option<Lsn> {
-        let digest = nearside_schemas::digest(format!("{config:?}").as_bytes());
+    async fn note(&self, kind: EpochKind, config: &SiteConfig, models: &ModelSet) -> Option<Lsn> {
+        let digest = nearside_schemas::digest(format!("{config:?}{:?}", models.digests()).as_bytes());
         let record = Record::Epoch { kind, digest, at: self.clock.now() };
         match self.around.journal.commit(vec![record]).await {
             CommitOutcome::Durable { first } => Some(Lsn(first.0 + 1)),
@@ -390,8 +416,21 @@ impl Gateway {
         config: &SiteConfig,
         stopping: &watch::Receiver<bool>,
     ) -> Result<Vec<&'static str>, StartError> {
+        let (models, refusals) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
+        model_set::report(&refusals, self.telemetry());
+        self.go_on_under(config, models, EpochKind::Configuration, stopping).await
+    }
+
+    /// Goes on under a configuration and models, as [`Gateway::reload`] says.
+    async fn go_on_under(
+        &mut self,
+        config: &SiteConfig,
+        models: ModelSet,
+        kind: EpochKind,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Vec<&'static str>, StartError> {
         // What may be wrong with it is found before anything is touched.
-        middle::plan(config)?;
+        middle::plan(config, &models)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
         if !self.progress.is_done() {
             return Err(StartError::Reload("the gateway is still taking in its journal"));
@@ -402,7 +441,7 @@ impl Gateway {
         };
         self.gate = Some(closed);
         // Cut off at any place it leaves what `stop` can end: the gate is closed, and whatever streams have given is safe or in the journal.
-        match unless_stopping(stopping, self.put_in_force(config, rules)).await? {
+        match unless_stopping(stopping, self.put_in_force(config, models, kind, rules)).await? {
             Ok(waits) => Ok(waits),
             Err(error) => {
                 self.start_heart(Start::going_on(), Lsn(0));
@@ -412,7 +451,13 @@ impl Gateway {
     }
 
     /// Replaces the middle, while the gate is closed.
-    async fn put_in_force(&mut self, config: &SiteConfig, rules: Rules) -> Result<Vec<&'static str>, StartError> {
+    async fn put_in_force(
+        &mut self,
+        config: &SiteConfig,
+        models: ModelSet,
+        kind: EpochKind,
+        rules: Rules,
+    ) -> Result<Vec<&'static str>, StartError> {
         let Some(mut checkpointer) = self.stop_heart().await else {
             return Err(StartError::Reload("the last checkpoint ended by a fault; start again"));
         };
@@ -422,8 +467,8 @@ impl Gateway {
         if !handover::close(&mut checkpointer, &changed, self.clock.now()).await {
             return Err(unwritten());
         }
-        let begins_at = self.note(config, EpochKind::Configuration).await.ok_or_else(unwritten)?;
-        let middle = Middle::build(config, &self.around, begins_at)?;
+        let begins_at = self.note(kind, config, &models).await.ok_or_else(unwritten)?;
+        let middle = Middle::build(config, &models, &self.around, begins_at)?;
         let checkpoint = match handover::commit(&self.store, &changed, &config.source) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
@@ -435,11 +480,13 @@ impl Gateway {
         self.around.rollup.send_async(RollUpMessage::Reload(config.rollup.clone())).await;
         self.current.replace(middle);
         old.stop();
+        models.came_in_force(&self.models, &self.around.telemetry);
+        self.models = models;
         let waits = middle::sections_that_wait(&self.config, config);
         let mut in_force = config.clone();
-        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, .. } = self.config.clone();
+        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, models, .. } = self.config.clone();
         (in_force.site, in_force.broker, in_force.journal, in_force.privacy) = (site, broker, journal, privacy);
-        (in_force.outbox, in_force.uplink, in_force.console) = (outbox, uplink, console);
+        (in_force.outbox, in_force.uplink, in_force.console, in_force.models) = (outbox, uplink, console, models);
         self.config = in_force;
         self.start_heart(Start { checkpoint, reader: Reader::empty(), earlier: None }, begins_at);
         Ok(waits)

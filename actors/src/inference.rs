@@ -173,6 +173,9 @@ impl Worker {
         self.rows.inc_by(rows as u64);
         let fits = outputs.len() == rows * self.model.output_width();
         match result {
+            Ok(Ok(())) if fits && outputs.iter().any(|output| !output.is_finite()) => {
+                self.failed("outputs that are not finite")
+            }
             Ok(Ok(())) if fits => Some(outputs),
             Ok(Ok(())) => self.failed("outputs of the wrong shape"),
             Ok(Err(error)) => self.failed(&error.to_string()),

@@ -1,7 +1,9 @@
 //! From a `[[stream]]` as written to a definition that can be started.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
+use nearside_models::ModelError;
 use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder};
 use nearside_schemas::{
     FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate,
@@ -28,7 +30,11 @@ pub struct StreamDefinition {
 }
 
 /// Checks one definition. `None` where something is wrong, which `problems` then says.
-pub(crate) fn check(raw: Spanned<RawStream>, problems: &mut Problems<'_>) -> Option<StreamDefinition> {
+pub(crate) fn check(
+    raw: Spanned<RawStream>,
+    folders: &[PathBuf],
+    problems: &mut Problems<'_>,
+) -> Option<StreamDefinition> {
     let whole = raw.span();
     let raw = raw.into_inner();
     let topic = match TopicTemplate::parse(raw.topic.get_ref()) {
@@ -80,7 +86,7 @@ pub(crate) fn check(raw: Spanned<RawStream>, problems: &mut Problems<'_>) -> Opt
     if let Err(error) = decoder(&spec) {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
     }
-    let models = models(&raw, &spec, problems);
+    let models = models(&raw, &spec, folders, problems);
     Some(StreamDefinition { spec, windows, guard, models, min_rows: raw.min_rows.max(1) })
 }
 
@@ -179,10 +185,10 @@ fn guard(raw: &RawStream) -> GuardConfig {
     }
 }
 
-fn models(raw: &RawStream, spec: &StreamSpec, problems: &mut Problems<'_>) -> Vec<ModelName> {
+fn models(raw: &RawStream, spec: &StreamSpec, folders: &[PathBuf], problems: &mut Problems<'_>) -> Vec<ModelName> {
     let mut names = Vec::new();
     for model in &raw.models {
-        match check_model(model.get_ref(), spec) {
+        match check_model(model.get_ref(), spec, folders) {
             Ok(name) => names.push(name),
             Err(why) => problems.add(model.span(), why),
         }
@@ -190,12 +196,13 @@ fn models(raw: &RawStream, spec: &StreamSpec, problems: &mut Problems<'_>) -> Ve
     names
 }
 
-fn check_model(name: &str, spec: &StreamSpec) -> Result<ModelName, String> {
-    let known: Vec<&str> = nearside_models::catalog::names().collect();
-    if !known.contains(&name) {
-        return Err(unknown("there is no model", name, known));
-    }
-    let model = nearside_models::catalog::load(name, None).map_err(|error| error.to_string())?;
+/// What a site's own model needs of the stream is what the shipped one needs whose weights it has.
+fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<ModelName, String> {
+    let method = nearside_models::artefact::method_of(name, folders).map_err(|error| match error {
+        ModelError::Unknown { name, .. } => unknown("there is no model", &name, nearside_models::catalog::names()),
+        error => error.to_string(),
+    })?;
+    let model = nearside_models::catalog::load(method, None).map_err(|error| error.to_string())?;
     model.accepts(&spec.fields).map_err(|error| error.to_string())?;
     ModelName::new(name).map_err(|error| error.to_string())
 }

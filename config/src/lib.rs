@@ -11,7 +11,7 @@ mod site;
 
 pub use definition::StreamDefinition;
 pub use error::{ConfigError, Problem};
-pub use site::{SiteConfig, SiteSection, load, parse};
+pub use site::{SiteConfig, SiteSection, kept_models, load, parse};
 
 /// The reference of every key, in Markdown.
 pub fn reference() -> &'static str {

@@ -8,6 +8,7 @@ use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_deadletters::DeadLettersConfig;
 use nearside_journal::JournalConfig;
+use nearside_models::artefact::ModelsConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
 use nearside_schemas::codec::{Format, TimestampUnit};
@@ -29,6 +30,8 @@ pub(crate) struct RawSite {
     pub(crate) streams: Option<Spanned<StreamsConfig>>,
     #[serde(default)]
     pub(crate) inference: Option<Spanned<InferenceConfig>>,
+    #[serde(default)]
+    pub(crate) models: Option<Spanned<ModelsConfig>>,
     #[serde(default, rename = "stream")]
     pub(crate) definitions: Vec<Spanned<RawStream>>,
     #[serde(default, rename = "rule")]

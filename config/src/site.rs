@@ -9,6 +9,7 @@ use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_deadletters::DeadLettersConfig;
 use nearside_journal::JournalConfig;
+use nearside_models::artefact::ModelsConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
 use nearside_schemas::{SiteId, StreamSpec};
@@ -41,6 +42,8 @@ pub struct SiteConfig {
     pub limits: StreamsConfig,
     /// `[inference]`.
     pub inference: InferenceConfig,
+    /// `[models]`.
+    pub models: ModelsConfig,
     /// `[[stream]]`.
     pub streams: Vec<StreamDefinition>,
     /// `[[rule]]`.
@@ -84,10 +87,11 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
             return Err(wrong(problems));
         }
     };
-    let streams = check_streams(&raw, &mut problems);
+    let streams = check_streams(&raw, &model_folders(&raw, path), &mut problems);
     let specs: Vec<StreamSpec> = streams.iter().map(|stream| stream.spec.clone()).collect();
     check_rules(&raw.rules, &specs, streams.len() == raw.definitions.len(), &mut problems);
     section(&raw.broker, BrokerConfig::validate, &mut problems);
+    section(&raw.models, ModelsConfig::validate, &mut problems);
     section(&raw.journal, JournalConfig::validate, &mut problems);
     section(&raw.deadletters, DeadLettersConfig::validate, &mut problems);
     section(&raw.outbox, OutboxConfig::validate, &mut problems);
@@ -109,6 +113,7 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
         journal: inner(raw.journal),
         limits: inner(raw.streams),
         inference: inner(raw.inference),
+        models: inner(raw.models),
         streams,
         rules: raw.rules.into_iter().map(Spanned::into_inner).collect(),
         rollup: inner(raw.rollup),
@@ -166,14 +171,26 @@ fn keyed<T>(section: &Spanned<T>, validate: fn(&T) -> Result<(), ConfigFault>, p
     }
 }
 
-fn check_streams(raw: &RawSite, problems: &mut Problems<'_>) -> Vec<StreamDefinition> {
+/// Where the cards of models stand that do not ship: the site's folder, and the copies of what was in force.
+fn model_folders(raw: &RawSite, site: &Path) -> Vec<PathBuf> {
+    let base = site.parent().unwrap_or(Path::new(""));
+    let folder = raw.models.as_ref().and_then(|models| models.get_ref().folder.as_ref());
+    folder.map(|folder| vec![base.join(folder), kept_models(&base.join(&raw.site.data_dir))]).unwrap_or_default()
+}
+
+/// The folder in the data folder that keeps what was in force of the models that a site brings itself.
+pub fn kept_models(data: &Path) -> PathBuf {
+    data.join("models")
+}
+
+fn check_streams(raw: &RawSite, folders: &[PathBuf], problems: &mut Problems<'_>) -> Vec<StreamDefinition> {
     let mut checked: Vec<(StreamDefinition, Range<usize>)> = Vec::new();
     if raw.definitions.is_empty() {
         problems.add(0..0, "there is no [[stream]]: a site needs at least one");
     }
     for definition in &raw.definitions {
         let (name, topic) = (name_span(definition), topic_span(definition));
-        let Some(stream) = check(definition.clone(), problems) else { continue };
+        let Some(stream) = check(definition.clone(), folders, problems) else { continue };
         for (other, _) in &checked {
             if other.spec.name == stream.spec.name {
                 problems.add(name.clone(), format!("two streams are called `{}`", stream.spec.name));

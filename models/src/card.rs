@@ -1,24 +1,21 @@
 //! A model's card: what it is for, what it takes and gives, what it was trained on, how good it is and how to check that.
 //!
-//! A model is a folder with `card.toml` and, where it has weights, `model.safetensors`. Promises: weights are used only if
-//! their SHA-256 is the one on the card; an unknown key on a card is an error, not a surprise later.
-
-use std::path::Path;
+//! The folder that a card and its weights stand in is [`crate::artefact`]'s. Promises: weights are used only if their SHA-256 is the
+//! one on the card; an unknown key on a card is an error, not a surprise later.
 
 use nearside_schemas::{ModelName, ModelRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ModelError;
+pub use crate::artefact::write as write_folder;
 
 /// The card's file name in a model's folder.
 pub const CARD_FILE: &str = "card.toml";
-/// The weights' file name in a model's folder.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// Weights larger than this are refused: an edge gateway's models are small, and a damaged length must not fill the memory.
-const MAX_WEIGHTS: u64 = 64 << 20;
-/// A card larger than this is refused.
-const MAX_CARD: u64 = 256 << 10;
+/// The names that weights may have in a model's folder: as they are trained, and quantised.
+pub const WEIGHTS_FILES: [&str; 2] = ["model.safetensors", "model.gguf"];
+/// The cards that are understood.
+const SCHEMA: u32 = 1;
 
 /// What a model is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,12 +27,30 @@ pub enum Task {
     Diagnosis,
 }
 
+/// How numbers are kept in a weights file. In memory they are 32-bit floats again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightsFormat {
+    /// 16-bit floats, in `model.safetensors`.
+    F16,
+    /// Blocks of 32 numbers of 8 bits with a common scale (GGML's Q8_0), in `model.gguf`; vectors stay floats.
+    Q8_0,
+    /// Blocks of 32 numbers of 4 bits with a common scale (GGML's Q4_0), in `model.gguf`; vectors stay floats.
+    Q4_0,
+}
+
 /// A model's card, as `card.toml` holds it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
-    /// The name in the catalogue.
+    /// The name that streams use: that of a model that ships, or a site's own.
     pub name: ModelName,
+    /// Which cards it is one of; absent: the first, 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<u32>,
+    /// The model in the catalogue whose weights these are; absent: the one of that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Which version of method and weights this is; findings name it.
     pub version: String,
     /// What it is for.
@@ -51,9 +66,18 @@ pub struct Card {
     /// Rows from which a model first learns what is usual for a stream; absent for a model without such a phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_rows: Option<u32>,
-    /// SHA-256 of `model.safetensors` in hexadecimal; absent for a model without weights.
+    /// How the weights are kept; absent: 32-bit floats in `model.safetensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsFormat>,
+    /// SHA-256 of the weights' file (before encryption at rest) in hexadecimal; absent for a model without weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The model and version that it began from; absent: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The weights that were left, when it was trained on from there, as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Where the method comes from.
     #[serde(default)]
     pub sources: Vec<String>,
@@ -69,7 +93,7 @@ pub struct Card {
 }
 
 /// How a model was trained.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
     /// The command that trains it again.
@@ -107,15 +131,43 @@ pub struct Metric {
 impl Card {
     /// Reads a card's text. `name` is the model it must be for.
     pub fn parse(name: &str, text: &str) -> Result<Self, ModelError> {
-        let damaged = |why: String| ModelError::Damaged { model: name.to_owned(), why };
-        let card: Self = toml::from_str(text).map_err(|error| damaged(format!("{CARD_FILE}: {error}")))?;
+        let card = Self::read(name, text)?;
         if card.name.as_str() != name {
-            return Err(damaged(format!("{CARD_FILE} is the card of `{}`", card.name)));
-        }
-        if !(card.threshold > 0.0 && card.threshold <= 1.0) {
-            return Err(damaged(format!("{CARD_FILE}: the threshold {} is not above 0 and up to 1", card.threshold)));
+            let why = format!("{CARD_FILE} is the card of `{}`", card.name);
+            return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
         Ok(card)
+    }
+
+    /// Reads the text of a card of any model; `label` is for errors.
+    pub fn read(label: &str, text: &str) -> Result<Self, ModelError> {
+        let damaged = |why: String| ModelError::Damaged { model: label.to_owned(), why: format!("{CARD_FILE}: {why}") };
+        // Looked at first: a card of a later schema may hold keys that this one does not know.
+        if let Ok(Versioned { schema }) = toml::from_str(text)
+            && schema > SCHEMA
+        {
+            return Err(damaged(format!(
+                "its schema {schema} is newer than {SCHEMA}, which this program reads; bring the program up to date"
+            )));
+        }
+        let card: Self = toml::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        if !(card.threshold > 0.0 && card.threshold <= 1.0) {
+            return Err(damaged(format!("the threshold {} is not above 0 and up to 1", card.threshold)));
+        }
+        Ok(card)
+    }
+
+    /// The model in the catalogue whose weights these are.
+    pub fn method(&self) -> &str {
+        self.method.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    /// The name of the file that the weights are in.
+    pub const fn weights_file(&self) -> &'static str {
+        match self.weights {
+            None | Some(WeightsFormat::F16) => WEIGHTS_FILES[0],
+            Some(WeightsFormat::Q8_0 | WeightsFormat::Q4_0) => WEIGHTS_FILES[1],
+        }
     }
 
     /// The name and version that findings carry.
@@ -128,9 +180,10 @@ impl Card {
         let damaged = |why: String| Err(ModelError::Damaged { model: self.name.to_string(), why });
         match &self.sha256 {
             Some(stated) if !stated.eq_ignore_ascii_case(&digest(weights)) => damaged(format!(
-                "{WEIGHTS_FILE} does not have the SHA-256 on the card; fetch the folder again or train the model anew"
+                "{} does not have the SHA-256 on the card; fetch the folder again or train the model anew",
+                self.weights_file()
             )),
-            None if !weights.is_empty() => damaged(format!("{CARD_FILE} has no sha256 for {WEIGHTS_FILE}")),
+            None if !weights.is_empty() => damaged(format!("{CARD_FILE} has no sha256 for its weights")),
             _ => Ok(()),
         }
     }
@@ -141,42 +194,11 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a model's card and its weights (empty where the card states none) from a folder and checks the digest.
-pub fn read_folder(name: &str, folder: &Path) -> Result<(Card, Vec<u8>), ModelError> {
-    let text = read_bounded(name, &folder.join(CARD_FILE), MAX_CARD)?;
-    let text = String::from_utf8(text)
-        .map_err(|_| ModelError::Damaged { model: name.to_owned(), why: format!("{CARD_FILE} is not UTF-8") })?;
-    let card = Card::parse(name, &text)?;
-    let weights = match card.sha256 {
-        Some(_) => read_bounded(name, &folder.join(WEIGHTS_FILE), MAX_WEIGHTS)?,
-        None => Vec::new(),
-    };
-    card.check_weights(&weights)?;
-    Ok((card, weights))
-}
-
-/// Writes a model's folder; the card is written last, so a folder with a card is complete.
-pub fn write_folder(folder: &Path, card: &Card, weights: &[u8]) -> Result<(), ModelError> {
-    let file = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ModelError::File { path, source }
-    };
-    let text = toml::to_string(card)
-        .map_err(|error| ModelError::Damaged { model: card.name.to_string(), why: format!("{CARD_FILE}: {error}") })?;
-    std::fs::create_dir_all(folder).map_err(file(folder))?;
-    let (weights_path, card_path) = (folder.join(WEIGHTS_FILE), folder.join(CARD_FILE));
-    std::fs::write(&weights_path, weights).map_err(file(&weights_path))?;
-    std::fs::write(&card_path, text).map_err(file(&card_path))
-}
-
-fn read_bounded(name: &str, path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
-    let file = |source| ModelError::File { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(file)?.len();
-    if size > most {
-        let why = format!("{} has {size} bytes; at most {most} are read", path.display());
-        return Err(ModelError::Damaged { model: name.to_owned(), why });
-    }
-    std::fs::read(path).map_err(file)
+/// Of a card only what tells which cards it is one of.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    schema: u32,
 }
 
 #[cfg(test)]
@@ -201,18 +223,6 @@ mod tests {
         ] {
             assert!(matches!(Card::parse(name, &text), Err(ModelError::Damaged { .. })), "{text}");
         }
-    }
-
-    #[test]
-    fn weights_must_be_the_ones_on_the_card() {
-        let folder = tempfile::tempdir().unwrap();
-        let stated = card(&format!("sha256 = \"{}\"\n", digest(b"weights")));
-        std::fs::write(folder.path().join(CARD_FILE), &stated).unwrap();
-        assert!(matches!(read_folder("m", folder.path()), Err(ModelError::File { .. })), "no weights there");
-        std::fs::write(folder.path().join(WEIGHTS_FILE), b"weights").unwrap();
-        assert_eq!(read_folder("m", folder.path()).unwrap().1, b"weights");
-        std::fs::write(folder.path().join(WEIGHTS_FILE), b"weightz").unwrap();
-        assert!(matches!(read_folder("m", folder.path()), Err(ModelError::Damaged { .. })));
     }
 
     #[test]

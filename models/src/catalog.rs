@@ -1,6 +1,6 @@
 //! The catalogue: one explicit table of every model. Adding a model is its file and its row.
 //!
-//! The default weights are part of the binary; a folder with `card.toml` and `model.safetensors` replaces them.
+//! The default weights are part of the binary; a folder with `card.toml` and weights replaces them.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,7 +11,9 @@ use crate::anomaly::forecaster::Forecaster;
 use crate::anomaly::multivariate::Multivariate;
 use crate::anomaly::robust_z::RobustZ;
 use crate::anomaly::sensor_check::SensorCheck;
+use crate::artefact::{self, Trust};
 use crate::card::{self, Card};
+use crate::compress;
 use crate::diagnosis::ecg::EcgRhythm;
 use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
@@ -91,11 +93,19 @@ pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<dyn RowModel>, Mode
     build(card, &weights)
 }
 
-/// A model's card and its checked weights: from `folder`, or those that ship with the binary.
+/// A model's card and its checked weights as 32-bit floats: from `folder`, whoever signed it, or those that ship with the binary.
 pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u8]>), ModelError> {
     let entry = entry(name)?;
     match folder {
-        Some(folder) => card::read_folder(name, folder).map(|(card, weights)| (card, Cow::Owned(weights))),
+        Some(folder) => {
+            let artefact::Artefact { card, weights, .. } = artefact::read(folder, &Trust::default())?;
+            if card.method() != name {
+                let why = format!("it holds a model of the method `{}`", card.method());
+                return Err(ModelError::Damaged { model: name.to_owned(), why });
+            }
+            let floats = compress::decode(name, &weights)?.into_owned();
+            Ok((card, Cow::Owned(floats)))
+        }
         None => {
             let card = Card::parse(name, entry.card)?;
             card.check_weights(entry.weights)?;
@@ -104,25 +114,47 @@ pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u
     }
 }
 
-/// Makes a model of a card and weights that were not loaded from a folder: freshly trained, or with another threshold.
+/// Makes a model of a card and weights in any format: of a folder, freshly trained, or with another threshold. What the card says must suit the
+/// model whose weights these are.
 pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError> {
-    (entry(card.name.as_str())?.build)(card, weights)
+    let entry = entry(card.method())?;
+    let damaged = |why: String| Err(ModelError::Damaged { model: card.name.to_string(), why });
+    if card.method() != card.name.as_str() && self::entry(card.name.as_str()).is_ok() {
+        return damaged(format!(
+            "`{}` ships with another method than `{}`; give it another name",
+            card.name,
+            card.method()
+        ));
+    }
+    let shipped = Card::parse(entry.name, entry.card)?;
+    if card.task != shipped.task {
+        return damaged(format!("its task is {:?}; that of `{}` is {:?}", card.task, entry.name, shipped.task));
+    }
+    if weights.is_empty() != entry.weights.is_empty() {
+        let (has, does) = if weights.is_empty() { ("no", "needs") } else { ("", "has no") };
+        return damaged(format!("it has {has} weights and the method `{}` {does} any", entry.name));
+    }
+    let floats = compress::decode(card.name.as_str(), weights)?;
+    (entry.build)(card, &floats)
 }
 
 /// The card of a model: from `folder`, or of the one that ships with the binary.
 pub fn card(name: &str, folder: Option<&Path>) -> Result<Card, ModelError> {
-    let entry = entry(name)?;
-    match folder {
-        Some(folder) => card::read_folder(name, folder).map(|(card, _)| card),
-        None => Card::parse(name, entry.card),
-    }
+    parts(name, folder).map(|(card, _)| card)
+}
+
+/// SHA-256 of the card of a model that ships.
+pub fn digest(name: &str) -> Result<String, ModelError> {
+    entry(name).map(|entry| card::digest(entry.card.as_bytes()))
 }
 
 fn entry(name: &str) -> Result<&'static Entry, ModelError> {
-    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| ModelError::Unknown {
-        name: name.chars().take(80).collect(),
-        known: names().collect::<Vec<_>>().join(", "),
-    })
+    TABLE.iter().find(|entry| entry.name == name).ok_or_else(|| unknown(name))
+}
+
+/// The error that a name is nobody's.
+pub fn unknown(name: &str) -> ModelError {
+    ModelError::Unknown { name: name.chars().take(80).collect(), known: names().collect::<Vec<_>>().join(", ") }
 }
 
 #[cfg(test)]

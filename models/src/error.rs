@@ -27,6 +27,14 @@ pub enum ModelError {
         /// What is wrong with the files.
         why: String,
     },
+    /// The model may be whole, but it is not one that this site takes.
+    #[error("model `{model}` is refused: {why}")]
+    Untrusted {
+        /// The model.
+        model: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {

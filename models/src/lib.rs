@@ -7,8 +7,10 @@
 //! sighting's text repeats a value of the device (promise I2: values stand in contributions, where the field's policy holds).
 
 pub mod anomaly;
+pub mod artefact;
 pub mod card;
 pub mod catalog;
+pub mod compress;
 pub mod diagnosis;
 mod error;
 pub mod eval;

@@ -38,18 +38,49 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Names and shapes of the weights, in the order they are kept; biases have one row.
-    fn shapes(&self) -> [(&'static str, Vec<usize>); TENSORS] {
-        let Self { inputs, hidden, outputs, .. } = *self;
+    /// Names and shapes of the weights, in the order they are kept, for hidden layers of these widths; biases have one row.
+    fn shapes(&self, (first, second): (usize, usize)) -> [(&'static str, Vec<usize>); TENSORS] {
+        let Self { inputs, outputs, .. } = *self;
         [
-            ("hidden1.weight", vec![inputs, hidden]),
-            ("hidden1.bias", vec![hidden]),
-            ("hidden2.weight", vec![hidden, hidden]),
-            ("hidden2.bias", vec![hidden]),
-            ("output.weight", vec![hidden, outputs]),
+            ("hidden1.weight", vec![inputs, first]),
+            ("hidden1.bias", vec![first]),
+            ("hidden2.weight", vec![first, second]),
+            ("hidden2.bias", vec![second]),
+            ("output.weight", vec![second, outputs]),
             ("output.bias", vec![outputs]),
             ("skip.weight", vec![inputs, outputs]),
         ]
+    }
+
+    /// The tensors of a safetensors file. A compressed network may have narrower hidden layers than the layout says, never wider.
+    fn read(&self, bytes: &[u8]) -> Result<[Tensor; TENSORS], ModelError> {
+        let file = safetensors::SafeTensors::deserialize(bytes).map_err(|error| self.damaged(&error.to_string()))?;
+        let width = |name: &str| {
+            let view = file.tensor(name).map_err(|error| self.damaged(&error.to_string()))?;
+            match *view.shape() {
+                [width] if (1..=self.hidden).contains(&width) => Ok(width),
+                _ => Err(self.damaged(&format!("{name} is not 1 to {} 32-bit floats", self.hidden))),
+            }
+        };
+        let widths = (width("hidden1.bias")?, width("hidden2.bias")?);
+        let mut tensors = Vec::with_capacity(TENSORS);
+        for (name, shape) in self.shapes(widths) {
+            let view = file.tensor(name).map_err(|error| self.damaged(&error.to_string()))?;
+            if view.shape() != shape || view.dtype() != safetensors::Dtype::F32 {
+                return Err(self.damaged(&format!("{name} is not {shape:?} of 32-bit floats")));
+            }
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(self.damaged(&format!("{name} holds a number that is not finite")));
+            }
+            tensors.push(Tensor::from_vec(values, shape, &Device::Cpu)?);
+        }
+        self.seven(tensors)
+    }
+
+    fn seven(&self, tensors: Vec<Tensor>) -> Result<[Tensor; TENSORS], ModelError> {
+        tensors.try_into().map_err(|_| self.damaged("seven tensors expected"))
     }
 
     fn damaged(&self, why: &str) -> ModelError {
@@ -67,7 +98,7 @@ impl Trainable {
     /// Fresh weights: uniform in ±√(1/inputs), biases and the straight path 0.
     pub fn new(layout: Layout, rng: &mut ChaCha8Rng) -> Result<Self, ModelError> {
         let mut vars = Vec::with_capacity(TENSORS);
-        for (name, shape) in layout.shapes() {
+        for (name, shape) in layout.shapes((layout.hidden, layout.hidden)) {
             let count: usize = shape.iter().product();
             let drawn = name.ends_with("weight") && !name.starts_with("skip");
             let most = 1.0 / (shape[0] as f32).sqrt();
@@ -76,6 +107,27 @@ impl Trainable {
             vars.push(Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?);
         }
         Ok(Self { layout, vars })
+    }
+
+    /// The weights of a safetensors file.
+    pub fn load(layout: Layout, bytes: &[u8]) -> Result<Self, ModelError> {
+        Self::of(layout, layout.read(bytes)?)
+    }
+
+    /// These weights, in the order they are kept.
+    pub(crate) fn of(layout: Layout, tensors: [Tensor; TENSORS]) -> Result<Self, ModelError> {
+        let vars = tensors.iter().map(Var::from_tensor).collect::<Result<_, _>>()?;
+        Ok(Self { layout, vars })
+    }
+
+    /// The weights, in the order they are kept.
+    pub(crate) fn into_tensors(self) -> Result<[Tensor; TENSORS], ModelError> {
+        self.layout.seven(self.vars.into_iter().map(Var::into_inner).collect())
+    }
+
+    /// The names of the weights, in the order of [`Trainable::vars`].
+    pub fn names(&self) -> [&'static str; TENSORS] {
+        self.layout.shapes((self.layout.hidden, self.layout.hidden)).map(|(name, _)| name)
     }
 
     /// The weights, in a fixed order.
@@ -95,8 +147,8 @@ impl Trainable {
 
     /// The weights as a safetensors file.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
-        let shapes = self.layout.shapes();
-        let named = shapes.iter().zip(&self.vars).map(|((name, _), var)| (name.to_string(), var.as_tensor().clone()));
+        let named = self.names().into_iter().zip(&self.vars);
+        let named = named.map(|(name, var)| (name.to_owned(), var.as_tensor().clone()));
         let named: std::collections::BTreeMap<String, Tensor> = named.collect();
         safetensors::serialize(named, None).map_err(|error| self.layout.damaged(&error.to_string()))
     }
@@ -115,28 +167,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads a safetensors file; fails where it does not hold the layout's tensors or a number is not finite.
+    /// Reads a safetensors file; see [`Layout`] for what it must hold. A number that is not finite is an error.
     pub fn load(layout: Layout, bytes: &[u8]) -> Result<Self, ModelError> {
         let widest = layout.inputs.max(layout.hidden);
         if BATCH * layout.hidden.max(layout.outputs) * widest >= SHARED_FROM {
             return Err(layout.damaged("the network is too wide for one core"));
         }
-        let file = safetensors::SafeTensors::deserialize(bytes).map_err(|error| layout.damaged(&error.to_string()))?;
-        let mut tensors = Vec::with_capacity(TENSORS);
-        for (name, shape) in layout.shapes() {
-            let view = file.tensor(name).map_err(|error| layout.damaged(&error.to_string()))?;
-            if view.shape() != shape || view.dtype() != safetensors::Dtype::F32 {
-                return Err(layout.damaged(&format!("{name} is not {shape:?} of 32-bit floats")));
-            }
-            let values: Vec<f32> =
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            if values.iter().any(|value| !value.is_finite()) {
-                return Err(layout.damaged(&format!("{name} holds a number that is not finite")));
-            }
-            tensors.push(Tensor::from_vec(values, shape, &Device::Cpu)?);
-        }
-        let [w1, b1, w2, b2, w3, b3, skip] =
-            <[Tensor; TENSORS]>::try_from(tensors).map_err(|_| layout.damaged("seven tensors expected"))?;
+        let [w1, b1, w2, b2, w3, b3, skip] = layout.read(bytes)?;
         // A bias that already has a row for each of the batch is added without a strided copy.
         let rows = |bias: Tensor| bias.broadcast_left(BATCH)?.contiguous();
         Ok(Self { layout, w1, b1: rows(b1)?, w2, b2: rows(b2)?, w3, b3: rows(b3)?, skip })
@@ -199,7 +236,7 @@ mod tests {
         let y = Tensor::ones((32, 1), DType::F32, &Device::Cpu).unwrap();
         let loss = pinball(&network.forward(&x).unwrap(), &y, &[0.1, 0.5, 0.9]).unwrap();
         let gradients = loss.backward().unwrap();
-        for (var, (name, _)) in network.vars().iter().zip(LAYOUT.shapes()) {
+        for (var, name) in network.vars().iter().zip(network.names()) {
             let gradient = gradients.get(var).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(gradient > 0.0, "{name}");
         }

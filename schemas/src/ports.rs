@@ -63,6 +63,8 @@ pub enum KeyPurpose {
     DeadLetters,
     /// Sessions of MQTT clients and retained messages at rest; the context is the number of the start.
     Sessions,
+    /// Weights of models at rest; the context is the file's random salt.
+    Models,
 }
 
 /// 256 secret bits, wiped when dropped.

@@ -78,7 +78,7 @@ fn anomaly(args: &Anomaly) -> Result<(), StartError> {
     let model_without = |category: &str| -> Result<Box<WithThreshold<'_>>, nearside_models::ModelError> {
         let weights = if args.retrain {
             let kept: Vec<&Series> = corpus.iter().filter(|series| series.category != category).collect();
-            train_network(&kept, args.seed, args.epochs, &mut |epoch| show(&bar, epoch))?.0
+            train_network(&kept, args.seed, args.epochs, None, &mut |epoch| show(&bar, epoch))?.0
         } else {
             weights.to_vec()
         };

@@ -4,12 +4,15 @@
 
 mod certs;
 mod check;
+mod compress;
 mod config;
 mod deadletters;
 mod demo;
 mod eval;
 mod eval_ecg;
+mod finetune;
 mod journal;
+mod models;
 mod open;
 mod outbox;
 mod replay;
@@ -17,6 +20,7 @@ mod run;
 mod simulate;
 mod train;
 mod users;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -60,8 +64,14 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Trains a model from data on this machine.
     Train(train::TrainArgs),
+    /// Tunes a model on a site's own recordings.
+    Finetune(finetune::FinetuneArgs),
+    /// Makes a model smaller and measures what that costs.
+    Compress(compress::CompressArgs),
     /// Evaluates a model.
     Eval(eval::EvalArgs),
+    /// Signs, checks, lists and encrypts models that a site brings itself.
+    Models(models::ModelsArgs),
     /// Decrypts events for the holder of the site's key.
     Open(open::OpenArgs),
     /// Looks at a site's journal.
@@ -108,7 +118,10 @@ impl Command {
             Self::Simulate(args) => simulate::run(args),
             Self::Replay(args) => replay::run(args),
             Self::Train(args) => train::run(args),
+            Self::Finetune(args) => finetune::run(args),
+            Self::Compress(args) => compress::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Models(args) => models::run(args),
             Self::Open(args) => open::run(args),
             Self::Journal(args) => journal::run(args),
             Self::Outbox(args) => outbox::run(args),

@@ -8,6 +8,7 @@ use clap::Args;
 use nearside_actors::stream::Outputs;
 use nearside_privacy::{preview_finding, preview_summary};
 
+use super::check::site_models;
 use crate::error::StartError;
 use crate::replay::input::{Recorded, read_recorded};
 use crate::replay::{Judgement, LookAhead, Replay, ReplayKeys};
@@ -52,13 +53,15 @@ struct Sinks {
 pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     let config = nearside_config::load(&args.config)?;
     let base = args.config.parent().unwrap_or(Path::new("."));
-    let (plans, _) = crate::middle::plan(&config)?;
+    let key_file = base.join(&config.site.data_dir).join(&config.privacy.key_file);
+    let models = site_models(&config, base, &key_file)?;
+    let (plans, _) = crate::middle::plan(&config, &models)?;
     let plan = plans.iter().find(|plan| plan.spec.name.as_str() == args.stream).ok_or_else(|| {
         let names: Vec<&str> = plans.iter().map(|plan| plan.spec.name.as_str()).collect();
         StartError::Usage(format!("the site has no stream `{}`; it has: {}", args.stream, names.join(", ")))
     })?;
     let given = given_keys(&args.key)?;
-    let keys = ReplayKeys::of_site(&base.join(&config.site.data_dir).join(&config.privacy.key_file))?;
+    let keys = ReplayKeys::of_site(&key_file)?;
     let future = config.streams[plan.index].guard.future.get();
     let mut replay = Replay::new(plan.clone(), keys, config.limits.tick.get(), future);
     let mut sinks = Sinks::open(args)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 use nearside_schemas::{Clock, SystemClock};
@@ -10,10 +10,11 @@ use nearside_telemetry::Metric;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::watched::Watched;
 use crate::error::StartError;
 use crate::pipeline::{BOARD_BOUND, Gateway, Surroundings};
 
-/// How often the site's file is looked at.
+/// How often the site's file and its folder of models are looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Runs a site. SIGHUP, or a change of its file, puts streams, rules, models and roll-ups in force as the file says then.
@@ -47,12 +48,20 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         let stopping = stop_signals()?;
         let mut stopped = stopping.clone();
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut file = WatchedFile::new(&args.site);
+        let mut file = Watched::new(&args.site);
+        let mut models = gateway.models_folder().map(Watched::new);
+        let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
                 _ = hang_up.recv() => reload(&mut gateway, &args.site, &stopping).await,
-                () = file.changed() => reload(&mut gateway, &args.site, &stopping).await,
+                _ = looks.tick() => {
+                    if file.has_changed() {
+                        reload(&mut gateway, &args.site, &stopping).await;
+                    }
+                    look_at_models(&mut gateway, models.as_mut(), &stopping).await;
+                }
             }
         }
         let waiting = gateway.waiting_for_cloud();
@@ -115,35 +124,23 @@ async fn reload(gateway: &mut Gateway, site: &Path, stopping: &watch::Receiver<b
     }
 }
 
-/// A file whose size and time of change are looked at now and then: there is no other way that is the same on every system.
-struct WatchedFile {
-    path: PathBuf,
-    seen: Option<(u64, SystemTime)>,
-}
-
-impl WatchedFile {
-    fn new(path: &Path) -> Self {
-        let mut file = Self { path: path.to_owned(), seen: None };
-        file.seen = file.look();
-        file
+/// Puts in force what is new in the folder of models, and takes back what fails.
+async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, stopping: &watch::Receiver<bool>) {
+    match gateway.end_trial(stopping).await {
+        Ok(false) => {}
+        Ok(true) => eprintln!("error: a new model failed\n  hint: the version before is in force again"),
+        Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
-
-    fn look(&self) -> Option<(u64, SystemTime)> {
-        let metadata = std::fs::metadata(&self.path).ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
+    let Some(folder) = folder else { return };
+    if !folder.has_changed() {
+        return;
     }
-
-    /// Ready once the file has changed and has then stayed the same from one look to the next: who writes it is done.
-    async fn changed(&mut self) {
-        let mut last = None;
-        loop {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            let now = self.look();
-            if now.is_some() && now != self.seen && now == last {
-                self.seen = now;
-                return;
-            }
-            last = now;
+    match gateway.renew_models(stopping).await {
+        Ok(0) => {}
+        Ok(count) => eprintln!("{count} models of another version are in force"),
+        Err(error) => {
+            eprintln!("error: {error}\n  hint: the models from before stay in force; it is tried again");
+            folder.look_again();
         }
     }
 }

@@ -34,6 +34,9 @@ enum Task {
         /// Most passes over the data; it stops earlier when it no longer gets better.
         #[arg(long, default_value_t = DEFAULT_EPOCHS)]
         epochs: usize,
+        /// Go on from where an earlier training into the same folder was stopped.
+        #[arg(long)]
+        resume: bool,
         /// A category to leave out, to be evaluated on later.
         #[arg(long)]
         exclude: Option<String>,
@@ -64,6 +67,9 @@ enum Task {
         /// Most passes over the data; it stops earlier when it no longer gets better.
         #[arg(long, default_value_t = 12)]
         epochs: usize,
+        /// Go on from where an earlier training into the same folder was stopped.
+        #[arg(long)]
+        resume: bool,
     },
     /// The glucose forecast, on a folder of continuous recordings (csv with id, time, gl in mg/dL).
     Glucose {
@@ -79,6 +85,9 @@ enum Task {
         /// Passes over the data; the best is kept.
         #[arg(long, default_value_t = GLUCOSE_EPOCHS)]
         epochs: usize,
+        /// Go on from where an earlier training into the same folder was stopped.
+        #[arg(long)]
+        resume: bool,
     },
 }
 
@@ -100,16 +109,20 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
     let bar = epoch_bar(epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
     let report = match &args.task {
-        Task::Anomaly { data, out, seed, epochs, exclude } => {
+        Task::Anomaly { data, out, seed, epochs, resume, exclude } => {
             let (data, exclude_category) = (data.as_deref(), exclude.as_deref());
-            let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, exclude_category };
+            let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, resume: *resume, exclude_category };
             train_anomaly(&settings, &mut progress)
         }
         Task::Ecg { data, out, seed, epochs } => {
             train_ecg(data, out, TrainEcg { seed: *seed, epochs: *epochs }, &mut progress)
         }
-        Task::Multivariate { out, seed, epochs } => train_multivariate(out, *seed, *epochs, &mut progress),
-        Task::Glucose { data, out, seed, epochs } => train_glucose(data, out, *seed, *epochs, &mut progress),
+        Task::Multivariate { out, seed, epochs, resume } => {
+            train_multivariate(out, *seed, *epochs, *resume, &mut progress)
+        }
+        Task::Glucose { data, out, seed, epochs, resume } => {
+            train_glucose(data, out, *seed, *epochs, *resume, &mut progress)
+        }
     }?;
     bar.finish_and_clear();
     println!("{}", json!({ "folder": out.display().to_string(), "report": report }));

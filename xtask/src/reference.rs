@@ -12,6 +12,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[journal]", "crates/journal/src/config.rs", "JournalConfig"),
     ("[streams]", "actors/src/config.rs", "StreamsConfig"),
     ("[inference]", "actors/src/config.rs", "InferenceConfig"),
+    ("[models]", "models/src/artefact/mod.rs", "ModelsConfig"),
     ("[[stream]]", "config/src/raw.rs", "RawStream"),
     ("[[stream]] windows", "crates/window/src/config.rs", "WindowConfig"),
     ("[[rule]]", "actors/src/config.rs", "RuleConfig"),

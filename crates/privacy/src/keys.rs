@@ -161,6 +161,7 @@ impl KeySource for KeyRing {
             KeyPurpose::Checkpoints => "nearside 2026 checkpoints",
             KeyPurpose::DeadLetters => "nearside 2026 dead letters",
             KeyPurpose::Sessions => "nearside 2026 sessions",
+            KeyPurpose::Models => "nearside 2026 models",
         };
         let mut hasher = blake3::Hasher::new_derive_key(label);
         hasher.update(self.master.as_bytes());

@@ -71,6 +71,12 @@ pub fn leave_one_category_out<'a>(
     Ok(LeaveOut { categories: all, score, at_card })
 }
 
+/// The normalised score of a model with the standard profile and one threshold.
+pub fn at_threshold(model: &dyn RowModel, corpus: &[Series], threshold: f64) -> Result<f64, ModelError> {
+    let outputs = forecasts(model, corpus)?;
+    Ok(total(std::iter::once(&outcome(model, corpus.iter().zip(&outputs), threshold)?)))
+}
+
 /// The threshold with the best score, each score averaged with its neighbours': a peak of one step is luck.
 fn choose(at: impl Fn(f64) -> Result<Outcome, ModelError>) -> Result<f64, ModelError> {
     let thresholds: Vec<f64> = steps().map(|step| 1.0 - (-f64::from(step) / 20.0).exp2()).collect();

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime};
 use nearside_schemas::{FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, Timestamp};
 use serde::Serialize;
 
@@ -178,6 +178,9 @@ fn field(name: &str) -> Result<FieldSpec, String> {
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(Timestamp::from_micros(time.timestamp_micros()));
+    }
     let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"];
     let time = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
     Some(Timestamp::from_micros(time.and_utc().timestamp_micros()))

@@ -6,6 +6,7 @@ use nearside_schemas::Timestamp;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::checkpoint::Checkpoint;
 use super::fit::{Epoch, Fit, TrainReport};
 use super::samples::Samples;
 use super::simulate::simulate;
@@ -31,6 +32,8 @@ pub struct TrainAnomaly<'a> {
     pub seed: u64,
     /// Passes over the samples.
     pub epochs: usize,
+    /// Whether it goes on from what an earlier training left in `out`.
+    pub resume: bool,
     /// A category of the benchmark to leave out, to be evaluated on later.
     pub exclude_category: Option<&'a str>,
 }
@@ -41,7 +44,7 @@ const SIMULATED_ROWS: usize = 2_000;
 /// Samples drawn from one series.
 const SAMPLES: usize = 4_000;
 /// Rows of a series before the first sample.
-const SKIPPED: usize = 64;
+pub(super) const SKIPPED: usize = 64;
 /// Targets are cut here: beyond it, farther is not more to learn from.
 const MOST_TARGET: f32 = 30.0;
 /// Every this many-th series is held back.
@@ -58,11 +61,17 @@ pub fn train_network(
     series: &[&Series],
     seed: u64,
     epochs: usize,
+    checkpoint: Option<&Checkpoint>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<(Vec<u8>, TrainReport), ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (samples, held_back) = samples(series, seed, &mut rng);
-    let fit = Fit {
+    fit(epochs).run(&samples, &held_back, &mut rng, checkpoint, progress)
+}
+
+/// How the forecaster is fitted.
+pub(super) fn fit(epochs: usize) -> Fit {
+    Fit {
         layout: LAYOUT,
         loss: |prediction, y| pinball(prediction, y, &QUANTILES),
         batch: BATCH,
@@ -70,11 +79,11 @@ pub fn train_network(
         weight_decay: 1e-4,
         epochs,
         patience: PATIENCE,
-    };
-    fit.run(&samples, &held_back, &mut rng, progress)
+    }
 }
 
-fn samples(series: &[&Series], seed: u64, rng: &mut ChaCha8Rng) -> (Samples, Samples) {
+/// Samples to train on and to hold back.
+pub(super) fn samples(series: &[&Series], seed: u64, rng: &mut ChaCha8Rng) -> (Samples, Samples) {
     let (mut train, mut held_back) = (Samples::new(INPUTS, 1), Samples::new(INPUTS, 1));
     let simulated = simulate(SIMULATED, SIMULATED_ROWS, seed ^ 0x5151);
     let real = series.iter().map(|series| (series.times.as_slice(), series.values.as_slice()));
@@ -94,13 +103,18 @@ fn add(samples: &mut Samples, times: &[Timestamp], values: &[f64], rng: &mut Cha
     let mut history = History::default();
     for (row, (time, value)) in times.iter().zip(values).enumerate() {
         if row >= SKIPPED && rng.random::<f64>() < share {
-            let norm = history.norm();
-            history.write_inputs(*time, norm, &mut samples.inputs);
-            let target = (history.relative(*value) - norm.level) / norm.scale;
-            samples.targets.push((target as f32).clamp(-MOST_TARGET, MOST_TARGET));
+            add_sample(&history, *time, *value, samples);
         }
         history.learn(*time, *value);
     }
+}
+
+/// Adds a row, given what came before it.
+pub(super) fn add_sample(history: &History, time: Timestamp, value: f64, samples: &mut Samples) {
+    let norm = history.norm();
+    history.write_inputs(time, norm, &mut samples.inputs);
+    let target = (history.relative(value) - norm.level) / norm.scale;
+    samples.targets.push((target as f32).clamp(-MOST_TARGET, MOST_TARGET));
 }
 
 /// Trains the forecaster and writes its folder.
@@ -108,7 +122,8 @@ pub fn train_anomaly(settings: &TrainAnomaly<'_>, progress: &mut dyn FnMut(&Epoc
     let corpus = settings.data.map_or_else(|| Ok(Vec::new()), nab_data::read_folder)?;
     let kept: Vec<&Series> =
         corpus.iter().filter(|series| settings.exclude_category != Some(series.category.as_str())).collect();
-    let (bytes, report) = train_network(&kept, settings.seed, settings.epochs, progress)?;
+    let checkpoint = Checkpoint::new(settings.out, settings.resume);
+    let (bytes, report) = train_network(&kept, settings.seed, settings.epochs, Some(&checkpoint), progress)?;
     let mut card = catalog::card(forecaster::NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{}-{}", METHOD, &report.sha256[..8]);
@@ -120,6 +135,7 @@ pub fn train_anomaly(settings: &TrainAnomaly<'_>, progress: &mut dyn FnMut(&Epoc
         command: command(settings),
     }];
     card::write_folder(settings.out, &card, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
 }
 

@@ -1,17 +1,18 @@
 //! The training loop that the networks share: AdamW, a learning rate that falls like a cosine, and the pass kept that is best on
 //! samples held back.
 
-use candle_core::Tensor;
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::adamw::AdamW;
+use super::checkpoint::{Between, Checkpoint};
 use super::samples::Samples;
 use crate::ModelError;
 use crate::mlp::{Layout, Network, Trainable};
 
 /// One pass over the samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Which, from 1.
     pub epoch: usize,
@@ -65,39 +66,77 @@ impl Fit {
         samples: &Samples,
         held_back: &Samples,
         rng: &mut ChaCha8Rng,
+        checkpoint: Option<&Checkpoint>,
         progress: &mut dyn FnMut(&Epoch),
     ) -> Result<(Vec<u8>, TrainReport), ModelError> {
-        let network = Trainable::new(self.layout, rng)?;
-        let params = ParamsAdamW { lr: self.rate, weight_decay: self.weight_decay, ..ParamsAdamW::default() };
-        let mut optimizer = AdamW::new(network.vars().to_vec(), params)?;
-        let mut best: Option<(f32, usize, Vec<u8>)> = None;
-        let mut passes = Vec::with_capacity(self.epochs);
-        for epoch in 1..=self.epochs {
+        let start = Trainable::new(self.layout, rng)?;
+        self.go_on(start, &[], samples, held_back, rng, checkpoint, progress)
+    }
+
+    /// Trains from given weights, all but the `frozen` ones (by name).
+    #[expect(clippy::too_many_arguments, reason = "what a training is made of; each is one thing")]
+    pub(super) fn go_on(
+        &self,
+        network: Trainable,
+        frozen: &[&str],
+        samples: &Samples,
+        held_back: &Samples,
+        rng: &mut ChaCha8Rng,
+        checkpoint: Option<&Checkpoint>,
+        progress: &mut dyn FnMut(&Epoch),
+    ) -> Result<(Vec<u8>, TrainReport), ModelError> {
+        let free = network.names().into_iter().zip(network.vars()).filter(|(name, _)| !frozen.contains(name));
+        let free: Vec<Var> = free.map(|(_, var)| var.clone()).collect();
+        let mut optimizer = AdamW::new(free.iter().cloned(), self.weight_decay)?;
+        let task = self.task(samples, held_back, frozen);
+        let kept = checkpoint.map_or(Ok(None), |checkpoint| checkpoint.load(&task, &mut optimizer, rng))?;
+        let mut between = kept.unwrap_or(Between { best: None, passes: Vec::with_capacity(self.epochs) });
+        between.passes.iter().for_each(&mut *progress);
+        while between.passes.len() < self.epochs && !self.is_over(&between) {
+            let epoch = between.passes.len() + 1;
             let loss = self.pass(&network, &mut optimizer, samples, epoch, rng)?;
             let held_back_loss = self.mean_loss(&network, held_back)?;
             let pass = Epoch { epoch, epochs: self.epochs, loss, held_back_loss };
             progress(&pass);
-            passes.push(pass);
-            if best.as_ref().is_none_or(|(least, ..)| held_back_loss < *least) {
-                best = Some((held_back_loss, epoch, network.to_bytes()?));
-            } else if best.as_ref().is_some_and(|(_, at, _)| epoch >= at + self.patience) {
-                break;
+            between.passes.push(pass);
+            if between.best.as_ref().is_none_or(|(least, ..)| held_back_loss < *least) {
+                let copies = free.iter().map(|var| var.copy()).collect::<Result<_, _>>()?;
+                between.best = Some((held_back_loss, epoch, copies));
+            }
+            if let Some(checkpoint) = checkpoint {
+                checkpoint.save(&task, &optimizer, rng, &between)?;
             }
         }
-        let (held_back_loss, best_epoch, bytes) = match best {
-            Some(best) => best,
-            None => (0.0, 0, network.to_bytes()?),
+        let (held_back_loss, best_epoch) = match &between.best {
+            Some((loss, epoch, best)) => {
+                free.iter().zip(best).try_for_each(|(var, best)| var.set(best))?;
+                (*loss, *epoch)
+            }
+            None => (0.0, 0),
         };
+        let bytes = network.to_bytes()?;
         Network::load(self.layout, &bytes)?;
         let report = TrainReport {
             samples: samples.len(),
             held_back: held_back.len(),
-            epochs: passes,
+            epochs: between.passes,
             best_epoch,
             held_back_loss,
             sha256: crate::card::digest(&bytes),
         };
         Ok((bytes, report))
+    }
+
+    /// Whether it has not got better for long enough.
+    fn is_over(&self, between: &Between) -> bool {
+        between.best.as_ref().is_some_and(|(_, at, _)| between.passes.len() >= at + self.patience)
+    }
+
+    /// What tells this training from another.
+    fn task(&self, samples: &Samples, held_back: &Samples, frozen: &[&str]) -> String {
+        let Self { layout, batch, rate, weight_decay, epochs, patience, .. } = self;
+        let settings = format!("{layout:?} {batch} {rate} {weight_decay} {epochs} {patience} {frozen:?}");
+        format!("{settings} {} {}", samples.digest(), held_back.digest())
     }
 
     /// One pass over all samples in a random order; gives the mean loss.
@@ -112,10 +151,10 @@ impl Fit {
         let batches = samples.len().div_ceil(self.batch);
         let mut sum = 0.0;
         for (number, batch) in samples.shuffled(rng).chunks(self.batch).enumerate() {
-            optimizer.set_learning_rate(self.rate((epoch - 1) * batches + number, self.epochs * batches));
+            let rate = self.rate((epoch - 1) * batches + number, self.epochs * batches);
             let (x, y) = samples.batch(batch)?;
             let loss = (self.loss)(&network.forward(&x)?, &y)?;
-            optimizer.backward_step(&loss)?;
+            optimizer.step(&loss.backward()?, rate)?;
             sum += loss.to_scalar::<f32>()? * batch.len() as f32;
         }
         Ok(sum / samples.len().max(1) as f32)
@@ -128,7 +167,8 @@ impl Fit {
         self.rate * rise * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
     }
 
-    fn mean_loss(&self, network: &Trainable, samples: &Samples) -> Result<f32, ModelError> {
+    /// The mean loss of a network on samples.
+    pub(super) fn mean_loss(&self, network: &Trainable, samples: &Samples) -> Result<f32, ModelError> {
         let all: Vec<usize> = (0..samples.len()).collect();
         let mut sum = 0.0;
         for batch in all.chunks(4_096) {
@@ -136,5 +176,83 @@ impl Fit {
             sum += (self.loss)(&network.forward(&x)?, &y)?.to_scalar::<f32>()? * batch.len() as f32;
         }
         Ok(sum / samples.len().max(1) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::mlp::pinball;
+
+    const LAYOUT: Layout = Layout { model: "m", inputs: 3, hidden: 8, outputs: 1 };
+
+    fn fit(epochs: usize) -> Fit {
+        let loss: Loss = |prediction, y| pinball(prediction, y, &[0.5]);
+        Fit { layout: LAYOUT, loss, batch: 16, rate: 1e-2, weight_decay: 1e-3, epochs, patience: 3 }
+    }
+
+    fn samples(rng: &mut ChaCha8Rng) -> Samples {
+        let mut samples = Samples::new(3, 1);
+        for _ in 0..200 {
+            let row: [f32; 3] = std::array::from_fn(|_| rng.random_range(-1.0..1.0));
+            samples.targets.push(row[0] * row[1] + row[2]);
+            samples.inputs.extend(row);
+        }
+        samples
+    }
+
+    /// Trains, stopped by a panic after `stop` passes as by a power cut.
+    fn train(out: &std::path::Path, resume: bool, stop: Option<usize>) -> Option<TrainReport> {
+        let run = || {
+            let mut rng = ChaCha8Rng::seed_from_u64(5);
+            let (some, others) = (samples(&mut rng), samples(&mut rng));
+            let checkpoint = Checkpoint::new(out, resume);
+            let mut progress = |epoch: &Epoch| {
+                if stop == Some(epoch.epoch) {
+                    std::panic::resume_unwind(Box::new("stopped"));
+                }
+            };
+            fit(6).run(&some, &others, &mut rng, Some(&checkpoint), &mut progress).unwrap().1
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).ok()
+    }
+
+    #[test]
+    fn a_training_that_was_stopped_ends_as_if_it_had_not_been() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let whole = train(folders[0].path(), false, None).unwrap();
+        assert_eq!(train(folders[1].path(), false, Some(4)), None);
+        let resumed = train(folders[1].path(), true, None).unwrap();
+        assert_eq!(whole, resumed);
+        assert!(whole.held_back_loss < whole.epochs[0].held_back_loss, "it learns: {whole:?}");
+
+        // Another training's state is refused, and without --resume it is not looked at.
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let (some, others) = (samples(&mut rng), samples(&mut rng));
+        let checkpoint = Checkpoint::new(folders[1].path(), true);
+        let refused = fit(6).run(&some, &others, &mut rng, Some(&checkpoint), &mut |_| ()).unwrap_err();
+        assert!(refused.to_string().contains("--resume"), "{refused}");
+        assert_eq!(train(folders[1].path(), false, None).unwrap(), whole);
+        checkpoint.remove().unwrap();
+        assert_eq!(std::fs::read_dir(folders[1].path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn frozen_weights_stay() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (some, others) = (samples(&mut rng), samples(&mut rng));
+        let before = Trainable::new(LAYOUT, &mut rng).unwrap().to_bytes().unwrap();
+        let start = Trainable::load(LAYOUT, &before).unwrap();
+        let frozen = ["hidden1.weight", "hidden1.bias"];
+        let (after, _) = fit(2).go_on(start, &frozen, &some, &others, &mut rng, None, &mut |_| ()).unwrap();
+        let tensor = |bytes: &[u8], name: &str| {
+            safetensors::SafeTensors::deserialize(bytes).unwrap().tensor(name).unwrap().data().to_vec()
+        };
+        for name in frozen {
+            assert_eq!(tensor(&before, name), tensor(&after, name), "{name}");
+        }
+        assert_ne!(tensor(&before, "hidden2.weight"), tensor(&after, "hidden2.weight"));
     }
 }

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::checkpoint::Checkpoint;
 use super::fit::{Epoch, Fit, TrainReport};
 use super::samples::Samples;
 use super::simulate::normal;
@@ -33,9 +34,21 @@ pub fn train_glucose_network(
     subjects: &[&Subject],
     seed: u64,
     epochs: usize,
+    checkpoint: Option<&Checkpoint>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<(Vec<u8>, TrainReport), ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (train, held_back) = samples(subjects, &mut rng);
+    fit(epochs).run(&train, &held_back, &mut rng, checkpoint, progress)
+}
+
+/// How the forecast is fitted.
+pub(super) fn fit(epochs: usize) -> Fit {
+    Fit { layout: LAYOUT, loss, batch: 128, rate: 1e-3, weight_decay: 1e-2, epochs, patience: epochs }
+}
+
+/// Samples to train on and to hold back.
+pub(super) fn samples(subjects: &[&Subject], rng: &mut ChaCha8Rng) -> (Samples, Samples) {
     let (mut train, mut held_back) = (Samples::new(INPUTS, 1), Samples::new(INPUTS, 1));
     for subject in subjects {
         let mut past = Past::default();
@@ -46,12 +59,16 @@ pub fn train_glucose_network(
             let is_held_back = day.rem_euclid(HELD_BACK) == 0;
             let into = if is_held_back { &mut held_back } else { &mut train };
             let noise = if is_held_back { 0.0 } else { NOISE };
-            into.inputs.extend(inputs.network.map(|input| input + (noise * normal(&mut rng)) as f32));
-            into.targets.push(((later - mg_dl) / UNIT).clamp(-MOST, MOST) as f32);
+            into.inputs.extend(inputs.network.map(|input| input + (noise * normal(rng)) as f32));
+            into.targets.push(target(later - mg_dl));
         }
     }
-    let fit = Fit { layout: LAYOUT, loss, batch: 128, rate: 1e-3, weight_decay: 1e-2, epochs, patience: epochs };
-    fit.run(&train, &held_back, &mut rng, progress)
+    (train, held_back)
+}
+
+/// What the network should say of a change in mg/dL.
+pub(super) fn target(change: f64) -> f32 {
+    (change / UNIT).clamp(-MOST, MOST) as f32
 }
 
 /// The squared error of the first output and the pinball loss of the other two.
@@ -66,10 +83,13 @@ pub fn train_glucose(
     out: &Path,
     seed: u64,
     epochs: usize,
+    resume: bool,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
     let subjects = cgm::read_folder(data)?;
-    let (bytes, report) = train_glucose_network(&subjects.iter().collect::<Vec<_>>(), seed, epochs, progress)?;
+    let all: Vec<&Subject> = subjects.iter().collect();
+    let checkpoint = Checkpoint::new(out, resume);
+    let (bytes, report) = train_glucose_network(&all, seed, epochs, Some(&checkpoint), progress)?;
     let command = format!("nearside train glucose --data CGM --seed {seed} --epochs {epochs} --out FOLDER");
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
@@ -92,5 +112,6 @@ pub fn train_glucose(
         command,
     }];
     card::write_folder(out, &card, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
 }

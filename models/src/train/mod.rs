@@ -3,17 +3,24 @@
 //! Promises: the same data and seed give the same weights on the same kind of machine; what a model is validated on it was not
 //! trained on; progress is told by callback, never printed.
 
+mod adamw;
 mod anomaly;
+mod checkpoint;
 mod ecg;
+mod finetune;
 mod fit;
 mod glucose;
+mod lesson;
 mod multivariate;
 pub mod plant;
 mod samples;
 pub mod simulate;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
+pub use checkpoint::Checkpoint;
 pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
+pub use finetune::{FROZEN, FineTuned, fine_tune};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
+pub use lesson::Lesson;
 pub use multivariate::train_multivariate;

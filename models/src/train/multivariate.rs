@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::checkpoint::Checkpoint;
 use super::fit::{Epoch, Fit, TrainReport};
 use super::plant::simulate_plant;
 use super::samples::Samples;
@@ -33,14 +34,13 @@ pub fn train_multivariate(
     out: &Path,
     seed: u64,
     epochs: usize,
+    resume: bool,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let samples = samples(PLANTS, &mut rng);
-    let held_back = self::samples(HELD_BACK, &mut rng);
-    let fit =
-        Fit { layout: LAYOUT, loss: cross_entropy, batch: 512, rate: 2e-3, weight_decay: 1e-4, epochs, patience: 4 };
-    let (bytes, report) = fit.run(&samples, &held_back, &mut rng, progress)?;
+    let (samples, held_back) = both(&mut rng);
+    let checkpoint = Checkpoint::new(out, resume);
+    let (bytes, report) = fit(epochs).run(&samples, &held_back, &mut rng, Some(&checkpoint), progress)?;
     let command = format!("nearside train multivariate --seed {seed} --epochs {epochs} --out FOLDER");
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
@@ -60,7 +60,19 @@ pub fn train_multivariate(
         command,
     }];
     card::write_folder(out, &card, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
+}
+
+/// How the detector is fitted.
+pub(super) fn fit(epochs: usize) -> Fit {
+    Fit { layout: LAYOUT, loss: cross_entropy, batch: 512, rate: 2e-3, weight_decay: 1e-4, epochs, patience: 4 }
+}
+
+/// Samples to train on and to hold back.
+pub(super) fn both(rng: &mut ChaCha8Rng) -> (Samples, Samples) {
+    let train = samples(PLANTS, rng);
+    (train, samples(HELD_BACK, rng))
 }
 
 fn samples(plants: usize, rng: &mut ChaCha8Rng) -> Samples {

@@ -27,6 +27,17 @@ impl Samples {
         self.targets.len() / self.target_width
     }
 
+    /// The same inputs with other targets, rows of `width`.
+    pub(super) fn with_targets(&self, width: usize, targets: Vec<f32>) -> Self {
+        Self { input_width: self.input_width, target_width: width, inputs: self.inputs.clone(), targets }
+    }
+
+    /// What tells these samples from others.
+    pub(super) fn digest(&self) -> String {
+        let bytes: Vec<u8> = self.inputs.iter().chain(&self.targets).flat_map(|value| value.to_le_bytes()).collect();
+        crate::card::digest(&bytes)
+    }
+
     /// All sample numbers in a random order.
     pub(super) fn shuffled(&self, rng: &mut ChaCha8Rng) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();

@@ -52,7 +52,7 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         let weights = if args.retrain {
             let others: Vec<&Subject> = subjects.iter().filter(|other| other.id != subject.id).collect();
             bar.reset();
-            train_glucose_network(&others, args.seed, args.epochs, &mut |epoch| show(&bar, epoch))?.0.into()
+            train_glucose_network(&others, args.seed, args.epochs, None, &mut |epoch| show(&bar, epoch))?.0.into()
         } else {
             weights.clone()
         };

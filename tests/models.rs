@@ -1,0 +1,246 @@
+//! Models that a site brings itself: signed, encrypted, refused with the reason, and put in force while the gateway runs without losing a
+//! window.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use common::{Cloud, Gateway, client, nearside, publish_all, write_site};
+use nearside_models::artefact;
+use nearside_models::catalog;
+use nearside_schemas::ModelName;
+use rumqttc::{Event, Packet, QoS};
+
+const STREAM: &str = "[[stream]]\nname = \"s\"\ntopic = \"s/{room}\"\nformat = \"number\"\nfields = { value = \"$\" }\n\
+                      windows = [{ kind = \"count\", rows = 10 }]\n";
+
+/// Writes a folder with the weights of the forecaster that ships, under a name and version.
+fn forecaster(folder: &Path, name: &str, version: &str) -> PathBuf {
+    let (mut card, weights) = catalog::parts("forecaster", None).unwrap();
+    card.method = (name != "forecaster").then(|| String::from("forecaster"));
+    card.name = ModelName::new(name).unwrap();
+    card.version = version.to_owned();
+    // As somebody would who puts it there: beside first, then in its place at once.
+    let (draft, place) = (folder.join("draft").join(name), folder.join("models").join(name));
+    artefact::write(&draft, &card, &weights).unwrap();
+    std::fs::create_dir_all(folder.join("models")).unwrap();
+    if place.exists() {
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+    std::fs::rename(&draft, &place).unwrap();
+    place
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn succeed(arguments: &[&str]) -> String {
+    let output = nearside(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+fn refused(arguments: &[&str], because: &str) {
+    let output = nearside(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
+    assert!(text(&output).contains(because), "{arguments:?}: {}", text(&output));
+}
+
+#[test]
+fn a_model_is_signed_checked_listed_and_encrypted_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = forecaster(folder.path(), "pump-hall", "1").to_str().unwrap().to_owned();
+    let key = succeed(&["models", "keygen", "--out", &path("vendor.key")]).trim().to_owned();
+    assert!(key.starts_with("ed25519:"), "{key}");
+    assert!(!nearside(&["models", "keygen", "--out", &path("vendor.key")]).status.success(), "never overwritten");
+
+    let site = |required: bool| {
+        let rest = format!(
+            "[models]\nfolder = \"models\"\ntrusted_keys = [\"{key}\"]\nrequire_signature = {required}\n{STREAM}models = [\"pump-hall\"]\n"
+        );
+        write_site(folder.path(), &rest).to_str().unwrap().to_owned()
+    };
+    succeed(&["check", &site(false)]);
+    refused(&["check", &site(true)], "nearside models sign");
+    succeed(&["models", "sign", &model, "--key", &path("vendor.key")]);
+    succeed(&["check", &site(true)]);
+    assert!(succeed(&["models", "verify", &model, "--trust", &key]).contains("trusted"));
+    let other = succeed(&["models", "keygen", "--out", &path("other.key")]).trim().to_owned();
+    refused(&["models", "verify", &model, "--trust", &other], "trusted_keys");
+
+    // A replay makes the key ring of nobody; the gateway's own is made by its first start.
+    let gateway = Gateway::start_in(folder, &[]).expect("it starts");
+    let site_key = gateway.key_file().to_str().unwrap().to_owned();
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    succeed(&["models", "encrypt", &model, "--site-key", &site_key]);
+    assert!(!Path::new(&model).join("model.safetensors").exists());
+    let site = folder.path().join("site.toml").to_str().unwrap().to_owned();
+    succeed(&["check", &site]);
+    let listed = succeed(&["models", "list", &site]);
+    let line = listed.lines().find(|line| line.starts_with("pump-hall")).unwrap();
+    assert!(line.contains("folder") && line.contains("trusted"), "{line}");
+    assert!(listed.contains("robust-z\t1\tshipped"), "{listed}");
+    refused(&["models", "verify", &model], "no site's key");
+
+    // Damaged, it is refused; the copy of what was in force stands in, so that the gateway starts.
+    let card = Path::new(&model).join("card.toml");
+    std::fs::write(&card, std::fs::read_to_string(&card).unwrap().replace("0.", "0.1")).unwrap();
+    refused(&["models", "verify", &model, "--site-key", &site_key], "changed");
+    assert!(succeed(&["check", &site]).contains("pump-hall@1 is used instead"));
+    let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+    assert_eq!(gateway.metric("nearside_model_changes_total{model=\"pump-hall\",outcome=\"refused\"}"), 1.0);
+    assert_eq!(gateway.metric("nearside_model_in_force{model=\"pump-hall\",version=\"1\"}"), 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
+/// What a device with a fault sends: enough for the forecaster to warm up, then a jump.
+fn readings(from: usize, count: usize) -> Vec<(String, Vec<u8>)> {
+    let value = |n: usize| 20.0 + (n as f64 * 0.7).sin() + if n % 400 == 399 { 60.0 } else { 0.0 };
+    (from..from + count).map(|n| ("s/1".to_owned(), format!("{:.4}", value(n)).into_bytes())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_is_put_in_force_while_readings_come_and_no_window_is_lost() {
+    let cloud = Cloud::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    forecaster(folder.path(), "forecaster", "one");
+    let uplink = format!("[uplink]\nurl = \"mqtt://{}\"\n", cloud.address);
+    write_site(folder.path(), &format!("[models]\nfolder = \"models\"\n{STREAM}models = [\"forecaster\"]\n{uplink}"));
+    let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+    let root = gateway.folder.path().to_owned();
+    publish_all("first", gateway.broker, readings(0, 405)).await;
+    let of = |version: &'static str| {
+        move |_: &str, event: &serde_json::Value| event["data"]["models"][0]["version"] == version
+    };
+    cloud.wait_for(of("one")).await;
+
+    // A device goes on sending on one connection while the version changes.
+    let (device, mut events) = client("second", gateway.broker);
+    let sender = tokio::spawn(async move {
+        for (topic, payload) in readings(405, 395) {
+            device.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        device
+    });
+    let acknowledged = tokio::spawn(async move {
+        let mut count = 0;
+        while count < 395 {
+            if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.expect("the connection holds") {
+                count += 1;
+            }
+        }
+    });
+    forecaster(&root, "forecaster", "two");
+    gateway.wait_for("nearside_model_changes_total{model=\"forecaster\",outcome=\"in_force\"}", 1.0);
+    tokio::time::timeout(common::PATIENCE, acknowledged).await.expect("all are acknowledged").unwrap();
+    let _device = sender.await.unwrap();
+    cloud.wait_for(of("two")).await;
+    assert_eq!(gateway.metric("nearside_model_in_force{model=\"forecaster\",version=\"one\"}"), 0.0);
+    assert_eq!(gateway.metric("nearside_model_in_force{model=\"forecaster\",version=\"two\"}"), 1.0);
+
+    // 800 rows are 80 windows of 10, each once and whole, and what the forecaster knew of the stream lived on.
+    gateway.wait_for("nearside_windows_closed_total{stream=\"s\",cause=\"full\"}", 80.0);
+    let summaries = || {
+        let events = cloud.events();
+        let whole = events
+            .iter()
+            .filter(|(_, event)| event["data"]["rows"] == 10 && event["data"]["verdict"]["state"] == "judged");
+        let ids: std::collections::BTreeSet<String> = whole.map(|(_, event)| event["id"].to_string()).collect();
+        ids.len()
+    };
+    let end = std::time::Instant::now() + common::PATIENCE;
+    while summaries() < 80 {
+        assert!(std::time::Instant::now() < end, "{} windows: {:?}", summaries(), cloud.events().first());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    // A version that is damaged, and one that calls itself what is in force, change nothing.
+    let place = root.join("models/forecaster");
+    std::fs::write(place.join("model.safetensors"), b"nothing").unwrap();
+    gateway.wait_for("nearside_model_changes_total{model=\"forecaster\",outcome=\"refused\"}", 1.0);
+    let path = forecaster(&root, "forecaster", "two").join("card.toml");
+    let card = std::fs::read_to_string(&path).unwrap().replace("threshold = 0.", "threshold = 0.0");
+    std::fs::write(&path, card).unwrap();
+    gateway.wait_for("nearside_model_changes_total{model=\"forecaster\",outcome=\"refused\"}", 2.0);
+    assert_eq!(gateway.metric("nearside_model_in_force{model=\"forecaster\",version=\"two\"}"), 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
+fn last_line(text: &str) -> serde_json::Value {
+    let line = text.lines().rev().find(|line| line.starts_with('{')).expect(text);
+    serde_json::from_str(line).unwrap()
+}
+
+#[test]
+fn a_compressed_model_is_smaller_says_what_it_cost_and_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let site =
+        write_site(folder.path(), &format!("[models]\nfolder = \"models\"\n{STREAM}models = [\"forecaster\"]\n"));
+    let site = site.to_str().unwrap().to_owned();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    let out = path("models/forecaster");
+    let done = succeed(&["compress", "forecaster", "--quantize", "q8_0", "--out", &out]);
+    assert!(done.contains("weights file, bytes") && done.contains("forward pass"), "{done}");
+    let figures = last_line(&done);
+    let number = |at: &str| figures.pointer(at).and_then(serde_json::Value::as_f64).unwrap();
+    assert!(number("/bytes/before") >= 3.0 * number("/bytes/after"), "{figures}");
+    let (before, after) = (number("/accuracy/before/value"), number("/accuracy/after/value"));
+    assert!((after / before - 1.0).abs() < 0.01, "{figures}");
+    succeed(&["check", &site]);
+    let version = figures["compressed"].as_str().unwrap().rsplit_once('@').unwrap().1.to_owned();
+    let listed = succeed(&["models", "list", &site]);
+    assert!(listed.contains(&format!("forecaster\t{version}\tfolder")), "{listed}");
+
+    // A smaller network, of units of the larger one, and quantised besides.
+    let done =
+        succeed(&["compress", &out, "--prune", "0.5", "--epochs", "1", "--quantize", "f16", "--out", &path("half")]);
+    let figures = last_line(&done);
+    assert_eq!(figures["model"].as_str().unwrap(), format!("forecaster@{version}"));
+    assert!(succeed(&["models", "verify", &path("half")]).contains("good"));
+    refused(&["compress", "news2", "--quantize", "q8_0", "--out", &path("none")], "no weights");
+    refused(&["compress", "ecg-rhythm", "--prune", "0.5", "--out", &path("none")], "can be quantised");
+}
+
+/// A recording of a site: a saw-tooth that nothing else has, or noise that nobody can learn.
+fn record(folder: &Path, rows: usize, value: impl Fn(usize) -> f64) {
+    std::fs::create_dir_all(folder).unwrap();
+    let time = |row: usize| format!("2026-03-{:02} {:02}:{:02}:00", 1 + row / 1440, row / 60 % 24, row % 60);
+    let lines: String = (0..rows).map(|row| format!("{},{:.3}\n", time(row), value(row))).collect();
+    std::fs::write(folder.join("hall.csv"), format!("time,pressure\n{lines}")).unwrap();
+}
+
+#[test]
+fn a_model_is_tuned_on_recordings_and_kept_only_where_it_is_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    record(&folder.path().join("saw"), 6_000, |row| (row % 37) as f64 + (row % 5) as f64 * 0.3);
+    let done = succeed(&["finetune", "forecaster", "--data", &path("saw"), "--epochs", "4", "--out", &path("tuned")]);
+    assert!(done.contains("frozen hidden1.weight, hidden1.bias"), "{done}");
+    let report = last_line(&done);
+    assert!(report["report"]["loss_after"].as_f64() < report["report"]["loss_before"].as_f64(), "{report}");
+    let card = std::fs::read_to_string(folder.path().join("tuned/card.toml")).unwrap();
+    assert!(
+        card.contains("frozen = [\"hidden1.weight\", \"hidden1.bias\"]") && card.contains("from = \"forecaster@"),
+        "{card}"
+    );
+    assert!(succeed(&["models", "verify", &path("tuned")]).contains("good"));
+
+    // Without a pass nothing is better than before: nothing is written but by force.
+    let arguments = ["finetune", "forecaster", "--data", &path("saw"), "--epochs", "0", "--out", &path("worse")];
+    refused(&arguments, "not better");
+    assert!(!folder.path().join("worse").exists());
+    succeed(&[&arguments[..], &["--force"]].concat());
+    refused(&["finetune", "news2", "--data", &path("saw"), "--out", &path("none")], "no weights");
+    refused(
+        &["finetune", "multivariate", "--data", &path("saw"), "--out", &path("none")],
+        "learns each stream by itself",
+    );
+}
