@@ -71,6 +71,18 @@ impl Observation {
         }
     }
 
+    /// The unit that the chart has, as UCUM writes it and as people do, where a field that states another one would be scored wrong.
+    const fn units(self) -> &'static [&'static str] {
+        match self {
+            Respiration => &["/min", "1/min", "breaths/min", "{breaths}/min", "rpm", "min-1"],
+            HeartRate => &["/min", "1/min", "bpm", "beats/min", "{beats}/min", "min-1"],
+            Spo2 => &["%", "percent"],
+            Systolic => &["mm[Hg]", "mmHg", "mm Hg"],
+            Temperature => &["Cel", "°C", "℃", "C", "degC", "celsius"],
+            Oxygen | Consciousness | Spo2Scale => &[],
+        }
+    }
+
     /// What a living patient can have, in the chart's steps. Outside of it the sensor is wrong.
     fn plausible(self, value: f64) -> bool {
         let (low, high) = match self {
@@ -234,6 +246,14 @@ impl RowModel for News2 {
         for observation in OBSERVATIONS.iter().filter(|observation| **observation != Consciousness) {
             if field(observation).is_some_and(|field| field.kind != FieldKind::Number) {
                 return unfit(format!("the field `{}` must be a number", observation.field()));
+            }
+        }
+        for observation in &SCORED {
+            let Some(unit) = field(observation).and_then(|field| field.unit.as_deref()) else { continue };
+            let known = observation.units();
+            if !known.is_empty() && !known.iter().any(|known| known.eq_ignore_ascii_case(unit)) {
+                let name = observation.field();
+                return unfit(format!("the field `{name}` is in `{unit}` and must be in `{}`", known[0]));
             }
         }
         let missing: Vec<&str> = SCORED.iter().filter(|o| field(o).is_none()).map(|o| o.field()).collect();

@@ -307,6 +307,25 @@ fn what_it_accepts() {
 }
 
 #[test]
+fn a_field_in_another_unit_than_the_charts_is_refused() {
+    let accepts = |name: &str, unit: &str| {
+        let mut fields = fields(&NAMES);
+        let field = fields.iter_mut().find(|field| field.name.as_str() == name).unwrap();
+        field.unit = Some(unit.to_owned());
+        model().accepts(&fields).map_err(|error| error.to_string())
+    };
+    for (name, unit) in
+        [("heart_rate", "bpm"), ("spo2", "%"), ("systolic", "mmHg"), ("temperature", "Cel"), ("oxygen", "1")]
+    {
+        assert_eq!(accepts(name, unit), Ok(()));
+    }
+    for (name, unit) in [("heart_rate", "Hz"), ("spo2", "1"), ("systolic", "kPa"), ("temperature", "[degF]")] {
+        let why = accepts(name, unit).unwrap_err();
+        assert!(why.contains(name) && why.contains(unit), "{why}");
+    }
+}
+
+#[test]
 fn a_restored_state_goes_on_as_if_nothing_had_happened() {
     let model = model();
     let spec = fields(&NAMES);

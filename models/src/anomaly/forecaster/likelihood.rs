@@ -202,10 +202,11 @@ pub struct Errors {
 impl Errors {
     /// Judges an error by the past and takes it in.
     pub fn judge(&mut self, error: f64) -> Evidence {
-        let error = error.clamp(-1e30, 1e30);
+        self.rows = self.rows.saturating_add(1);
+        // An odd value among the first would stand in the longer measures after that, and they would take what is odd for usual.
+        let error = if self.rows > BLIND { error.clamp(-1e30, 1e30) } else { 0.0 };
         self.last.copy_within(1.., 0);
         self.last[ERRORS - 1] = error as f32;
-        self.rows = self.rows.saturating_add(1);
         let measures = [error.abs(), self.mean(4, |e| e).abs(), self.mean(16, |e| e).abs(), self.mean(8, f64::abs)];
         let is_warm = self.rows > WARM_UP;
         let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];

@@ -129,3 +129,9 @@ fn a_restored_state_goes_on_as_if_nothing_had_happened() {
     assert!(model.restore(&fields(2), &snapshot).is_err());
     assert!((0..snapshot.len()).step_by(97).all(|cut| model.restore(&fields(1), &snapshot[..cut]).is_err()));
 }
+
+#[test]
+fn an_odd_value_among_the_first_does_not_hide_one_like_it() {
+    let found = labels(&run((0..400).map(|row| wave(row) + if row == 1 || row == 350 { 25.0 } else { 0.0 })));
+    assert!(found.iter().any(|(row, label)| (350..352).contains(row) && *label == SPIKE), "{found:?}");
+}
