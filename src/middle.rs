@@ -23,6 +23,7 @@ use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_config::SiteConfig;
 use nearside_deadletters::DeadLetters;
 use nearside_journal::{Checkpoint, JournalHandle, Lsn};
+use nearside_models::artefact::Library;
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
 use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName};
@@ -265,7 +266,7 @@ pub fn saved_configuration(checkpoint: &Checkpoint) -> Option<&[u8]> {
 
 /// What the gateway ended under, with today's files and ports; `None` where `config` says the same of streams, rules and roll-ups, or
 /// where it is not known or cannot be started any more.
-pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig) -> Option<SiteConfig> {
+pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig, library: &Library) -> Option<SiteConfig> {
     let source = std::str::from_utf8(saved_configuration(checkpoint)?).ok()?;
     if source.is_empty() || source == &*config.source {
         return None;
@@ -285,9 +286,10 @@ pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig) -> Option<SiteC
     if says_the_same {
         return None;
     }
-    if plan(&earlier).is_err() || Rules::new(&earlier.rules).is_err() {
-        tracing::warn!("{lost}");
-        return None;
+    let models = ModelSet::load(&earlier, library, &ModelSet::default(), &library.failed());
+    if models.is_ok_and(|(models, _)| plan(&earlier, &models).is_ok()) && Rules::new(&earlier.rules).is_ok() {
+        return Some(earlier);
     }
-    Some(earlier)
+    tracing::warn!("{lost}");
+    None
 }

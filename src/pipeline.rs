@@ -189,7 +189,8 @@ impl Gateway {
         create_private(&data).map_err(|source| StartError::DataFolder { path: data.clone(), source })?;
         let keys = Arc::new(KeyRing::of_folder(&data, &data.join(&config.privacy.key_file), SEALED)?);
         let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
-        let back = Back::start(config, &data, keys, letters.clone(), &clock, &telemetry)?;
+        let library = model_set::library(config, &base, Some(keys.clone()));
+        let back = Back::start(config, &data, &library, keys, letters.clone(), &clock, &telemetry)?;
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
@@ -201,7 +202,6 @@ impl Gateway {
             telemetry: telemetry.clone(),
             board: board.clone(),
         };
-        let library = model_set::library(config, &base, Some(back.keys.clone()));
         let nothing = ModelSet::default();
         let (models, refusals) = ModelSet::load(config, &library, &nothing, &library.failed())?;
         model_set::report(&refusals, &telemetry);
@@ -578,6 +578,7 @@ impl Back {
     fn start(
         config: &SiteConfig,
         data: &Path,
+        library: &Library,
         keys: Arc<KeyRing>,
         letters: DeadLetters,
         clock: &Arc<dyn Clock>,
@@ -602,7 +603,7 @@ impl Back {
         let format = config.uplink.as_ref().map(|uplink| uplink.format).unwrap_or_default();
         let sealer = Sealer::new(keys.clone(), format, outbox.clone(), telemetry.clone());
         let (seal, _) = stage::start("seal", STAGE_BOUND, telemetry, move |message| sealer.seal(message))?;
-        let earlier = middle::ended_under(&checkpoint, config);
+        let earlier = middle::ended_under(&checkpoint, config, library);
         let in_force = earlier.as_ref().unwrap_or(config);
         if earlier.is_none() && middle::saved_configuration(&checkpoint) != Some(config.source.as_bytes()) {
             store.put(handover::SAVED_NAME, config.source.as_bytes())?;

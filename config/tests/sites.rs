@@ -70,7 +70,7 @@ fn mistakes_are_said_with_place_and_hint() {
         ("id = \"s\"", "id = \"a b\"", &["site.toml:3:", "is not a valid site id"]),
         ("[[rule]]", "[uplink]\nurl = \"ftp://x\"\n[[rule]]", &["mqtt://host:1883"]),
         ("[[rule]]", "[broker]\nmax_packet = \"10B\"\n[[rule]]", &["broker.max_packet"]),
-        ("[[rule]]", "[uplink]\nurl = \"mqtt://x\"\nkeep_alive = \"500ms\"\n[[rule]]", &["uplink.keep_alive", "1s"]),
+        ("[[rule]]", "[uplink]\nurl = \"mqtt://x\"\nkeep_alive = \"500ms\"\n[[rule]]", &["uplink.keep_alive", "5s"]),
         ("[[rule]]", "[console]\nmax_requests = 0\n[[rule]]", &["`console.max_requests` must be above zero"]),
         ("windows = ", "idle = \"0s\"\nwindows = ", &["`idle` must be above zero"]),
         ("windows = ", "max_readings = 0\nwindows = ", &["site.toml:10:16", "`max_readings` must be above zero"]),

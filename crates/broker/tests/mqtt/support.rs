@@ -70,9 +70,19 @@ impl Setup {
     pub async fn start(self) -> Broker {
         let telemetry = Telemetry::new();
         let Self { config, intake, clock, store, recovery, base } = self;
-        let ports = Ports { intake, clock, store, recovery, base };
-        let door = FrontDoor::open(config, ports, &telemetry).await.unwrap();
-        Broker { door, telemetry }
+        let end = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let (intake, clock, store) = (intake.clone(), clock.clone(), store.clone());
+            let ports = Ports { intake, clock, store, recovery: recovery.clone(), base: base.clone() };
+            match FrontDoor::open(config.clone(), ports, &telemetry).await {
+                Ok(door) => return Broker { door, telemetry },
+                // The front door before, in this very process, may not have let go of the file yet.
+                Err(error) if error.to_string().contains("already open") && tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 
