@@ -28,6 +28,8 @@ pub enum Task {
     Anomaly,
     /// Decision support for patients: suggests, never diagnoses.
     Diagnosis,
+    /// Says what a text is about and how urgent it is: suggests.
+    Text,
 }
 
 /// A model's card, as `card.toml` holds it.

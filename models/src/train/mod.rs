@@ -9,11 +9,14 @@ mod fit;
 mod glucose;
 mod multivariate;
 pub mod plant;
+pub mod reports;
 mod samples;
 pub mod simulate;
+mod text;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
 pub use multivariate::train_multivariate;
+pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};
