@@ -90,7 +90,7 @@ fn flagged(payload: &[u8]) -> Option<&'static str> {
     state.judge(&[]).sightings.first().map(|sighting| sighting.label)
 }
 
-/// No text of the simulator is a text that was learnt from; what its incidents write is flagged, what else it writes is not.
+/// What the simulator's incidents write is flagged, what else it writes is not. None of its sentences was learnt from, single words were.
 #[test]
 fn the_simulated_city_and_ward_are_judged_right() {
     let (mut urgent, mut missed, mut false_alarms, mut ordinary) = (0, Vec::new(), Vec::new(), 0);

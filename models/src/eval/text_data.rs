@@ -176,3 +176,50 @@ fn urgency_of(word: &str) -> Option<usize> {
 fn wrong(path: &Path, why: String) -> ModelError {
     ModelError::Data { path: path.to_owned(), why }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &Path, name: &str, rows: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, rows).unwrap();
+        path
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_what_is_wrong_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = file(folder.path(), "a.csv", "\u{feff}category,urgency,text\nb,now,x y\na,routine,\"p, q\"\n");
+        let read = read_file(&good, None).unwrap();
+        assert_eq!(read.outputs.labels, ["a", "b"]);
+        assert_eq!(read.examples[1], Example { text: "p, q".to_owned(), label: 0, urgency: Some(0) });
+        for (name, rows) in [
+            ("no-text.csv", "category,words\na,b\n"),
+            ("urgency.csv", "text,category,urgency\nx,a,tomorrow\n"),
+            ("short.csv", "text,category\nx\n"),
+            ("empty.csv", "text,category\n"),
+        ] {
+            let path = file(folder.path(), name, rows);
+            assert!(matches!(read_file(&path, None), Err(ModelError::Data { .. })), "{name}");
+        }
+        let other = Outputs { labels: vec!["z".to_owned()], urgencies: Vec::new() };
+        assert!(read_file(&good, Some(&other)).is_err(), "labels that a model does not know");
+    }
+
+    #[test]
+    fn what_is_tested_on_was_not_learnt_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows: String = (0..500).map(|n| format!("text number {},c{}\n", n / 2, n % 3)).collect();
+        file(folder.path(), "train.csv", &format!("text,category\n{rows}"));
+        let split = read_split(folder.path()).unwrap();
+        assert_eq!(split.train.examples.len() + split.test.len(), 500);
+        assert!((20..100).contains(&split.test.len()), "{}", split.test.len());
+        assert!(split.test.iter().all(|test| split.train.examples.iter().all(|train| train.text != test.text)));
+        let (again, _) = read_test(folder.path(), &split.train.outputs).unwrap();
+        assert_eq!(again, split.test, "the same texts for a model that was trained before");
+        file(folder.path(), "test.csv", "text,category\nanother,c1\n");
+        let split = read_split(folder.path()).unwrap();
+        assert_eq!((split.train.examples.len(), split.test.len()), (500, 1));
+    }
+}

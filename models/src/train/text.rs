@@ -343,7 +343,7 @@ fn mean_loss(classifier: &Classifier, samples: &[Sample], temperatures: [f32; 2]
 /// The temperatures of labels and urgencies with the least loss, each from a grid of 5 % steps.
 fn temperatures(classifier: &Classifier, samples: &[Sample]) -> [f32; 2] {
     let mut best = [1.0; 2];
-    for part in 0..2 {
+    for part in [0, 1] {
         let with = |temperature: f32| {
             let mut tried = best;
             tried[part] = temperature;
@@ -362,4 +362,45 @@ fn cooled(mut classifier: Classifier, temperatures: [f32; 2]) -> Classifier {
     classifier.weights.iter_mut().enumerate().for_each(|(at, weight)| *weight *= scale(at));
     classifier.bias.iter_mut().enumerate().for_each(|(at, bias)| *bias *= scale(at));
     classifier
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts() -> Labelled {
+        let outputs = Outputs {
+            labels: ["animal", "weather"].map(String::from).to_vec(),
+            urgencies: ["routine", "soon", "now"].map(String::from).to_vec(),
+        };
+        let words = [["cat", "dog", "horse", "cow"], ["rain", "snow", "wind", "storm"]];
+        let example = |number: usize| {
+            let label = number % 2;
+            let text = format!("the {} number {number} {}", words[label][number / 2 % 4], words[label][number / 8 % 4]);
+            Example { text, label, urgency: Some(2 * label) }
+        };
+        Labelled { outputs, examples: (0..200).map(example).collect() }
+    }
+
+    #[test]
+    fn it_learns_and_the_seed_decides() {
+        let (data, mut passes) = (texts(), 0);
+        let (classifier, report) = train_classifier(&data, 1, 8, &mut |_| passes += 1).unwrap();
+        assert_eq!(passes, report.epochs.len());
+        assert_eq!(report.samples + report.held_back, data.examples.len());
+        for (text, label) in [("a cow and a dog", 0), ("snow, then wind", 1)] {
+            let scores = classifier.score(text);
+            assert_eq!((scores.label().0, scores.urgency().unwrap().0), (label, 2 * label), "{text}: {scores:?}");
+        }
+        let again = train_classifier(&data, 1, 8, &mut |_| ()).unwrap().0;
+        assert_eq!(again.to_bytes().unwrap(), classifier.to_bytes().unwrap());
+    }
+
+    #[test]
+    fn a_temperature_above_one_makes_a_classifier_less_sure() {
+        let (classifier, _) = train_classifier(&texts(), 1, 8, &mut |_| ()).unwrap();
+        let sure = classifier.score("rain and storm").label();
+        let cooled = cooled(classifier, [2.0, 2.0]).score("rain and storm").label();
+        assert!(cooled.0 == sure.0 && cooled.1 < sure.1, "{sure:?} {cooled:?}");
+    }
 }
