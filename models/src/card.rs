@@ -25,6 +25,8 @@ pub enum Task {
     Anomaly,
     /// Decision support for patients: suggests, never diagnoses.
     Diagnosis,
+    /// Says what a text is about and how urgent it is: suggests.
+    Text,
 }
 
 /// How numbers are kept in a weights file. In memory they are 32-bit floats again.

@@ -19,6 +19,7 @@ use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
 use crate::diagnosis::news2::News2;
 use crate::row_model::RowModel;
+use crate::text::TextTriage;
 
 /// Makes a model of its card and checked weights.
 type Build = fn(Card, &[u8]) -> Result<Arc<dyn RowModel>, ModelError>;
@@ -78,6 +79,12 @@ const TABLE: &[Entry] = &[
         card: include_str!("../weights/ecg-rhythm/card.toml"),
         weights: include_bytes!("../weights/ecg-rhythm/model.safetensors"),
         build: |card, weights| Ok(Arc::new(EcgRhythm::new(&card, weights)?)),
+    },
+    Entry {
+        name: "text-triage",
+        card: include_str!("../weights/text-triage/card.toml"),
+        weights: include_bytes!("../weights/text-triage/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(TextTriage::new(&card, weights)?)),
     },
 ];
 

@@ -17,6 +17,7 @@ pub mod eval;
 pub mod mlp;
 pub mod row_model;
 mod snapshot;
+pub mod text;
 pub mod train;
 
 pub use error::ModelError;

@@ -64,7 +64,8 @@ pub struct FindingId {
 
 /// Something a model saw in a window, with everything needed to understand it.
 ///
-/// A finding holds numbers of its fields but no text of the device's and no key.
+/// A finding holds numbers of its fields and no key. A word of a text stands in it only where the text's policy is `clear`, and then
+/// only in a contribution's note.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Finding {
     /// The window that holds the row. For a stream with several window definitions, the first one's.

@@ -59,6 +59,10 @@ pub enum IncidentKind {
     VentricularBeats,
     /// Glucose falls to about 50 mg/dL.
     Hypoglycaemia,
+    /// Citizens report a danger: gas, fire, a live wire, someone hurt.
+    UrgentReport,
+    /// A nurse writes of a patient in danger.
+    AlarmingNote,
 }
 
 impl IncidentKind {
@@ -80,6 +84,8 @@ impl IncidentKind {
             Self::LeadsOff => "ECG leads off",
             Self::VentricularBeats => "ventricular beats",
             Self::Hypoglycaemia => "hypoglycaemia",
+            Self::UrgentReport => "urgent report",
+            Self::AlarmingNote => "alarming note",
         }
     }
 
@@ -92,6 +98,7 @@ impl IncidentKind {
             Self::VoltageSag => 5 * 60,
             Self::Deterioration => 40 * 60,
             Self::Hypoglycaemia => 90 * 60,
+            Self::UrgentReport | Self::AlarmingNote => 30 * 60,
         })
     }
 
@@ -101,6 +108,7 @@ impl IncidentKind {
             Self::Crash => 60,
             Self::AirSensorFault(SensorFault::Drift) => 6 * 60,
             Self::AirSensorFault(_) | Self::ProbeOff(_) | Self::LeadsOff | Self::VentricularBeats => 0,
+            Self::UrgentReport | Self::AlarmingNote => 0,
             Self::NoiseEvent | Self::PowerSurge => 10,
             Self::VoltageSag => 5,
             Self::Deterioration => 10 * 60,
@@ -114,6 +122,7 @@ impl IncidentKind {
         Duration::from_secs(match self {
             Self::Crash => 120,
             Self::AirSensorFault(_) | Self::ProbeOff(_) | Self::LeadsOff | Self::VentricularBeats => 0,
+            Self::UrgentReport | Self::AlarmingNote => 0,
             Self::NoiseEvent | Self::PowerSurge => 10,
             Self::VoltageSag => 5,
             Self::Deterioration => 10 * 60,

@@ -2,6 +2,7 @@
 
 mod glucose;
 mod skab;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ enum Task {
     Glucose(glucose::Glucose),
     /// Heartbeats of recorded ECGs: found in the raw signal and classed, held against annotations where there are any.
     Ecg(super::eval_ecg::EcgArgs),
+    /// A text classifier on a folder of labelled texts: accuracy, macro F1, and how true its probabilities are.
+    Text(text::Text),
 }
 
 #[derive(Args, Debug)]
@@ -65,6 +68,7 @@ pub fn run(args: &EvalArgs) -> Result<(), StartError> {
         Task::Skab(args) => skab::run(args),
         Task::Glucose(args) => glucose::run(args),
         Task::Ecg(args) => super::eval_ecg::run(args),
+        Task::Text(args) => text::run(args),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use nearside_models::train::{
-    Epoch, TrainAnomaly, TrainEcg, train_anomaly, train_ecg, train_glucose, train_multivariate,
+    Epoch, TrainAnomaly, TrainEcg, TrainText, train_anomaly, train_ecg, train_glucose, train_multivariate, train_text,
 };
 use serde_json::json;
 
@@ -89,6 +89,22 @@ enum Task {
         #[arg(long)]
         resume: bool,
     },
+    /// The text classifier, on a folder of labelled texts (train.csv or one other .csv with the columns text, category and perhaps
+    /// urgency), or on generated reports and notes in English and Chinese.
+    Text {
+        /// The folder; without it, generated texts alone: the model that ships.
+        #[arg(long)]
+        data: Option<PathBuf>,
+        /// The folder that card.toml and model.safetensors are written to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = DEFAULT_SEED)]
+        seed: u64,
+        /// Most passes over the data; it stops earlier when it no longer gets better.
+        #[arg(long, default_value_t = TEXT_EPOCHS)]
+        epochs: usize,
+    },
 }
 
 /// The seed of the weights that ship.
@@ -97,6 +113,8 @@ pub const DEFAULT_SEED: u64 = 1;
 pub const DEFAULT_EPOCHS: usize = 8;
 /// Passes of the glucose forecast that ships.
 pub const GLUCOSE_EPOCHS: usize = 15;
+/// Most passes of the text classifier.
+pub const TEXT_EPOCHS: usize = 40;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> Result<(), StartError> {
@@ -104,7 +122,8 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Anomaly { epochs, out, .. }
         | Task::Ecg { epochs, out, .. }
         | Task::Multivariate { epochs, out, .. }
-        | Task::Glucose { epochs, out, .. } => (*epochs, out),
+        | Task::Glucose { epochs, out, .. }
+        | Task::Text { epochs, out, .. } => (*epochs, out),
     };
     let bar = epoch_bar(epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
@@ -122,6 +141,17 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         }
         Task::Glucose { data, out, seed, epochs, resume } => {
             train_glucose(data, out, *seed, *epochs, *resume, &mut progress)
+        }
+        Task::Text { data, out, seed, epochs } => {
+            let settings = TrainText { data: data.as_deref(), out, seed: *seed, epochs: *epochs };
+            let trained = train_text(settings, &mut progress)?;
+            bar.finish_and_clear();
+            let figures = &trained.test.labels;
+            println!(
+                "accuracy {:.4}, macro F1 {:.4} on {} texts: {}",
+                figures.accuracy, figures.macro_f1, figures.texts, trained.test_part
+            );
+            Ok(trained.training)
         }
     }?;
     bar.finish_and_clear();

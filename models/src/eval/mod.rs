@@ -7,4 +7,6 @@ pub mod ecg_data;
 pub mod nab;
 pub mod nab_data;
 pub mod skab;
+pub mod text;
+pub mod text_data;
 pub mod wfdb;

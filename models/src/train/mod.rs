@@ -13,8 +13,10 @@ mod glucose;
 mod lesson;
 mod multivariate;
 pub mod plant;
+pub mod reports;
 mod samples;
 pub mod simulate;
+mod text;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
@@ -24,3 +26,4 @@ pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
 pub use lesson::Lesson;
 pub use multivariate::train_multivariate;
+pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nearside_schemas::Timestamp;
 
-use crate::incident::{Effect, Incident, IncidentKind, Places, SensorFault, Slot, detectable_by};
+use crate::incident::{Effect, Incident, IncidentKind, Places, SensorFault, Slot, detectable_by, level_of};
 use crate::random::{Random, SlowNoise};
 use crate::site::{Cadence, Grid, Outline, Site};
 use instruments::{Building, Junction, Lot, Microphone, Station};
@@ -255,7 +255,10 @@ impl Site for City {
             Instrument::Microphone(microphone) => microphone.read(at, effects, random),
             Instrument::Building(building) => building.read(&outline.key, at, &self.surroundings, effects, random),
             Instrument::Lot(lot) => lot.read(at, random),
-            Instrument::Citizens => reports::report(at, random),
+            Instrument::Citizens => {
+                let is_urgent = level_of(effects, at, |kind| kind == IncidentKind::UrgentReport) > 0.0;
+                reports::report(at, is_urgent, random)
+            }
         }
     }
 
@@ -284,6 +287,10 @@ impl Site for City {
                 .take(faults)
                 .map(|fault| Places { kind: IncidentKind::AirSensorFault(*fault), devices: stations.clone() }),
         );
+        places.push(Places {
+            kind: IncidentKind::UrgentReport,
+            devices: self.where_kind(|i| matches!(i, Instrument::Citizens)),
+        });
         places
     }
 

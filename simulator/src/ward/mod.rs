@@ -48,6 +48,7 @@ const VITALS: usize = 0;
 const ECG: usize = 1;
 const GLUCOSE: usize = 2;
 const ACTIVITY: usize = 3;
+const NOTES: usize = 4;
 
 impl Ward {
     pub(crate) fn new(streams: usize, seed: u64, start: Timestamp) -> Self {
@@ -106,6 +107,7 @@ fn shown_by(kind: IncidentKind) -> usize {
     match kind {
         IncidentKind::LeadsOff | IncidentKind::VentricularBeats => ECG,
         IncidentKind::Hypoglycaemia => GLUCOSE,
+        IncidentKind::AlarmingNote => NOTES,
         _ => VITALS,
     }
 }
@@ -131,7 +133,10 @@ impl Site for Ward {
             Instrument::Electrodes(electrodes) => electrodes.read(at, patient, random),
             Instrument::Glucose(sensor) => sensor.read(at, patient, random),
             Instrument::Tracker(tracker) => tracker.read(at, random),
-            Instrument::Nurse => notes::note(at, number, random),
+            Instrument::Nurse => {
+                let is_alarming = patient.level(at, |kind| kind == IncidentKind::AlarmingNote) > 0.0;
+                notes::note(at, number, is_alarming, random)
+            }
         }
     }
 
@@ -144,6 +149,7 @@ impl Site for Ward {
             IncidentKind::VentricularBeats,
             IncidentKind::LeadsOff,
             IncidentKind::Hypoglycaemia,
+            IncidentKind::AlarmingNote,
         ]
         .into_iter()
         .map(|kind| Places { kind, devices: self.devices_of(shown_by(kind)) })

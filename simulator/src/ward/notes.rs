@@ -93,6 +93,22 @@ const CHINESE: [&str; 8] = [
     "家属{relative}送来换洗衣物,联系电话{phone}。",
 ];
 
+/// What a nurse writes of a patient in danger.
+const ALARMING_ENGLISH: [&str; 5] = [
+    "{name} complains of crushing chest pain, cold sweat. Daughter informed on {phone}.",
+    "{name} is very short of breath, lips blue, oxygen started.",
+    "Dressing of {name} soaked with fresh blood, bleeding does not stop.",
+    "{name} suddenly confused, slurred speech, right arm weak. Family: {relative}.",
+    "{name} has swollen lips and hives after the antibiotic infusion.",
+];
+const ALARMING_CHINESE: [&str; 5] = [
+    "{name}突发剧烈胸痛,出冷汗,已通知家属{phone}。",
+    "{name}呼吸困难,口唇发绀,已吸氧。",
+    "{name}伤口大量出血,敷料被鲜血浸透。",
+    "{name}突然口齿不清,右侧肢体无力,已告知{relative}。",
+    "{name}输液后全身荨麻疹,嘴唇肿胀。",
+];
+
 /// Everything personal that notes may hold: full names, telephone numbers, addresses, mail addresses. A test of a
 /// gateway looks for each of them in whatever leaves the site. Patients' keys are personal too: see
 /// [`crate::Fleet::personal_markers`].
@@ -101,9 +117,14 @@ pub fn personal_markers() -> Vec<&'static str> {
 }
 
 /// One note about the patient with this number as a JSON object.
-pub(crate) fn note(at: Timestamp, patient: usize, random: &mut Random) -> Vec<u8> {
+pub(crate) fn note(at: Timestamp, patient: usize, is_alarming: bool, random: &mut Random) -> Vec<u8> {
     let person = &PEOPLE[patient % PEOPLE.len()];
-    let template = if person.chinese { random.pick(&CHINESE) } else { random.pick(&ENGLISH) };
+    let template = match (is_alarming, person.chinese) {
+        (false, false) => random.pick(&ENGLISH),
+        (false, true) => random.pick(&CHINESE),
+        (true, false) => random.pick(&ALARMING_ENGLISH),
+        (true, true) => random.pick(&ALARMING_CHINESE),
+    };
     let note = template
         .replace("{name}", person.name)
         .replace("{phone}", person.phone)

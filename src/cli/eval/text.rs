@@ -1,0 +1,86 @@
+//! `nearside eval text`: a text classifier against labelled texts.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nearside_models::card;
+use nearside_models::eval::text::{Figures, TextReport, evaluate};
+use nearside_models::eval::text_data::{Example, Split, read_split, read_test};
+use nearside_models::text::classifier::Classifier;
+use nearside_models::text::triage;
+use nearside_models::train::{Epoch, GENERATED_PART, test_generated, train_classifier};
+use serde_json::json;
+
+use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, epoch_bar, show};
+use crate::error::StartError;
+
+#[derive(Args, Debug)]
+pub(super) struct Text {
+    /// A folder of labelled texts (test.csv, train.csv or one other .csv with the columns text and category). Without it, generated
+    /// texts, in five folds of phrases.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The folder of a trained model. Without it, a classifier is trained on what is not tested on.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Seed of the training.
+    #[arg(long, default_value_t = DEFAULT_SEED)]
+    seed: u64,
+    /// Most passes of the training.
+    #[arg(long, default_value_t = TEXT_EPOCHS)]
+    epochs: usize,
+    /// Also show each class.
+    #[arg(long)]
+    classes: bool,
+}
+
+pub(super) fn run(args: &Text) -> Result<(), StartError> {
+    let bar = epoch_bar(args.epochs);
+    let mut progress = |epoch: &Epoch| show(&bar, epoch);
+    let (model, part, report) = match (&args.data, &args.folder) {
+        (None, None) => {
+            let report = test_generated(args.seed, args.epochs, &mut progress)?;
+            (String::from("trained without each fold"), GENERATED_PART.to_owned(), report)
+        }
+        (Some(data), None) => {
+            let Split { train, test, test_part } = read_split(data)?;
+            let (classifier, _) = train_classifier(&train, args.seed, args.epochs, &mut progress)?;
+            (String::from("trained now"), test_part, tested(&classifier, &test))
+        }
+        (data, Some(folder)) => {
+            let (card, weights) = card::read_folder(triage::NAME, folder)?;
+            let classifier = Classifier::load(triage::NAME, &weights)?;
+            let needs = || StartError::Usage("--folder needs --data: texts to test it on".to_owned());
+            let (test, part) = read_test(data.as_ref().ok_or_else(needs)?, classifier.outputs())?;
+            (card.reference().to_string(), part, tested(&classifier, &test))
+        }
+    };
+    bar.finish_and_clear();
+    if report.labels.texts == 0 {
+        return Err(StartError::Usage(format!("there is no text to test on: {part}")));
+    }
+    println!("{:<12}{:>8}{:>11}{:>11}{:>13}", "", "texts", "accuracy", "macro F1", "calibration");
+    for (name, figures) in [("label", Some(&report.labels)), ("urgency", report.urgencies.as_ref())] {
+        if let Some(figures) = figures {
+            line(name, figures, args.classes);
+        }
+    }
+    println!("{}", json!({ "model": model, "tested_on": part, "report": report }));
+    Ok(())
+}
+
+fn tested(classifier: &Classifier, test: &[Example]) -> TextReport {
+    evaluate(test, classifier.outputs(), |example| classifier.score(&example.text))
+}
+
+fn line(name: &str, figures: &Figures, classes: bool) {
+    let Figures { texts, accuracy, macro_f1, calibration_error, .. } = figures;
+    println!("{name:<12}{texts:>8}{accuracy:>11.4}{macro_f1:>11.4}{calibration_error:>13.4}");
+    if classes {
+        println!("  {:<40}{:>8}{:>11}{:>9}{:>9}", "class", "texts", "precision", "recall", "F1");
+        for class in &figures.classes {
+            let (name, texts) = (&class.name, class.texts);
+            println!("  {name:<40}{texts:>8}{:>11.3}{:>9.3}{:>9.3}", class.precision, class.recall, class.f1);
+        }
+    }
+}
