@@ -82,7 +82,7 @@ pub fn run(args: &DeadlettersArgs) -> Result<(), StartError> {
 
 fn line(number: LetterId, letter: &DeadLetter) -> serde_json::Value {
     json!({
-        "number": number.to_string().parse::<u64>().ok(), "reason": letter.reason, "stage": letter.stage,
+        "number": number.to_string().parse::<u64>().ok(), "reason": letter.reason, "detail": letter.detail, "stage": letter.stage,
         "stream": letter.stream, "received": letter.received, "topic": letter.topic, "bytes": letter.payload.len(),
     })
 }
@@ -106,7 +106,7 @@ impl Letters {
         if !json {
             writeln!(
                 out,
-                "{:>10}  {:<12}  {:<10}  {:<16}  {:<27}  {:>9}  topic",
+                "{:>10}  {:<13}  {:<10}  {:<16}  {:<27}  {:>9}  topic: why",
                 "number", "reason", "stage", "stream", "received", "bytes"
             )
             .map_err(stdout())?;
@@ -123,10 +123,11 @@ impl Letters {
             let written = if json {
                 writeln!(out, "{}", line(number, &letter))
             } else {
+                let why = if letter.detail.is_empty() { String::new() } else { format!(": {}", letter.detail) };
                 let (stream, received) = (letter.stream.as_deref().unwrap_or("-"), letter.received.to_string());
                 writeln!(
                     out,
-                    "{:>10}  {:<12}  {:<10}  {stream:<16}  {received:<27}  {:>9}  {}",
+                    "{:>10}  {:<13}  {:<10}  {stream:<16}  {received:<27}  {:>9}  {}{why}",
                     number.to_string(),
                     letter.reason,
                     letter.stage,
