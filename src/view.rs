@@ -97,7 +97,8 @@ impl GatewayView {
             name,
             active,
             readings,
-            set_aside,
+            set_aside: set_aside.total(),
+            set_aside_by: set_aside.iter().map(|(reason, count)| (reason.label(), count)).collect(),
             windows,
             models,
         })

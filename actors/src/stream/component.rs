@@ -19,6 +19,7 @@ use super::findings::FindingLog;
 use super::plan::StreamPlan;
 use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
+use crate::skew::Skew;
 
 /// Times of rows that a model skipped, kept to say why a window is unjudged.
 const REMEMBERED_SKIPS: usize = 32;
@@ -56,6 +57,8 @@ pub struct Outputs {
     pub summaries: Vec<Summary>,
     /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.
     pub set_aside: Vec<SetAsideReason>,
+    /// Of those, the first whose time was too far from its receipt.
+    pub skew: Option<Skew>,
     /// Windows that closed, by cause.
     pub closed: Vec<nearside_schemas::CloseCause>,
     /// Panics that were caught.
@@ -165,7 +168,7 @@ impl StreamComponent {
                 let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
                 let (with_row, before): (Vec<_>, Vec<_>) = self.closed.drain(..).partition(holds_row);
                 self.take_closed(before, received, out);
-                if note_placement(&placement, out) {
+                if note_placement(&placement, Skew { time, received }, out) {
                     self.show_to_models(time, &values, out);
                 }
                 self.take_closed(with_row, received, out);
@@ -456,6 +459,7 @@ impl StreamComponent {
             rows,
             set_aside: window.set_aside.clone(),
             fields: nearside_schemas::summarise_fields(&window.rows, &spec.fields, self.plan.min_rows),
+            hidden_fields: nearside_schemas::summarise_hidden_fields(&window.rows, &spec.fields, self.plan.min_rows),
             texts: nearside_schemas::collect_texts(&window.rows, &spec.fields),
             findings: self.findings.within(&window.id, window.end, self.plan.windows.primary_count()),
             verdict: reason.map_or(Verdict::Judged, |reason| Verdict::Unjudged { reason }),
@@ -522,7 +526,10 @@ fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) 
 }
 
 /// Reports what was set aside; whether the row is in at least one window.
-fn note_placement(placement: &Placement, out: &mut Outputs) -> bool {
+fn note_placement(placement: &Placement, skew: Skew, out: &mut Outputs) -> bool {
     out.set_aside.extend(placement.set_aside());
+    if placement.set_aside().any(|reason| matches!(reason, SetAsideReason::Past | SetAsideReason::Future)) {
+        out.skew.get_or_insert(skew);
+    }
     placement.is_placed()
 }
