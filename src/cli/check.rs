@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use nearside_broker::Anonymous;
 
+use super::counted;
 use crate::error::StartError;
 
 /// Checks a site's configuration.
@@ -15,15 +17,16 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), StartError> {
-    let config = nearside_config::load(&args.site)?;
-    println!("{}: {} streams, {} rules: good", args.site.display(), config.streams.len(), config.rules.len());
-    let addresses = [("broker", config.broker.listen), ("console", config.console.listen)];
-    for (name, address) in addresses {
-        if !address.ip().is_loopback() {
-            println!(
-                "warning: {name}.listen is {address}: there are no users and no TLS yet, so anybody who reaches it may use it"
-            );
-        }
+    let config = nearside_config::load_with_files(&args.site)?;
+    let (streams, rules) = (counted(config.streams.len(), "stream"), counted(config.rules.len(), "rule"));
+    println!("{}: {streams}, {rules}: good", args.site.display());
+    let broker = &config.broker;
+    if !broker.listen.ip().is_loopback() && broker.anonymous == Anonymous::Always {
+        println!("warning: broker.listen is {}, and anybody who reaches it may use it", broker.listen);
+    }
+    let console = config.console.listen;
+    if !console.ip().is_loopback() {
+        println!("warning: console.listen is {console}, and it shows everything to anybody who reaches it");
     }
     Ok(())
 }

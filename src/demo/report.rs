@@ -172,7 +172,7 @@ impl fmt::Display for Report {
         for incident in &self.incidents {
             match (&incident.found_as, incident.delay_secs) {
                 (Some(label), Some(delay)) => {
-                    writeln!(f, "  found   {:<58} after {delay:>5.0} s as {label}", incident.name)?
+                    writeln!(f, "  found   {}\n          after {delay:.0} s as {label}", incident.name)?
                 }
                 _ => writeln!(f, "  missed  {}", incident.name)?,
             }
@@ -188,7 +188,7 @@ impl fmt::Display for Report {
         let mut kinds: Vec<_> = by_kind.into_iter().collect();
         kinds.sort();
         for ((stream, label), (count, text)) in kinds {
-            writeln!(f, "  {count:>4}  {stream} {label}: {text}")?;
+            writeln!(f, "  {count:>4}  {stream} {label}\n        {text}")?;
         }
         Ok(())
     }
