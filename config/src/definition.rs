@@ -114,7 +114,7 @@ fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, Strin
             (Err(why), _) => problems.add(span.clone(), why),
             (Ok(name), Err(why)) => problems.add(
                 span.clone(),
-                format!("field `{name}`: {why}; write a path such as \"$.{name}\" or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }}"),
+                format!("field `{name}`: {why} (a field is a path such as \"$.{name}\", or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }})"),
             ),
         }
     }

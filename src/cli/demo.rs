@@ -9,6 +9,7 @@ use nearside_console::ConsoleError;
 use nearside_schemas::{Timestamp, parse_address};
 use serde::Serialize;
 
+use super::say;
 use crate::demo::{Demo, DemoConfig, Figures};
 use crate::error::StartError;
 
@@ -53,16 +54,12 @@ pub fn run(args: &DemoArgs) -> Result<(), StartError> {
             // For who reads along; what programs read is on standard output.
             addresses(&demo).lines().for_each(|line| eprintln!("{line}"));
         } else {
-            introduce(&demo, &config);
+            introduce(&demo, &config)?;
         }
-        watch(&demo, args).await;
+        let watched = watch(&demo, args).await;
         let report = demo.finish().await;
-        if args.json {
-            println!("{}", serde_json::to_string(&report).unwrap_or_default());
-        } else {
-            println!("\n{report}");
-        }
-        Ok(())
+        watched?;
+        if args.json { say(serde_json::to_string(&report).unwrap_or_default()) } else { say(format!("\n{report}")) }
     })
 }
 
@@ -89,36 +86,37 @@ fn addresses(demo: &Demo) -> String {
     )
 }
 
-fn introduce(demo: &Demo, config: &DemoConfig) {
-    println!("A city and a hospital ward, simulated {}x as fast as real time, seed {}.", config.speed, config.seed);
-    println!("{}", addresses(demo));
-    println!("  Ctrl-C ends it.\n");
-    println!(
+fn introduce(demo: &Demo, config: &DemoConfig) -> Result<(), StartError> {
+    let DemoConfig { speed, seed, .. } = config;
+    say(format!("A city and a hospital ward, simulated {speed}x as fast as real time, seed {seed}."))?;
+    say(addresses(demo))?;
+    say("  Ctrl-C ends it.\n")?;
+    say(format!(
         "{:<19}{:>10}{:>8}{:>10}{:>10}{:>11}{:>11}",
         "simulated time", "readings", "events", "findings", "commands", "bytes in", "bytes out"
-    );
+    ))
 }
 
 /// A line a second until the time is over, the devices are done, or Ctrl-C.
-async fn watch(demo: &Demo, args: &DemoArgs) {
+async fn watch(demo: &Demo, args: &DemoArgs) -> Result<(), StartError> {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let end = tokio::time::sleep(Duration::from_secs(args.seconds));
     tokio::pin!(end);
     loop {
         tokio::select! {
             _ = seconds.tick() => {}
-            () = &mut end => return,
-            _ = tokio::signal::ctrl_c() => return,
+            () = &mut end => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
         let figures = demo.figures();
         if args.json {
             let line = FiguresAt { at: demo.now(), figures };
-            println!("{}", serde_json::to_string(&line).unwrap_or_default());
+            say(serde_json::to_string(&line).unwrap_or_default())?;
         } else {
-            println!("{}", line(&demo.now().to_string(), &figures));
+            say(line(&demo.now().to_string(), &figures))?;
         }
         if demo.is_over() {
-            return;
+            return Ok(());
         }
     }
 }

@@ -18,7 +18,7 @@ mod simulate;
 mod train;
 mod users;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -147,6 +147,11 @@ fn open_site(site: &Path) -> Result<(SiteConfig, PathBuf, KeyRing), StartError> 
     }
     let keys = KeyRing::load(&key_file)?;
     Ok((config, data, keys))
+}
+
+/// A line on standard output. An error where nobody reads any more.
+fn say(line: impl std::fmt::Display) -> Result<(), StartError> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(StartError::file(Path::new("standard output")))
 }
 
 /// A number of things: `1 stream`, `2 streams`.
