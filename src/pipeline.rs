@@ -219,7 +219,8 @@ impl Gateway {
         let (stop, stopped) = watch::channel(false);
         let uplink = match &config.uplink {
             Some(uplink) => {
-                let (uplink, site, outbox) = (uplink.clone(), config.site.id.clone(), back.outbox.clone());
+                let (mut uplink, site, outbox) = (uplink.clone(), config.site.id.clone(), back.outbox.clone());
+                uplink.password_file = uplink.password_file.map(|path| base.join(path));
                 let metrics = telemetry.clone();
                 let make = move || Uplink::new(uplink.clone(), site.clone(), outbox.clone(), seed, &metrics);
                 let mut first = Some(make()?);

@@ -98,7 +98,8 @@ impl GatewayView {
             active: figures.active,
             parked: figures.parked,
             readings,
-            set_aside: figures.set_aside,
+            set_aside: figures.set_aside.total(),
+            set_aside_by: figures.set_aside.iter().map(|(reason, count)| (reason.label(), count)).collect(),
             windows: figures.windows,
             models,
         })

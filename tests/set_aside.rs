@@ -108,9 +108,38 @@ async fn messages_set_aside_are_listed_shown_and_sent_again() {
     assert_eq!(lines(&run(&["deadletters", "list", "--json"], &site)).len(), 1);
 }
 
+/// Three messages with the same reason and three faults: whoever looks is told which, in words that quote nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_says_what_was_wrong() {
+    let gateway = Gateway::start(
+        "[[stream]]\nname = \"cars\"\ntopic = \"cars/{road}\"\nformat = \"json\"\nfields = { vehicles = \"$.vehicles\" }\n\
+         windows = [{ kind = \"count\", rows = 3 }]\n",
+    );
+    let site = gateway.site();
+    let payloads = [r#"{"vehicles":"SECRET"}"#, r#"{"Vehicles":5}"#, "not json"];
+    let messages = payloads.iter().map(|payload| ("cars/a".to_owned(), payload.as_bytes().to_vec())).collect();
+    publish_all("device", gateway.broker, messages).await;
+    gateway.wait_for("nearside_deadletters_total{stream=\"cars\",reason=\"malformed\"}", 3.0);
+    let (code, _folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let letters = lines(&run(&["deadletters", "list", "--json"], &site));
+    let details: Vec<&str> = letters.iter().filter_map(|letter| letter["detail"].as_str()).collect();
+    assert_eq!(
+        details,
+        [
+            "$.vehicles: expected a number, found text",
+            "$.vehicles: no field of the stream has a value",
+            "the JSON is broken at line 1, column 2",
+        ]
+    );
+    let table = text(&run(&["deadletters", "list"], &site).stdout);
+    assert!(table.contains("cars/a: $.vehicles: expected a number") && !table.contains("SECRET"), "{table}");
+}
+
 fn letter(payload: &str) -> DeadLetter {
     DeadLetter {
         reason: "panicked".to_owned(),
+        detail: String::new(),
         stage: "decode".to_owned(),
         stream: Some("plain".to_owned()),
         received: Timestamp::from_secs(7),

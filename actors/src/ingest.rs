@@ -411,11 +411,11 @@ impl Ingest {
         if fenced(|| decoder.decode(&publish.payload, publish.received, &mut decoded)).is_err() {
             decoded = Decoded::default();
             self.outlet.set_aside(definition, SetAsideReason::Panicked, 1);
-            self.keep_aside(definition, publish, SetAsideReason::Panicked);
+            self.keep_aside(definition, publish, SetAsideReason::Panicked, "the decoder panicked");
         } else if decoded.rows.is_empty()
             && let Some(error) = decoded.errors.first()
         {
-            self.keep_aside(definition, publish, error.reason);
+            self.keep_aside(definition, publish, error.reason, &error.detail);
         }
         for error in &decoded.errors {
             self.outlet.set_aside(definition, error.reason, error.readings);
@@ -435,9 +435,9 @@ impl Ingest {
     }
 
     /// Keeps a message that could not be read, for whoever looks into it.
-    fn keep_aside(&self, definition: usize, publish: &Publish, reason: SetAsideReason) {
+    fn keep_aside(&self, definition: usize, publish: &Publish, reason: SetAsideReason, detail: &str) {
         let name = &self.definitions[definition].plan.spec.name;
-        self.letters.put(DeadLetter::of(publish, Some(name), "decode", reason));
+        self.letters.put(DeadLetter::of(publish, Some(name), "decode", reason).because(detail));
     }
 
     /// Rows of one message by stream, in order of each stream's first row.

@@ -21,6 +21,7 @@ pub mod rollup;
 pub mod rules;
 pub mod rules_stage;
 pub mod seal;
+pub mod skew;
 pub mod stage;
 pub mod stream;
 

@@ -1,8 +1,9 @@
 //! The outlet: hands on what streams give back, to seal, rules and roll-up, and counts it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nearside_schemas::{CloseCause, Finding, SetAsideReason, Summary, Verdict};
+use nearside_schemas::{CloseCause, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
 use crate::board::{Board, PostedFinding};
@@ -18,6 +19,8 @@ use crate::stream::{Outputs, StreamComponent, StreamPlan};
 struct DefinitionMetrics {
     name: String,
     set_aside: Vec<Counter>,
+    /// Whether it was said that rows are set aside because of their time.
+    has_warned: AtomicBool,
     closed: Vec<(CloseCause, Counter)>,
     unjudged: Counter,
     active: Gauge,
@@ -32,8 +35,8 @@ struct DefinitionMetrics {
 pub struct Figures {
     /// Its name.
     pub name: String,
-    /// Readings set aside.
-    pub set_aside: u64,
+    /// Readings set aside, by reason.
+    pub set_aside: SetAsideCounts,
     /// Windows closed.
     pub windows: u64,
     /// Streams with an actor.
@@ -87,6 +90,12 @@ impl Outlet {
         let metrics = &self.definitions[plan.index];
         for reason in outputs.set_aside.drain(..) {
             metrics.set_aside[reason as usize].inc();
+        }
+        if let Some(skew) = outputs.skew.take()
+            && !metrics.has_warned.swap(true, Ordering::Relaxed)
+        {
+            let hint = skew.hint(plan.spec.timestamp.as_ref());
+            tracing::warn!(definition = %plan.spec.name, %hint, "rows are set aside because of their time (said once)");
         }
         for cause in outputs.closed.drain(..) {
             if let Some((_, counter)) = metrics.closed.iter().find(|(known, _)| *known == cause) {
@@ -178,12 +187,18 @@ impl Outlet {
 
     /// The figures of each definition, for the console.
     pub fn figures(&self) -> Vec<Figures> {
-        let figures = |metrics: &DefinitionMetrics| Figures {
-            name: metrics.name.clone(),
-            set_aside: metrics.set_aside.iter().map(Counter::get).sum(),
-            windows: metrics.closed.iter().map(|(_, counter)| counter.get()).sum(),
-            active: metrics.active.get() as u64,
-            parked: metrics.parked_now.get() as u64,
+        let figures = |metrics: &DefinitionMetrics| {
+            let mut set_aside = SetAsideCounts::default();
+            for (reason, counter) in SetAsideReason::ALL.iter().zip(&metrics.set_aside) {
+                set_aside.add(*reason, counter.get());
+            }
+            Figures {
+                name: metrics.name.clone(),
+                set_aside,
+                windows: metrics.closed.iter().map(|(_, counter)| counter.get()).sum(),
+                active: metrics.active.get() as u64,
+                parked: metrics.parked_now.get() as u64,
+            }
         };
         self.definitions.iter().map(figures).collect()
     }
@@ -200,6 +215,7 @@ impl DefinitionMetrics {
         Self {
             name: name.to_owned(),
             set_aside: reasons.map(|reason| telemetry.counter(Metric::SetAside, &[name, reason.label()])).collect(),
+            has_warned: AtomicBool::new(false),
             closed: CAUSES
                 .iter()
                 .map(|(cause, label)| (*cause, telemetry.counter(Metric::WindowsClosed, &[name, label])))

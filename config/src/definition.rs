@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use nearside_models::ModelError;
 use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder};
 use nearside_schemas::{
-    FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate,
+    FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate, unknown_name,
 };
 use nearside_window::{GuardConfig, WindowConfig, WindowPlan};
 use toml::Spanned;
 
-use crate::error::{Problems, nearest};
+use crate::error::Problems;
 use crate::raw::{RawField, RawStream, RawTimestamp};
+use crate::site::explain;
 
 /// A checked stream definition.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,10 +30,12 @@ pub struct StreamDefinition {
     pub min_rows: u64,
 }
 
-/// Checks one definition. `None` where something is wrong, which `problems` then says.
+/// Checks one definition. `None` where something is wrong, which `problems` then says. Where the file could not be read as a whole, what
+/// is missing may be a window or the format, and nothing is said of those.
 pub(crate) fn check(
     raw: Spanned<RawStream>,
     folders: &[PathBuf],
+    is_whole: bool,
     problems: &mut Problems<'_>,
 ) -> Option<StreamDefinition> {
     let whole = raw.span();
@@ -50,13 +53,14 @@ pub(crate) fn check(
     check_bounds(&raw, problems);
     let guard = guard(&raw);
     let windows: Vec<WindowConfig> = raw.windows.iter().map(|window| window.get_ref().clone()).collect();
-    for window in &raw.windows {
+    for window in raw.windows.iter().filter(|_| is_whole) {
         if let Err(error) = window.get_ref().validate() {
             problems.add(window.span(), error.to_string());
         }
     }
     let specs: Vec<FieldSpec> = fields.iter().map(|(field, _)| field.clone()).collect();
-    if windows.iter().all(|window| window.validate().is_ok())
+    if is_whole
+        && windows.iter().all(|window| window.validate().is_ok())
         && let Err(error) = WindowPlan::new(&specs, &windows, guard.clone())
     {
         problems.add(raw.name.span(), error.to_string());
@@ -83,7 +87,7 @@ pub(crate) fn check(
         key: key?,
         group: raw.group.clone().unwrap_or_else(|| raw.name.get_ref().to_string()),
     };
-    if let Err(error) = decoder(&spec) {
+    if is_whole && let Err(error) = decoder(&spec) {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
     }
     let models = models(&raw, &spec, folders, problems);
@@ -104,7 +108,7 @@ fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, Strin
     for (name, value) in raw.fields.get_ref() {
         let field = match value {
             toml::Value::String(path) => Ok(RawField { path: path.clone(), unit: None, kind: None }),
-            other => other.clone().try_into::<RawField>().map_err(|error| error.message().to_owned()),
+            other => other.clone().try_into::<RawField>().map_err(|error| explain(error.message())),
         };
         let name = FieldName::new(name).map_err(|error| error.to_string());
         match (name, field) {
@@ -117,7 +121,7 @@ fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, Strin
             (Err(why), _) => problems.add(span.clone(), why),
             (Ok(name), Err(why)) => problems.add(
                 span.clone(),
-                format!("field `{name}`: {why}; write a path such as \"$.{name}\" or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }}"),
+                format!("field `{name}`: {why} (a field is a path such as \"$.{name}\", or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }})"),
             ),
         }
     }
@@ -152,8 +156,15 @@ fn check_privacy_names(
 ) {
     let names = || fields.iter().map(|(field, _)| field.name.as_str()).chain(key.iter().map(|part| part.name.as_str()));
     for (name, policy) in &raw.privacy {
+        let is_number =
+            |(field, _): &(FieldSpec, String)| field.name.as_str() == name && field.kind == FieldKind::Number;
+        if *policy.get_ref() == FieldPolicy::Pseudonym && fields.iter().any(is_number) {
+            let why = "is a number, and a number has no pseudonym: few values are possible, and who knows one pair knows \
+                       them all; write `encrypt` or `drop`";
+            problems.add(policy.span(), format!("`{name}` {why}"));
+        }
         if !names().any(|known| known == name) {
-            problems.add(policy.span(), unknown("privacy names", name, names()));
+            problems.add(policy.span(), unknown_name("privacy names", name, names()));
         }
     }
 }
@@ -199,21 +210,14 @@ fn models(raw: &RawStream, spec: &StreamSpec, folders: &[PathBuf], problems: &mu
 /// What a site's own model needs of the stream is what the shipped one needs whose weights it has.
 fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<ModelName, String> {
     let method = nearside_models::artefact::method_of(name, folders).map_err(|error| match error {
-        ModelError::Unknown { name, .. } => unknown("there is no model", &name, nearside_models::catalog::names()),
+        ModelError::Unknown { name, .. } => {
+            unknown_name("there is no model", &name, nearside_models::catalog::names().collect::<Vec<_>>())
+        }
         error => error.to_string(),
     })?;
     let model = nearside_models::catalog::load(method, None).map_err(|error| error.to_string())?;
     model.accepts(&spec.fields).map_err(|error| error.to_string())?;
     ModelName::new(name).map_err(|error| error.to_string())
-}
-
-/// `what` `name`, with what is known and the nearest of it.
-pub(crate) fn unknown<'k>(what: &str, name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    match nearest(name, known.iter().copied()) {
-        Some(near) => format!("{what} `{name}`; did you mean `{near}`?"),
-        None => format!("{what} `{name}`; known: {}", known.join(", ")),
-    }
 }
 
 /// The span of a definition's topic, for problems between definitions.

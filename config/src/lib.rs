@@ -7,11 +7,12 @@
 mod definition;
 mod error;
 mod raw;
+mod salvage;
 mod site;
 
 pub use definition::StreamDefinition;
 pub use error::{ConfigError, Problem};
-pub use site::{SiteConfig, SiteSection, kept_models, load, parse};
+pub use site::{SiteConfig, SiteSection, kept_models, load, load_with_files, parse};
 
 /// The reference of every key, in Markdown.
 pub fn reference() -> &'static str {

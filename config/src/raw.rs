@@ -1,6 +1,7 @@
 //! The file as it is written.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
@@ -15,7 +16,9 @@ use nearside_schemas::codec::{Format, TimestampUnit};
 use nearside_schemas::{ByteSize, FieldKind, FieldPolicy, HumanDuration, SiteId, StreamName};
 use nearside_uplink::UplinkConfig;
 use nearside_window::WindowConfig;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 #[derive(Clone, Deserialize)]
@@ -73,7 +76,9 @@ pub(crate) struct RawStream {
     pub(crate) name: Spanned<StreamName>,
     /// The topic, with key parts in braces: `ward/{patient}/ecg`; `+` is any one level that is not part of the key.
     pub(crate) topic: Spanned<String>,
-    /// `json`, `number`, `csv`, `cbor`, `senml` or `arrow_ipc`.
+    /// `json`, `number`, `csv`, `cbor`, `senml` or `arrow_ipc`. What a path is follows from it: in JSON and CBOR `$.a.b[0]` (`a.b[0]` is
+    /// the same), in CSV the column's number `0`, `1`, … or, where every payload begins with a header line, its name, in SenML the
+    /// record's name, in Arrow the column's name; `number` has the one path `$`.
     pub(crate) format: Spanned<Format>,
     /// Where the event time stands: a path, or `{ path = "$.ts", unit = "millis" }`. Without it the time of receipt counts.
     #[serde(default)]
@@ -93,7 +98,8 @@ pub(crate) struct RawStream {
     /// Key parts that stand in the payload: name and path.
     #[serde(default)]
     pub(crate) key: BTreeMap<String, Spanned<String>>,
-    /// The fields: name and path, or `{ path = "$.mv", unit = "mV", kind = "number" }`.
+    /// The fields: name and path, or `{ path = "$.mv", unit = "mV", kind = "number" }`. The unit is free text that people are shown and
+    /// nothing is converted by, best as UCUM writes it; the models of glucose (`mg/dL`, `mmol/L`) and of ECGs (`mV`) read it.
     pub(crate) fields: Spanned<toml::Table>,
     /// The windows.
     pub(crate) windows: Vec<Spanned<WindowConfig>>,
@@ -101,7 +107,8 @@ pub(crate) struct RawStream {
     #[serde(default)]
     pub(crate) models: Vec<Spanned<String>>,
     /// What may leave of a key part or field: `clear`, `encrypt`, `pseudonym` or `drop`. Unnamed key parts leave as
-    /// pseudonyms, unnamed text does not leave, unnamed numbers leave as figures of their window.
+    /// pseudonyms, unnamed text does not leave, unnamed numbers leave as figures of their window. Of a number, `encrypt` lets those figures leave
+    /// as ciphertext (`sealed_fields` in the summary, which `nearside open` reads); a number has no pseudonym.
     #[serde(default)]
     pub(crate) privacy: BTreeMap<String, Spanned<FieldPolicy>>,
     /// The group for roll-ups; the definition's name where none is stated.
@@ -116,7 +123,8 @@ pub(crate) struct RawStream {
     /// A row whose time is further ahead of its receipt is set aside as `future`.
     #[serde(default)]
     pub(crate) future: Option<HumanDuration>,
-    /// A stream without rows for this long closes its windows.
+    /// A stream without rows for this long closes its windows; a window closes no sooner than its own size and lateness after its last
+    /// row, where those are longer.
     #[serde(default)]
     pub(crate) idle: Option<HumanDuration>,
     /// Most rows of one window.
@@ -148,11 +156,35 @@ fn unwritten<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone)]
 pub(crate) enum RawTimestamp {
     Path(String),
     Full(FullTimestamp),
+}
+
+/// By what stands there, and not by what fits: so an error says what is wrong with it.
+impl<'de> Deserialize<'de> for RawTimestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PathOrTable;
+
+        impl<'de> Visitor<'de> for PathOrTable {
+            type Value = RawTimestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path such as \"$.ts\", or { path = \"$.ts\", unit = \"millis\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<RawTimestamp, E> {
+                Ok(RawTimestamp::Path(path.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<RawTimestamp, A::Error> {
+                FullTimestamp::deserialize(MapAccessDeserializer::new(table)).map(RawTimestamp::Full)
+            }
+        }
+
+        deserializer.deserialize_any(PathOrTable)
+    }
 }
 
 #[derive(Clone, Deserialize)]

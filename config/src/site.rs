@@ -12,13 +12,14 @@ use nearside_journal::JournalConfig;
 use nearside_models::artefact::ModelsConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
-use nearside_schemas::{SiteId, StreamSpec};
+use nearside_schemas::{SiteId, StreamSpec, nearest};
 use nearside_uplink::UplinkConfig;
 use toml::Spanned;
 
 use crate::definition::{StreamDefinition, check, name_span, topic_span};
-use crate::error::{ConfigError, Problems, nearest};
+use crate::error::{ConfigError, Problems};
 use crate::raw::RawSite;
+use crate::salvage::{Salvaged, read};
 
 /// `[site]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -73,6 +74,41 @@ pub fn load(path: &Path) -> Result<SiteConfig, ConfigError> {
     parse(&text, path)
 }
 
+/// Reads and checks a file, and looks whether the files that it names are there.
+///
+/// # Errors
+/// Where it cannot be read, or with everything that is wrong with it.
+pub fn load_with_files(path: &Path) -> Result<SiteConfig, ConfigError> {
+    let config = load(path)?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    let mut problems = Problems::new(&text);
+    let base = path.parent().unwrap_or(Path::new("."));
+    for (section, key, file) in named_files(&config) {
+        if let Err(error) = std::fs::File::open(base.join(file)) {
+            let from = text.find(section).map_or(0..0, |at| at..at + section.len());
+            let hint = if key == "users" { "; `nearside users add` makes it" } else { "" };
+            let message = format!("{section} {key}: {} cannot be read: {error}{hint}", base.join(file).display());
+            problems.add(problems.key_in(from, key), message);
+        }
+    }
+    let problems = problems.into_vec();
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong { path: path.to_owned(), problems }) }
+}
+
+/// The files that must be there before a start: section, key and path.
+fn named_files(config: &SiteConfig) -> Vec<(&'static str, &'static str, &Path)> {
+    let tls = config.broker.tls.as_ref();
+    let files = [
+        ("[broker]", "users", config.broker.users.as_ref()),
+        ("[broker.tls]", "certificate", tls.map(|tls| &tls.certificate)),
+        ("[broker.tls]", "key", tls.map(|tls| &tls.key)),
+        ("[broker.tls]", "client_ca", tls.and_then(|tls| tls.client_ca.as_ref())),
+        ("[broker.tls]", "revoked", tls.and_then(|tls| tls.revoked.as_ref())),
+        ("[uplink]", "password_file", config.uplink.as_ref().and_then(|uplink| uplink.password_file.as_ref())),
+    ];
+    files.into_iter().filter_map(|(section, key, file)| Some((section, key, file?.as_path()))).collect()
+}
+
 /// Checks a configuration's text; `path` is for error texts.
 ///
 /// # Errors
@@ -80,16 +116,11 @@ pub fn load(path: &Path) -> Result<SiteConfig, ConfigError> {
 pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
     let mut problems = Problems::new(text);
     let wrong = |problems: Problems<'_>| ConfigError::Wrong { path: path.to_owned(), problems: problems.into_vec() };
-    let raw: RawSite = match toml::from_str(text) {
-        Ok(raw) => raw,
-        Err(error) => {
-            problems.add(error.span().unwrap_or(0..0), explain(error.message()));
-            return Err(wrong(problems));
-        }
-    };
-    let streams = check_streams(&raw, &model_folders(&raw, path), &mut problems);
+    let Some(Salvaged { raw, is_whole }) = read(text, &mut problems) else { return Err(wrong(problems)) };
+    let streams = check_streams(&raw, &model_folders(&raw, path), is_whole, &mut problems);
     let specs: Vec<StreamSpec> = streams.iter().map(|stream| stream.spec.clone()).collect();
-    check_rules(&raw.rules, &specs, streams.len() == raw.definitions.len(), &mut problems);
+    check_rules(&raw.rules, &specs, is_whole && streams.len() == raw.definitions.len(), &mut problems);
+    check_addresses(&raw, &mut problems);
     section(&raw.broker, BrokerConfig::validate, &mut problems);
     section(&raw.models, ModelsConfig::validate, &mut problems);
     section(&raw.journal, JournalConfig::validate, &mut problems);
@@ -131,15 +162,23 @@ fn inner<T: Default>(section: Option<Spanned<T>>) -> T {
 }
 
 /// Adds the nearest known key to serde's text for an unknown one.
-fn explain(message: &str) -> String {
+pub(crate) fn explain(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if message.starts_with("unknown ")
         && let Some(name) = quoted.next()
-        && let Some(near) = nearest(name, quoted)
+        && let Some(near) = short_for(name, quoted.clone()).or_else(|| nearest(name, quoted))
     {
         return format!("{message}; did you mean `{near}`?");
     }
     message.to_owned()
+}
+
+/// What is usually meant by an abbreviation, where it is known here.
+fn short_for<'k>(name: &str, mut known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    const ABBREVIATIONS: [(&str, &str); 5] =
+        [("s", "seconds"), ("ms", "millis"), ("us", "micros"), ("µs", "micros"), ("ns", "nanos")];
+    let (_, long) = ABBREVIATIONS.iter().find(|(short, _)| *short == name)?;
+    known.find(|known| known == long)
 }
 
 fn section<T, E: std::fmt::Display>(
@@ -183,14 +222,47 @@ pub fn kept_models(data: &Path) -> PathBuf {
     data.join("models")
 }
 
-fn check_streams(raw: &RawSite, folders: &[PathBuf], problems: &mut Problems<'_>) -> Vec<StreamDefinition> {
+/// Two that listen at one place: the second would not start. A port of 0 is any free one.
+fn check_addresses(raw: &RawSite, problems: &mut Problems<'_>) {
+    let section = |span: Option<Range<usize>>| span.unwrap_or(0..0);
+    let broker = section(raw.broker.as_ref().map(Spanned::span));
+    let console = section(raw.console.as_ref().map(Spanned::span));
+    let settings = raw.broker.as_ref().map(|broker| broker.get_ref().clone()).unwrap_or_default();
+    let tls = settings.tls.as_ref().and_then(|tls| tls.listen);
+    let page = raw.console.as_ref().map(|console| console.get_ref().listen);
+    let page = page.unwrap_or_else(|| ConsoleConfig::default().listen);
+    let places = [
+        ("[broker] listen", Some(settings.listen), broker.clone()),
+        ("[broker.tls] listen", tls, broker),
+        ("[console] listen", Some(page), console),
+    ];
+    for (n, (name, address, span)) in places.iter().enumerate() {
+        for (other, taken, other_span) in &places[..n] {
+            let (Some(address), Some(taken)) = (address, taken) else { continue };
+            let everywhere = address.ip().is_unspecified() || taken.ip().is_unspecified();
+            if address.port() == taken.port() && address.port() != 0 && (everywhere || address.ip() == taken.ip()) {
+                // What is not written in the file is shown at the other.
+                let at = if span.is_empty() { other_span } else { span };
+                let message = format!("{name} and {other} are both {taken}: each needs a port of its own");
+                problems.add(problems.key_in(at.clone(), "listen"), message);
+            }
+        }
+    }
+}
+
+fn check_streams(
+    raw: &RawSite,
+    folders: &[PathBuf],
+    is_whole: bool,
+    problems: &mut Problems<'_>,
+) -> Vec<StreamDefinition> {
     let mut checked: Vec<(StreamDefinition, Range<usize>)> = Vec::new();
-    if raw.definitions.is_empty() {
+    if raw.definitions.is_empty() && is_whole {
         problems.add(0..0, "there is no [[stream]]: a site needs at least one");
     }
     for definition in &raw.definitions {
         let (name, topic) = (name_span(definition), topic_span(definition));
-        let Some(stream) = check(definition.clone(), folders, problems) else { continue };
+        let Some(stream) = check(definition.clone(), folders, is_whole, problems) else { continue };
         for (other, _) in &checked {
             if other.spec.name == stream.spec.name {
                 problems.add(name.clone(), format!("two streams are called `{}`", stream.spec.name));

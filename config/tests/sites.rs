@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nearside_config::{load, parse};
+use nearside_config::{load, load_with_files, parse};
 
 #[test]
 fn the_ready_made_sites_load() {
@@ -59,12 +59,49 @@ fn mistakes_are_said_with_place_and_hint() {
         ("size = \"10s\"", "rows = 3", &["tumbling window needs a `size`"]),
         ("robust-z", "robust-x", &["site.toml:11:11", "there is no model `robust-x`", "did you mean `robust-z`"]),
         ("[\"robust-z\"]", "[\"news2\"]", &["news2"]),
+        (
+            "\"$.value\" }\nwindows = [{ kind = \"tumbling\", size = \"10s\" }]\nmodels = [\"robust-z\"]",
+            "{ path = \"$.value\", unit = \"Cel\" } }\nwindows = [{ kind = \"tumbling\", size = \"10s\" }]\nmodels = [\"ecg-rhythm\"]",
+            &["site.toml:11:11", "a lead is a voltage"],
+        ),
         ("{ k = ", "{ j = ", &["privacy names `j`", "did you mean `k`"]),
+        ("{ k = ", "{ value = \"pseudonym\", k = ", &["site.toml:12:", "`value` is a number", "`encrypt` or `drop`"]),
+        ("\"json\"", "\"csv\"", &["site.toml:7:", "`$.value` is no CSV column", "number the columns from 0"]),
         ("x/{k}\"\nformat", "x/{k\"\nformat", &["site.toml:6:9", "topic level"]),
         ("\"json\"", "\"jason\"", &["jason", "did you mean `json`"]),
         ("finding.score >", "finding.score >>", &["rule `r`", "is not CEL"]),
         ("finding.score", "fnding.score", &["`fnding` is not known here"]),
         ("x/{k}/alarm", "x/{z}/alarm", &["`{z}` is not a key part"]),
+        ("finding.score", "finding.scoer", &["`finding` has no `scoer`; did you mean `score`?", "(key `when`)"]),
+        ("finding.score >", "has(finding.seen.vlaue) && 1.0 >", &["no field `vlaue`; did you mean `value`?"]),
+        ("finding.score > 0.5", "finding.score", &["the condition is no truth value"]),
+        ("finding.score > 0.5", "finding.label > 0.5", &["rule `r`", "(key `when`)"]),
+        (
+            "finding.score > 0.5",
+            "finding.label == 'spikes'",
+            &["no model gives the label `spikes`; did you mean `spike`?"],
+        ),
+        ("finding.score > 0.5", "finding.label in ['drop', 'dorp']", &["`dorp`; did you mean `drop`?"]),
+        ("finding.score > 0.5", "finding.severity != 'warn'", &["there is no severity `warn`"]),
+        ("finding.score > 0.5", "key.patient == 'x'", &["no key part `patient`; known: k"]),
+        ("payload = \"x\"", "payload = '{\"t\": ${finding.txt}}'", &["`finding` has no `txt`; did you mean `text`?"]),
+        ("payload = \"x\"", "payload = '${finding.label + 1}'", &["(key `publish.payload`)"]),
+        (
+            "when = \"finding.score",
+            "on = \"summary\"\nwhen = \"summary.fields.value.maen",
+            &["`summary.fields.value` has no `maen`; did you mean `mean`?"],
+        ),
+        (
+            "timestamp = \"$.ts\"",
+            "timestamp = { path = \"$.ts\", unit = \"ms\" }",
+            &["site.toml:8:", "did you mean `millis`?"],
+        ),
+        ("timestamp = \"$.ts\"", "timestamp = 5", &["site.toml:8:13", "a path such as \"$.ts\""]),
+        ("\"10s\"", "60", &["site.toml:10:", "write \"60s\""]),
+        ("[[rule]]", "[journal]\nquota = 5\n[[rule]]", &["site.toml:14:9", "write \"5B\""]),
+        ("[[rule]]", "[broker]\nlisten = \"1883\"\n[[rule]]", &["site.toml:14:", "write 127.0.0.1:1883"]),
+        ("[[rule]]", "[console]\nlisten = 8081\n[[rule]]", &["site.toml:14:", "write 127.0.0.1:8081"]),
+        ("[[rule]]", "[broker]\nlisten = \"localhost:8080\"\n[[rule]]", &["site.toml:14:1", "are both 127.0.0.1:8080"]),
         ("\"$.value\"", "\"$.a[\"", &["`$.a[` is not a path"]),
         ("\"$.value\"", "3", &["field `value`"]),
         ("id = \"s\"", "id = \"a b\"", &["site.toml:3:", "is not a valid site id"]),
@@ -87,6 +124,52 @@ fn mistakes_are_said_with_place_and_hint() {
             assert!(text.contains(part), "`{to}`: expected `{part}` in:\n{text}");
         }
     }
+}
+
+/// One look says all of it: what has the wrong type does not hide what is wrong besides.
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let mut text = GOOD.to_owned();
+    for (from, to) in [
+        ("\"json\"", "\"jason\""),
+        ("\"10s\"", "60"),
+        ("robust-z", "robust-x"),
+        ("\"pseudonym\"", "\"pseudonim\""),
+        ("\"$.value\"", "{ path = \"$.value\", unti = \"K\" }"),
+        ("topic = \"x", "topc = 1\ntopic = \"x"),
+        ("[[rule]]", "[journal]\nquota = 5\n[[rule]]"),
+    ] {
+        assert!(text.contains(from));
+        text = text.replacen(from, to, 1);
+    }
+    let said = parse(&text, Path::new("site.toml")).unwrap_err().to_string();
+    for part in [
+        "did you mean `json`?",
+        "write \"60s\"",
+        "did you mean `robust-z`?",
+        "did you mean `pseudonym`?",
+        "unknown field `unti`",
+        "unknown field `topc`",
+        "write \"5B\"",
+    ] {
+        assert_eq!(said.matches(part).count(), 1, "`{part}` in:\n{said}");
+    }
+    assert_eq!(said.matches("site.toml:").count(), 7, "and nothing else:\n{said}");
+}
+
+#[test]
+fn files_that_are_named_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = folder.path().join("site.toml");
+    let named = "[broker]\nusers = \"users.toml\"\n[broker.tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n\
+                 [uplink]\nurl = \"mqtt://x\"\nusername = \"u\"\npassword_file = \"secret\"\n[[rule]]";
+    std::fs::write(&site, GOOD.replacen("[[rule]]", named, 1)).unwrap();
+    let said = load_with_files(&site).unwrap_err().to_string();
+    for (line, file) in [(14, "users.toml"), (16, "a.pem"), (17, "a.key"), (21, "secret")] {
+        assert!(said.contains(&format!("site.toml:{line}:1:")) && said.contains(file), "{file} in:\n{said}");
+        std::fs::write(folder.path().join(file), "x").unwrap();
+    }
+    load_with_files(&site).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Values of the right type with which the gateway would start and then do nothing.

@@ -6,12 +6,14 @@
 //! Never: this crate imports no other member of the workspace, reads no clock but through
 //! [`Clock`], and does no input or output.
 
+mod address;
 pub mod arrow_schema;
 pub mod codec;
 mod command;
 mod failpoint;
 mod finding;
 mod ids;
+mod nearest;
 mod personal;
 mod ports;
 mod publish;
@@ -26,6 +28,7 @@ mod time;
 mod topic;
 mod window;
 
+pub use address::{AddressError, deserialize_address, deserialize_optional_address, parse_address};
 pub use command::Command;
 pub use failpoint::failpoint;
 pub use finding::{Contribution, Finding, FindingId, Severity};
@@ -33,6 +36,7 @@ pub use ids::{
     ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,
     StreamMap, StreamName, WindowDefinition, WindowId, digest,
 };
+pub use nearest::{nearest, unknown_name};
 pub use personal::Personal;
 pub use ports::{Answer, BoxFuture, Durability, Intake, KeyPurpose, KeySource, RefusalReason, SecretKey};
 pub use publish::{PacketId, Publish, QoS};
@@ -41,7 +45,7 @@ pub use reading::{FieldValue, KeyValues, Reading, Values};
 pub use role::Role;
 pub use set_aside::{SetAsideCounts, SetAsideReason};
 pub use stream::{FieldKind, FieldPolicy, FieldSpec, KeyPartSpec, StreamSpec};
-pub use summarise::{collect_texts, summarise_fields};
+pub use summarise::{collect_texts, summarise_fields, summarise_hidden_fields};
 pub use summary::{FieldSummary, Quantiles, RollUp, RollUpId, Summary, Verdict};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{Topic, TopicError, TopicTemplate};

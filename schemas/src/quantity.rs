@@ -1,10 +1,12 @@
 //! Quantities as people write them in the configuration: durations (`1.5s`, `2m`) and sizes (`64KiB`).
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A quantity that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +29,8 @@ fn split(text: &str) -> Option<(f64, &str)> {
 }
 
 /// A duration, written as a number and one of `us ms s m h d`, such as `250ms` or `1.5s`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(into = "String")]
 pub struct HumanDuration(pub Duration);
 
 const DURATION_UNITS: [(&str, f64); 6] =
@@ -81,8 +83,8 @@ impl fmt::Display for HumanDuration {
 }
 
 /// A number of bytes, written as a number and one of `B KiB MiB GiB`, such as `64KiB`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+#[serde(into = "String")]
 pub struct ByteSize(pub u64);
 
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
@@ -131,11 +133,17 @@ impl fmt::Display for ByteSize {
 }
 
 macro_rules! text_quantity {
-    ($type:ident) => {
+    ($type:ident, $what:literal, $unit:literal) => {
         impl TryFrom<String> for $type {
             type Error = QuantityError;
             fn try_from(text: String) -> Result<Self, QuantityError> {
                 text.parse()
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(InWords { what: $what, unit: $unit, of: PhantomData })
             }
         }
 
@@ -153,8 +161,37 @@ macro_rules! text_quantity {
     };
 }
 
-text_quantity!(HumanDuration);
-text_quantity!(ByteSize);
+text_quantity!(HumanDuration, "duration", "s");
+text_quantity!(ByteSize, "size", "B");
+
+/// Reads a quantity; a bare number is answered with how it is written.
+struct InWords<T> {
+    what: &'static str,
+    /// The unit of the hint.
+    unit: &'static str,
+    of: PhantomData<T>,
+}
+
+impl<T: FromStr<Err = QuantityError>> Visitor<'_> for InWords<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a {} with its unit in quotes, such as \"60{}\"", self.what, self.unit)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        let Self { what, unit, .. } = self;
+        Err(E::custom(format!("a {what} has a unit and stands in quotes: write \"{number}{unit}\"")))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_u64(number.unsigned_abs())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,9 +14,24 @@ use crate::summary::{FieldSummary, Quantiles};
 /// The figures of each numeric field that has a value in the window. Empty where the window has fewer than `min_rows` rows;
 /// a field with fewer than `min_rows` values is left out likewise, for then its mean would be nearly a raw value (promise I2).
 pub fn summarise_fields(rows: &RecordBatch, fields: &[FieldSpec], min_rows: u64) -> Vec<FieldSummary> {
+    figures(rows, fields, FieldPolicy::Clear, min_rows)
+}
+
+/// The figures of each numeric field that may leave as ciphertext alone, under the same bound.
+pub fn summarise_hidden_fields(
+    rows: &RecordBatch,
+    fields: &[FieldSpec],
+    min_rows: u64,
+) -> Vec<(FieldName, Personal<FieldSummary>)> {
+    let hidden = figures(rows, fields, FieldPolicy::Encrypt, min_rows);
+    hidden.into_iter().map(|figures| (figures.name.clone(), Personal::new(figures))).collect()
+}
+
+/// The figures of the numeric fields with this policy.
+fn figures(rows: &RecordBatch, fields: &[FieldSpec], policy: FieldPolicy, min_rows: u64) -> Vec<FieldSummary> {
     let mut summaries = Vec::new();
     for (index, field) in fields.iter().enumerate() {
-        if field.kind != FieldKind::Number || field.policy != FieldPolicy::Clear {
+        if field.kind != FieldKind::Number || field.policy != policy {
             continue;
         }
         let Some(column) = rows.columns().get(FIRST_FIELD + index) else { continue };
@@ -149,7 +164,13 @@ mod tests {
             assert_eq!(collect_texts(&rows, &[text]).len(), usize::from(leaves));
             let number = field(FieldKind::Number, policy);
             let rows = batch(&number, Arc::new(Float64Array::from(vec![1.0, 2.0, 3.0])));
-            assert!(summarise_fields(&rows, &[number], 1).is_empty(), "a hidden number has no mean");
+            assert!(
+                summarise_fields(&rows, std::slice::from_ref(&number), 1).is_empty(),
+                "a hidden number has no mean"
+            );
+            let hidden = summarise_hidden_fields(&rows, std::slice::from_ref(&number), 3);
+            assert_eq!(hidden.len(), usize::from(leaves), "{policy:?}");
+            assert!(summarise_hidden_fields(&rows, &[number], 4).is_empty(), "too few rows");
         }
     }
 }

@@ -87,6 +87,8 @@ pub struct Summary {
     pub set_aside: SetAsideCounts,
     /// The numeric fields; empty where the window has fewer rows than `min_rows`, for then a mean would be a raw value.
     pub fields: Vec<FieldSummary>,
+    /// Likewise the numeric fields whose policy lets them leave as ciphertext alone.
+    pub hidden_fields: Vec<(FieldName, Personal<FieldSummary>)>,
     /// Text values that a policy lets leave encrypted or as pseudonyms: field and values in row order.
     pub texts: Vec<(FieldName, Vec<Personal<std::sync::Arc<str>>>)>,
     /// What the models saw, in order of time, then label.

@@ -118,12 +118,16 @@ fn numbers_csv_and_text() {
     assert_eq!(reasons(&decode(&number, b"inf")), [SetAsideReason::NotFinite]);
     assert_eq!(reasons(&decode(&number, b"21,5")), [SetAsideReason::Malformed]);
 
-    let named = spec(Format::Csv, &[("a", "$.a"), ("text", "$.t")], Some("$.ts"));
+    let named = spec(Format::Csv, &[("a", "a"), ("text", "t")], Some("ts"));
     let decoded = decode(&named, b"t,ts,a\r\n\"x, \"\"y\"\"\nz\",1,2.5\r\n,2,bad\n,3,\n");
     assert_eq!(decoded.rows.len(), 1);
     let FieldValue::Text(text) = &decoded.rows[0].reading.values[1] else { panic!("no text") };
     assert_eq!(text.expose().as_ref(), "x, \"y\"\nz");
     assert_eq!(reasons(&decoded), [SetAsideReason::Malformed; 2]);
+    let headless = decode(&named, b"x,1,2.5\n");
+    assert!(headless.errors[0].detail.contains("number the columns"), "{headless:?}");
+    // What a JSON path would be here: a name that no payload without a header has.
+    assert!(nearside_schemas::codec::decoder(&spec(Format::Csv, &[("a", "$.a")], None)).is_err());
     let numbered = spec(Format::Csv, &[("a", "1")], Some("0"));
     assert_eq!(rows(&decode(&numbered, b"1397088240000,7\n1397088241000,8")).len(), 2);
 }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use nearside_broker::Anonymous;
 use nearside_config::SiteConfig;
 use nearside_privacy::KeyRing;
 
+use super::counted;
 use crate::error::StartError;
 use crate::model_set::{self, ModelSet};
 
@@ -19,17 +21,18 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Result<(), StartError> {
-    let config = nearside_config::load(&args.site)?;
+    let config = nearside_config::load_with_files(&args.site)?;
     let base = args.site.parent().unwrap_or(Path::new("."));
     site_models(&config, base, &base.join(&config.site.data_dir).join(&config.privacy.key_file))?;
-    println!("{}: {} streams, {} rules: good", args.site.display(), config.streams.len(), config.rules.len());
-    let addresses = [("broker", config.broker.listen), ("console", config.console.listen)];
-    for (name, address) in addresses {
-        // The console has no users.
-        let has_users = name == "broker" && config.broker.users.is_some();
-        if !address.ip().is_loopback() && !has_users {
-            println!("warning: {name}.listen is {address} and there are no users: anybody who reaches it may use it");
-        }
+    let (streams, rules) = (counted(config.streams.len(), "stream"), counted(config.rules.len(), "rule"));
+    println!("{}: {streams}, {rules}: good", args.site.display());
+    let broker = &config.broker;
+    if !broker.listen.ip().is_loopback() && broker.anonymous == Anonymous::Always {
+        println!("warning: broker.listen is {}, and anybody who reaches it may use it", broker.listen);
+    }
+    let console = config.console.listen;
+    if !console.ip().is_loopback() {
+        println!("warning: console.listen is {console}, and it shows everything to anybody who reaches it");
     }
     Ok(())
 }

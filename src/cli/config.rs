@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::say;
 use crate::error::StartError;
 
 /// About the configuration.
@@ -20,7 +21,6 @@ enum What {
 /// Runs the command.
 pub fn run(args: &ConfigArgs) -> Result<(), StartError> {
     match args.what {
-        What::Reference => print!("{}", nearside_config::reference()),
+        What::Reference => say(nearside_config::reference().trim_end()),
     }
-    Ok(())
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use nearside_deadletters::{DeadLetter, LetterId, ids, read, remove};
 use nearside_privacy::KeyRing;
+use nearside_schemas::parse_address;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming, MqttOptions};
 use serde_json::json;
 
+use super::{counted, open_site};
 use crate::error::StartError;
 
 /// Looks at messages that could not be handled, and sends them again. Works whether the gateway runs or not.
@@ -47,7 +49,7 @@ enum What {
         /// Their numbers; all where none is given.
         numbers: Vec<LetterId>,
         /// Where the broker listens, where that is not what the file says.
-        #[arg(long, value_name = "HOST:PORT")]
+        #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
         broker: Option<SocketAddr>,
     },
 }
@@ -82,16 +84,14 @@ pub fn run(args: &DeadlettersArgs) -> Result<(), StartError> {
 
 fn line(number: LetterId, letter: &DeadLetter) -> serde_json::Value {
     json!({
-        "number": number.to_string().parse::<u64>().ok(), "reason": letter.reason, "stage": letter.stage,
+        "number": number.to_string().parse::<u64>().ok(), "reason": letter.reason, "detail": letter.detail, "stage": letter.stage,
         "stream": letter.stream, "received": letter.received, "topic": letter.topic, "bytes": letter.payload.len(),
     })
 }
 
 impl Letters {
     fn of(site: &Path) -> Result<Self, StartError> {
-        let config = nearside_config::load(site)?;
-        let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
-        let keys = KeyRing::load(&data.join(&config.privacy.key_file))?;
+        let (config, data, keys) = open_site(site)?;
         let mut broker = config.broker.listen;
         if broker.ip().is_unspecified() {
             broker.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -106,7 +106,7 @@ impl Letters {
         if !json {
             writeln!(
                 out,
-                "{:>10}  {:<12}  {:<10}  {:<16}  {:<27}  {:>9}  topic",
+                "{:>10}  {:<13}  {:<10}  {:<16}  {:<27}  {:>9}  topic: why",
                 "number", "reason", "stage", "stream", "received", "bytes"
             )
             .map_err(stdout())?;
@@ -115,7 +115,7 @@ impl Letters {
             let letter = match read(&self.folder, number, &self.keys) {
                 Ok(letter) => letter,
                 Err(error) => {
-                    eprintln!("{error}");
+                    eprintln!("error: {error}");
                     unreadable += 1;
                     continue;
                 }
@@ -123,10 +123,11 @@ impl Letters {
             let written = if json {
                 writeln!(out, "{}", line(number, &letter))
             } else {
+                let why = if letter.detail.is_empty() { String::new() } else { format!(": {}", letter.detail) };
                 let (stream, received) = (letter.stream.as_deref().unwrap_or("-"), letter.received.to_string());
                 writeln!(
                     out,
-                    "{:>10}  {:<12}  {:<10}  {stream:<16}  {received:<27}  {:>9}  {}",
+                    "{:>10}  {:<13}  {:<10}  {stream:<16}  {received:<27}  {:>9}  {}{why}",
                     number.to_string(),
                     letter.reason,
                     letter.stage,
@@ -144,25 +145,30 @@ impl Letters {
         let mut options = MqttOptions::new("nearside-replay", broker.ip().to_string(), broker.port());
         options.set_keep_alive(PATIENCE);
         let (client, mut events) = AsyncClient::new(options, 1);
-        let mut sent = 0;
+        let (mut sent, mut unreadable) = (0u64, 0u64);
         for number in chosen {
             let letter = match read(&self.folder, number, &self.keys) {
                 Ok(letter) => letter,
                 Err(error) => {
-                    eprintln!("{error}; it stays");
+                    eprintln!("error: {error}");
+                    unreadable += 1;
                     continue;
                 }
             };
             let taken = publish(&client, &mut events, &letter).await;
             taken.map_err(|why| {
                 StartError::Surroundings(format!(
-                    "the broker at {broker} {why}; {sent} letters were sent, the others stay"
+                    "the broker at {broker} {why}; {} sent, the others stay",
+                    counted(sent, "letter")
                 ))
             })?;
             remove(&self.folder, number)?;
             sent += 1;
         }
-        println!("{sent} letters were sent again");
+        println!("{} sent again", counted(sent, "letter"));
+        if unreadable > 0 {
+            return Err(StartError::Surroundings(format!("{} could not be read", counted(unreadable, "letter"))));
+        }
         Ok(())
     }
 }

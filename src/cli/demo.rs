@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use nearside_console::ConsoleError;
+use nearside_schemas::{Timestamp, parse_address};
+use serde::Serialize;
 
+use super::say;
 use crate::demo::{Demo, DemoConfig, Figures};
 use crate::error::StartError;
 
@@ -25,7 +29,7 @@ pub struct DemoArgs {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Where the console listens; a free port where it is 0.
-    #[arg(long, default_value = "127.0.0.1:0")]
+    #[arg(long, default_value = "127.0.0.1:0", value_parser = parse_address)]
     console: SocketAddr,
     /// Prints a JSON object a second and the closing report as JSON.
     #[arg(long)]
@@ -45,59 +49,88 @@ pub fn run(args: &DemoArgs) -> Result<(), StartError> {
         console: args.console,
     };
     super::block_on(async {
-        let demo = Demo::start(&config).await?;
-        if !args.json {
-            introduce(&demo, &config);
-        }
-        watch(&demo, args).await;
-        let report = demo.finish().await;
+        let demo = Demo::start(&config).await.map_err(name_the_option)?;
         if args.json {
-            println!("{}", serde_json::to_string(&report).unwrap_or_default());
+            // For who reads along; what programs read is on standard output.
+            addresses(&demo).lines().for_each(|line| eprintln!("{line}"));
         } else {
-            println!("\n{report}");
+            introduce(&demo, &config)?;
         }
-        Ok(())
+        let watched = watch(&demo, args).await;
+        let report = demo.finish().await;
+        watched?;
+        if args.json { say(serde_json::to_string(&report).unwrap_or_default()) } else { say(format!("\n{report}")) }
     })
 }
 
-fn introduce(demo: &Demo, config: &DemoConfig) {
+/// A demonstration has no file: where its console listens is said on the command line.
+fn name_the_option(error: StartError) -> StartError {
+    match error {
+        StartError::Console(ConsoleError { address, source }) => StartError::Surroundings(format!(
+            "the console cannot listen on {address}: {source}; name a free port with `--console`"
+        )),
+        other => other,
+    }
+}
+
+fn addresses(demo: &Demo) -> String {
     let (devices, console, cloud) = demo.addresses();
-    println!("A city and a hospital ward, simulated {}x as fast as real time, seed {}.", config.speed, config.seed);
-    println!("  devices publish to  mqtt://{devices}   try: mosquitto_sub -p {} -t '#' -v", devices.port());
-    println!("  the console is at   http://{console}");
-    println!("  the cloud is at     mqtt://{cloud}   try: mosquitto_sub -p {} -t 'nearside/#' -v", cloud.port());
-    println!("  Ctrl-C ends it.\n");
-    println!(
-        "{:<22}{:>10}{:>10}{:>10}{:>10}{:>12}{:>12}",
+    format!(
+        "  devices publish to  mqtt://{devices}\n                      \
+         try: mosquitto_sub -p {} -t '#' -v\n  \
+         the console is at   http://{console}\n  \
+         the cloud is at     mqtt://{cloud}\n                      \
+         try: mosquitto_sub -p {} -t 'nearside/#' -v",
+        devices.port(),
+        cloud.port()
+    )
+}
+
+fn introduce(demo: &Demo, config: &DemoConfig) -> Result<(), StartError> {
+    let DemoConfig { speed, seed, .. } = config;
+    say(format!("A city and a hospital ward, simulated {speed}x as fast as real time, seed {seed}."))?;
+    say(addresses(demo))?;
+    say("  Ctrl-C ends it.\n")?;
+    say(format!(
+        "{:<19}{:>10}{:>8}{:>10}{:>10}{:>11}{:>11}",
         "simulated time", "readings", "events", "findings", "commands", "bytes in", "bytes out"
-    );
+    ))
 }
 
 /// A line a second until the time is over, the devices are done, or Ctrl-C.
-async fn watch(demo: &Demo, args: &DemoArgs) {
+async fn watch(demo: &Demo, args: &DemoArgs) -> Result<(), StartError> {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let end = tokio::time::sleep(Duration::from_secs(args.seconds));
     tokio::pin!(end);
     loop {
         tokio::select! {
             _ = seconds.tick() => {}
-            () = &mut end => return,
-            _ = tokio::signal::ctrl_c() => return,
+            () = &mut end => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
         }
         let figures = demo.figures();
         if args.json {
-            println!("{}", serde_json::to_string(&figures).unwrap_or_default());
+            let line = FiguresAt { at: demo.now(), figures };
+            say(serde_json::to_string(&line).unwrap_or_default())?;
         } else {
-            println!("{}", line(&demo.now().to_string(), &figures));
+            say(line(&demo.now().to_string(), &figures))?;
         }
         if demo.is_over() {
-            return;
+            return Ok(());
         }
     }
+}
+
+/// The figures with the simulated time.
+#[derive(Serialize)]
+struct FiguresAt {
+    at: Timestamp,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 fn line(now: &str, figures: &Figures) -> String {
     let now: String = now.chars().take(19).collect();
     let Figures { readings, events_out, findings, commands, bytes_in, bytes_out } = figures;
-    format!("{now:<22}{readings:>10}{events_out:>10}{findings:>10}{commands:>10}{bytes_in:>12}{bytes_out:>12}")
+    format!("{now:<19}{readings:>10}{events_out:>8}{findings:>10}{commands:>10}{bytes_in:>11}{bytes_out:>11}")
 }

@@ -1,9 +1,11 @@
-//! `nearside eval`: a model against a benchmark.
+//! `nearside eval`: a model against a benchmark. Tables and progress are for people and go to standard error; what comes out at the end
+//! goes to standard output, as one JSON object.
 
 mod glucose;
 mod skab;
 mod text;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -92,7 +94,13 @@ fn anomaly(args: &Anomaly) -> Result<(), StartError> {
             catalog::build(nearside_models::card::Card { threshold, ..card.clone() }, &weights)
         }))
     };
-    let progress = |category: &str| bar.set_message(format!("without {category}"));
+    let progress = |category: &str| {
+        bar.set_message(format!("without {category}"));
+        // The bar shows itself on a terminal only.
+        if !std::io::stderr().is_terminal() {
+            eprintln!("without {category}");
+        }
+    };
     let report = leave_one_category_out(&corpus, card.threshold, model_without, progress)?;
     bar.finish_and_clear();
     show_report(&report);
@@ -101,13 +109,13 @@ fn anomaly(args: &Anomaly) -> Result<(), StartError> {
 }
 
 fn show_report(report: &LeaveOut) {
-    println!(
+    eprintln!(
         "{:<24}{:>8}{:>10}{:>10}{:>8}{:>11}{:>9}",
         "category", "windows", "detected", "false", "score", "threshold", "at card"
     );
     for one in &report.categories {
         let outcome = &one.outcome;
-        println!(
+        eprintln!(
             "{:<24}{:>8}{:>10}{:>10}{:>8.1}{:>11.3}{:>9.1}",
             one.name,
             outcome.windows,

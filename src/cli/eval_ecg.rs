@@ -101,28 +101,28 @@ fn write_beats(path: &Path, patients: &[Patient], classes: &[Vec<BeatClass>]) ->
 
 fn show_patient(patient: &Patient, outcome: &EcgOutcome) {
     let rate = patient.found.len() as f64 * 60.0 / patient.seconds.max(1e-9);
-    print!("{:<12}{:>7} beats{:>7.1} /min", patient.name, patient.found.len(), rate);
+    eprint!("{:<12}{:>7} beats{:>7.1} /min", patient.name, patient.found.len(), rate);
     if patient.reference.is_some() {
-        print!("{:>6} missed{:>6} extra", outcome.missed, outcome.extra);
+        eprint!("{:>6} missed{:>6} extra", outcome.missed, outcome.extra);
         for class in outcome.classes().iter().filter(|class| class.beats > 0) {
-            print!("   {} {:.3}", class.class, class.f1);
+            eprint!("   {} {:.3}", class.class, class.f1);
         }
     }
-    println!();
+    eprintln!();
 }
 
 fn show_all(all: &EcgOutcome) {
-    println!("\nQRS: sensitivity {:.4}, precision {:.4}", all.qrs_sensitivity(), all.qrs_precision());
-    println!("{:<6}{:>9}{:>13}{:>11}{:>8}", "class", "beats", "sensitivity", "precision", "F1");
+    eprintln!("\nQRS: sensitivity {:.4}, precision {:.4}", all.qrs_sensitivity(), all.qrs_precision());
+    eprintln!("{:<6}{:>9}{:>13}{:>11}{:>8}", "class", "beats", "sensitivity", "precision", "F1");
     for class in all.classes() {
         let (sensitivity, precision) = (class.sensitivity, class.precision);
-        println!("{:<6}{:>9}{sensitivity:>13.3}{precision:>11.3}{:>8.3}", class.class, class.beats, class.f1);
+        eprintln!("{:<6}{:>9}{sensitivity:>13.3}{precision:>11.3}{:>8.3}", class.class, class.beats, class.f1);
     }
-    println!("mean F1 of N, S and V: {:.3}", all.mean_f1());
-    println!("{:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>11}", "annotated", "N", "S", "V", "F", "Q", "not found");
+    eprintln!("mean F1 of N, S and V: {:.3}", all.mean_f1());
+    eprintln!("{:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>11}", "annotated", "N", "S", "V", "F", "Q", "not found");
     for (name, row) in ["N", "S", "V", "F", "Q", "no beat"].iter().zip(all.confusion) {
         let [n, s, v, f, q, none] = row;
-        println!("{name:<10}{n:>8}{s:>8}{v:>8}{f:>8}{q:>8}{none:>11}");
+        eprintln!("{name:<10}{n:>8}{s:>8}{v:>8}{f:>8}{q:>8}{none:>11}");
     }
 }
 

@@ -9,6 +9,7 @@ use nearside_journal::{DirectoryStorage, Item, Record, Repair, check, read};
 use nearside_privacy::KeyRing;
 use serde_json::json;
 
+use super::{counted, open_site};
 use crate::error::StartError;
 
 /// Looks at a site's journal, and repairs it.
@@ -44,9 +45,8 @@ enum What {
 /// Runs the command.
 pub fn run(args: &JournalArgs) -> Result<(), StartError> {
     let (What::Check { site } | What::Show { site } | What::Repair { site, .. }) = &args.what;
-    let config = nearside_config::load(site)?;
-    let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
-    let keys = Arc::new(KeyRing::load(&data.join(&config.privacy.key_file))?);
+    let (_, data, keys) = open_site(site)?;
+    let keys = Arc::new(keys);
     let folder = data.join("journal");
     if let What::Repair { dry_run, .. } = &args.what {
         return repair(&folder, keys, *dry_run);
@@ -56,7 +56,8 @@ pub fn run(args: &JournalArgs) -> Result<(), StartError> {
         What::Check { .. } => {
             let report = check(storage, keys)?;
             let (first, last) = report.span.map_or((0, 0), |(first, last)| (first.0, last.0));
-            println!("{} records, numbers {first} to {last}, {} damaged places", report.records, report.damage.len());
+            let (records, damage) = (counted(report.records, "record"), counted(report.damage.len(), "damaged place"));
+            println!("{records}, numbers {first} to {last}, {damage}");
             for damage in &report.damage {
                 println!("{} at byte {}: {}", damage.segment, damage.offset, damage.kind.label());
             }
@@ -118,7 +119,7 @@ fn line(item: Item) -> serde_json::Value {
             json!({ "number": lsn.0, "kind": "command", "id": id, "at": at })
         }
         Item::Record(lsn, Record::Epoch { kind, at, .. }) => {
-            json!({ "number": lsn.0, "kind": format!("{kind:?}"), "at": at })
+            json!({ "number": lsn.0, "kind": format!("{kind:?}").to_lowercase(), "at": at })
         }
         Item::Record(lsn, Record::Close { streams, for_good, at }) => {
             let streams: Vec<&str> = streams.iter().map(nearside_schemas::StreamName::as_str).collect();

@@ -22,9 +22,13 @@ mod train;
 mod users;
 mod watched;
 
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use nearside_config::SiteConfig;
+use nearside_privacy::KeyRing;
 use nearside_telemetry::{LogFormat, init_logging};
 
 use crate::error::StartError;
@@ -53,14 +57,24 @@ enum LogLook {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Runs a site until it is told to stop.
+    ///
+    /// SIGHUP, or a change of the site's file, puts streams, rules, models and roll-ups in force as the file says then; what is about
+    /// files and ports waits for the next start, and is named. A file that is wrong is refused as a whole.
     Run(run::RunArgs),
     /// Shows a city and a ward being judged: gateway, devices and cloud in one process.
     Demo(demo::DemoArgs),
     /// Checks a site's configuration and says everything that is wrong with it.
     Check(check::CheckArgs),
     /// Publishes what a simulated city or ward would; also generates load.
+    ///
+    /// A fleet that runs faster than real time starts in the past, by `--rate` times `--seconds`, and ends now. A second run soon after
+    /// the first goes over the same time again, and the gateway sets most of it aside as late or duplicate.
     Simulate(simulate::SimulateArgs),
     /// Sends recorded data through one stream of a site, the same in every run.
+    ///
+    /// Columns and members are found by name: each field by its own name, else by the last name of its path (`value` of `$.a.value`);
+    /// the time by the last name of the stream's timestamp, else timestamp, time, ts or datetime; a key part by its name. JSON lines
+    /// of a stream in JSON or CBOR are read by its paths first. What is no column is missing in every row.
     Replay(replay::ReplayArgs),
     /// Trains a model from data on this machine.
     Train(train::TrainArgs),
@@ -101,6 +115,8 @@ impl Cli {
         }
         match self.command.run() {
             Ok(()) => ExitCode::SUCCESS,
+            // Whoever reads has read enough, such as `head`.
+            Err(StartError::File { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::from(error.exit_code())
@@ -131,6 +147,30 @@ impl Command {
             Self::Config(args) => config::run(args),
         }
     }
+}
+
+/// A site's configuration, its data folder and its keys, for commands that look at what it left there.
+fn open_site(site: &Path) -> Result<(SiteConfig, PathBuf, KeyRing), StartError> {
+    let config = nearside_config::load(site)?;
+    let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
+    let key_file = data.join(&config.privacy.key_file);
+    if !key_file.exists() && !data.join("journal").exists() {
+        let why = format!("site `{}` has not run yet: there is no data in {}", config.site.id, data.display());
+        return Err(StartError::Surroundings(why));
+    }
+    let keys = KeyRing::load(&key_file)?;
+    Ok((config, data, keys))
+}
+
+/// A line on standard output. An error where nobody reads any more.
+fn say(line: impl std::fmt::Display) -> Result<(), StartError> {
+    writeln!(std::io::stdout().lock(), "{line}").map_err(StartError::file(Path::new("standard output")))
+}
+
+/// A number of things: `1 stream`, `2 streams`.
+pub fn counted(count: impl TryInto<u64>, thing: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Runs a future on an actix system over a tokio runtime with all cores.

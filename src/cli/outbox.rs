@@ -9,6 +9,7 @@ use nearside_outbox::{DeadLetter, Inspector, OutboxConfig, WaitingItem, repair};
 use nearside_privacy::KeyRing;
 use serde_json::json;
 
+use super::{counted, open_site};
 use crate::error::StartError;
 
 /// Looks at what waits for the cloud, and mends it. The gateway must not run on the same data folder; while it runs, its console
@@ -79,10 +80,8 @@ pub fn run(args: &OutboxArgs) -> Result<(), StartError> {
 }
 
 fn parts(site: &Path) -> Result<(PathBuf, OutboxConfig, Arc<KeyRing>), StartError> {
-    let config = nearside_config::load(site)?;
-    let data = site.parent().unwrap_or(Path::new(".")).join(&config.site.data_dir);
-    let keys = Arc::new(KeyRing::load(&data.join(&config.privacy.key_file))?);
-    Ok((data.join("outbox.redb"), config.outbox, keys))
+    let (config, data, keys) = open_site(site)?;
+    Ok((data.join("outbox.redb"), config.outbox, Arc::new(keys)))
 }
 
 fn open(site: &Path) -> Result<Inspector, StartError> {
@@ -139,11 +138,11 @@ fn check(outbox: &Inspector) -> Result<(), StartError> {
     let report = outbox.check()?;
     let [alerts, summaries, rollups] = report.waiting;
     println!(
-        "format {}: {alerts} alerts, {summaries} summaries and {rollups} roll-ups wait ({} bytes), {} dead letters, {} damaged items",
+        "format {}: waiting: alerts {alerts}, summaries {summaries}, roll-ups {rollups} ({}); {}, {}",
         report.format,
-        report.bytes,
-        report.dead,
-        report.damaged.len()
+        counted(report.bytes, "byte"),
+        counted(report.dead, "dead letter"),
+        counted(report.damaged.len(), "damaged item")
     );
     for number in &report.damaged {
         println!("item {number} is damaged; the gateway makes a dead letter of it when it comes to it");

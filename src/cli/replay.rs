@@ -9,6 +9,7 @@ use nearside_actors::stream::Outputs;
 use nearside_privacy::{preview_finding, preview_summary};
 
 use super::check::site_models;
+use super::counted;
 use crate::error::StartError;
 use crate::replay::input::{Recorded, read_recorded};
 use crate::replay::{Judgement, LookAhead, Replay, ReplayKeys};
@@ -88,10 +89,11 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     sinks.take(&replay, &mut out)?;
     sinks.flush()?;
     if let Some((row, why)) = first_fault {
-        eprintln!("warning: {refused} rows are no readings; the first is row {row}: {why}");
+        eprintln!("warning: {} without a reading; the first is row {row}: {why}", counted(refused, "row"));
     }
     let set_aside = replay.set_aside() + refused;
-    eprintln!("{rows} rows, {set_aside} set aside, {findings} findings, {summaries} summaries");
+    let summaries = if summaries == 1 { "1 summary".to_owned() } else { format!("{summaries} summaries") };
+    eprintln!("{}, {set_aside} set aside, {}, {summaries}", counted(rows, "row"), counted(findings, "finding"));
     Ok(())
 }
 

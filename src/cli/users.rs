@@ -51,7 +51,9 @@ pub fn run(args: &UsersArgs) -> Result<(), StartError> {
             let password = if *certificate { None } else { Some(read_password(name)?) };
             let text = if path.exists() { read(path)? } else { Users::TEMPLATE.to_owned() };
             let text = without(&text, name) + &entry(name, *role, password.as_deref())?;
-            write(path, &text)
+            write(path, &text)?;
+            println!("{name} is in {} as {}", path.display(), role.as_str());
+            Ok(())
         }
         What::Remove { name } => {
             let text = read(path)?;
@@ -59,7 +61,9 @@ pub fn run(args: &UsersArgs) -> Result<(), StartError> {
             if left == text {
                 return Err(StartError::Usage(format!("there is no user `{name}` in {}", path.display())));
             }
-            write(path, &left)
+            write(path, &left)?;
+            println!("{name} is no longer in {}", path.display());
+            Ok(())
         }
         What::List => {
             let users = Users::load(path)?;

@@ -159,7 +159,7 @@ impl fmt::Display for Report {
             "readings in    {:>10}   ({} messages, {} set aside)",
             self.readings, self.messages, self.set_aside
         )?;
-        writeln!(f, "events out     {:>10}   (summaries, findings and roll-ups that the cloud has)", self.events_out)?;
+        writeln!(f, "events out     {:>10}   (summaries, findings, roll-ups that the cloud has)", self.events_out)?;
         writeln!(f, "bytes in       {:>10}", self.bytes_in)?;
         let share = if self.bytes_in == 0 { 0.0 } else { 100.0 * self.bytes_out as f64 / self.bytes_in as f64 };
         writeln!(f, "bytes out      {:>10}   ({share:.1} % of what came in)", self.bytes_out)?;
@@ -172,7 +172,7 @@ impl fmt::Display for Report {
         for incident in &self.incidents {
             match (&incident.found_as, incident.delay_secs) {
                 (Some(label), Some(delay)) => {
-                    writeln!(f, "  found   {:<58} after {delay:>5.0} s as {label}", incident.name)?
+                    writeln!(f, "  found   {}\n          after {delay:.0} s as {label}", incident.name)?
                 }
                 _ => writeln!(f, "  missed  {}", incident.name)?,
             }
@@ -188,7 +188,7 @@ impl fmt::Display for Report {
         let mut kinds: Vec<_> = by_kind.into_iter().collect();
         kinds.sort();
         for ((stream, label), (count, text)) in kinds {
-            writeln!(f, "  {count:>4}  {stream} {label}: {text}")?;
+            writeln!(f, "  {count:>4}  {stream} {label}\n        {text}")?;
         }
         Ok(())
     }

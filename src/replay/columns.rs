@@ -67,7 +67,8 @@ impl Columns {
     pub fn find(spec: &StreamSpec, header: &[String], given: &GivenKey) -> Result<Self, String> {
         let column = |name: &str| header.iter().position(|column| column == name);
         let written = spec.timestamp.as_ref().map(|timestamp| last_name(&timestamp.path).to_owned());
-        let candidates = written.iter().map(String::as_str).chain(TIME_NAMES);
+        let written = written.as_deref();
+        let candidates = written.into_iter().chain(TIME_NAMES.into_iter().filter(|name| Some(*name) != written));
         let time = candidates.clone().find_map(column).ok_or_else(|| {
             format!("no column for the timestamp: looked for {}", candidates.collect::<Vec<_>>().join(", "))
         })?;

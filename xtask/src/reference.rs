@@ -105,8 +105,16 @@ fn default_of_type(kind: &str, choices: &str) -> String {
         kind => {
             let body = choices.split_once(&format!("enum {kind} {{")).map_or("", |(_, body)| body);
             let body = body.split_once("\n}").map_or("", |(body, _)| body);
-            let mut lines = body.lines().map(str::trim).skip_while(|line| *line != "#[default]").skip(1);
-            lines.next().map(|variant| format!("`{}`", snake(variant.trim_end_matches(',')))).unwrap_or_default()
+            let lines = body.lines().map(str::trim).skip_while(|line| *line != "#[default]").skip(1);
+            for line in lines.filter(|line| !line.starts_with("///")) {
+                let renamed = line.strip_prefix("#[serde(rename = \"").and_then(|rest| rest.split('"').next());
+                match renamed {
+                    Some(name) => return format!("`{name}`"),
+                    None if line.starts_with("#[") => {}
+                    None => return format!("`{}`", snake(line.trim_end_matches(','))),
+                }
+            }
+            String::new()
         }
     }
 }
@@ -290,14 +298,15 @@ mod tests {
 
     #[test]
     fn what_may_be_left_out_says_what_it_is_then() {
-        let source = "pub struct X {\n    /// Name.\n    pub name: String,\n    /// Kept.\n    #[serde(default)]\n    pub keep: bool,\n    /// When.\n    #[serde(default)]\n    pub on: Subject,\n    /// Unit.\n    #[serde(default)]\n    pub unit: Option<String>,\n}\n";
-        let choices = "pub enum Subject {\n    /// Each.\n    #[default]\n    Finding,\n    Summary,\n}\n";
+        let source = "pub struct X {\n    /// Name.\n    pub name: String,\n    /// Kept.\n    #[serde(default)]\n    pub keep: bool,\n    /// When.\n    #[serde(default)]\n    pub on: Subject,\n    /// Unit.\n    #[serde(default)]\n    pub unit: Option<String>,\n    /// Which.\n    #[serde(default)]\n    pub version: Version,\n}\n";
+        let choices = "pub enum Subject {\n    /// Each.\n    #[default]\n    Finding,\n    Summary,\n}\npub enum Version {\n    #[default]\n    #[serde(rename = \"1.2\")]\n    V1_2,\n}\n";
         let text = section("[x]", source, "X", &[], choices).unwrap();
         for row in [
             "`name` | text | required |",
             "`keep` | true or false | `false` |",
             "`on` | text | `finding` |",
             "`unit` | text |  |",
+            "`version` | text | `1.2` |",
         ] {
             assert!(text.contains(row), "{row} in {text}");
         }

@@ -285,6 +285,7 @@ mod tests {
                 std: 1.0,
                 quantiles,
             }],
+            hidden_fields: Vec::new(),
             texts: Vec::new(),
             findings: Vec::new(),
             verdict: Verdict::Judged,

@@ -4,6 +4,7 @@
 //! what was really sent; a rule that cannot be evaluated is counted and harms no other.
 //! Never: a rule sees text a device sent, or the key of another stream.
 
+mod check;
 mod engine;
 mod subject;
 mod template;
@@ -45,8 +46,9 @@ pub fn check_rule(rule: &RuleConfig, streams: &[StreamSpec]) -> Result<(), RuleE
         }
     }
     let compiled = compile(rule)?;
-    let looked_at = streams.iter().filter(|stream| rule.streams.is_empty() || rule.streams.contains(&stream.name));
-    for stream in looked_at {
+    let looked_at: Vec<&StreamSpec> =
+        streams.iter().filter(|stream| rule.streams.is_empty() || rule.streams.contains(&stream.name)).collect();
+    for stream in &looked_at {
         for part in compiled.topic.parts() {
             if !stream.key.iter().any(|known| known.name == *part) {
                 let why = format!(
@@ -57,7 +59,7 @@ pub fn check_rule(rule: &RuleConfig, streams: &[StreamSpec]) -> Result<(), RuleE
             }
         }
     }
-    Ok(())
+    check::check_expressions(&compiled, &looked_at).map_err(|(key, why)| wrong(key, why))
 }
 
 fn compile(rule: &RuleConfig) -> Result<CompiledRule, RuleError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cel::Context;
 use nearside_schemas::{FieldSummary, Finding, KeyValues, StreamSpec, Summary, Verdict};
 use serde::Serialize;
+use serde_json::json;
 
 /// Where a finding or a summary comes from: its definition and its stream's key.
 #[derive(Clone, Debug)]
@@ -63,9 +64,21 @@ struct SummaryView<'a> {
     fields: BTreeMap<&'a str, FieldView>,
 }
 
+/// What a rule's expressions are evaluated on.
+pub(super) type SubjectContext = Context<'static, 'static>;
+
 /// The CEL context for a finding.
-pub(super) fn finding_context<'a>(finding: &Finding, origin: &Origin) -> Result<Context<'a, 'a>, String> {
-    let view = FindingView {
+pub(super) fn finding_context(finding: &Finding, origin: &Origin) -> Result<SubjectContext, String> {
+    context("finding", &finding_view(finding, origin), origin)
+}
+
+/// The names of that context as a tree.
+pub(super) fn finding_tree(finding: &Finding, origin: &Origin) -> serde_json::Value {
+    json!({ "finding": finding_view(finding, origin), "key": origin.parts() })
+}
+
+fn finding_view<'a>(finding: &'a Finding, origin: &'a Origin) -> FindingView<'a> {
+    FindingView {
         stream: origin.spec.name.as_str(),
         model: finding.model.name.as_str(),
         label: &finding.label,
@@ -76,13 +89,21 @@ pub(super) fn finding_context<'a>(finding: &Finding, origin: &Origin) -> Result<
         text: &finding.text,
         at_ms: finding.at.as_micros() / 1_000,
         seen: finding.contributions.iter().map(|part| (part.field.as_str(), part.seen)).collect(),
-    };
-    context("finding", &view, origin)
+    }
 }
 
 /// The CEL context for a summary.
-pub(super) fn summary_context<'a>(summary: &Summary, origin: &Origin) -> Result<Context<'a, 'a>, String> {
-    let view = SummaryView {
+pub(super) fn summary_context(summary: &Summary, origin: &Origin) -> Result<SubjectContext, String> {
+    context("summary", &summary_view(summary), origin)
+}
+
+/// The names of that context as a tree.
+pub(super) fn summary_tree(summary: &Summary, origin: &Origin) -> serde_json::Value {
+    json!({ "summary": summary_view(summary), "key": origin.parts() })
+}
+
+fn summary_view(summary: &Summary) -> SummaryView<'_> {
+    SummaryView {
         stream: summary.stream.as_str(),
         rows: summary.rows,
         revision: summary.revision,
@@ -93,8 +114,7 @@ pub(super) fn summary_context<'a>(summary: &Summary, origin: &Origin) -> Result<
             Verdict::Unjudged { .. } => "unjudged",
         },
         fields: summary.fields.iter().map(|field| (field.name.as_str(), field_view(field))).collect(),
-    };
-    context("summary", &view, origin)
+    }
 }
 
 fn field_view(field: &FieldSummary) -> FieldView {
@@ -113,7 +133,7 @@ fn field_view(field: &FieldSummary) -> FieldView {
     }
 }
 
-fn context<'a>(name: &str, view: &impl Serialize, origin: &Origin) -> Result<Context<'a, 'a>, String> {
+fn context(name: &str, view: &impl Serialize, origin: &Origin) -> Result<SubjectContext, String> {
     let mut context = Context::default();
     for (name, value) in [(name, cel::to_value(view)), ("key", cel::to_value(origin.parts()))] {
         let value = value.map_err(|error| error.to_string())?;

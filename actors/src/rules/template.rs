@@ -36,6 +36,14 @@ impl PayloadTemplate {
         Ok(Self(parts))
     }
 
+    /// The expressions, in their order.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Value { program, .. } => Some(program),
+        })
+    }
+
     pub(super) fn render(&self, context: &Context<'_, '_>) -> Result<Vec<u8>, String> {
         let mut out = String::new();
         for part in &self.0 {

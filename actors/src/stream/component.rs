@@ -22,6 +22,7 @@ use super::outputs::{Outputs, ScoredRow, note_placement, push_request};
 use super::plan::StreamPlan;
 use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
+use crate::skew::Skew;
 
 /// Times of rows that a model skipped, kept to say why a window is unjudged.
 const REMEMBERED_SKIPS: usize = 32;
@@ -152,7 +153,7 @@ impl StreamComponent {
                 let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
                 let (with_row, before): (Vec<_>, Vec<_>) = self.closed.drain(..).partition(holds_row);
                 self.take_closed(before, received, out);
-                if note_placement(&placement, out) {
+                if note_placement(&placement, Skew { time, received }, out) {
                     self.show_to_models(time, &values, out);
                 }
                 self.take_closed(with_row, received, out);
@@ -453,6 +454,7 @@ impl StreamComponent {
             rows,
             set_aside: window.set_aside.clone(),
             fields: nearside_schemas::summarise_fields(&window.rows, &spec.fields, self.plan.min_rows),
+            hidden_fields: nearside_schemas::summarise_hidden_fields(&window.rows, &spec.fields, self.plan.min_rows),
             texts: nearside_schemas::collect_texts(&window.rows, &spec.fields),
             findings: self.findings.within(&window.id, window.end, self.plan.windows.primary_count()),
             verdict: reason.map_or(Verdict::Judged, |reason| Verdict::Unjudged { reason }),

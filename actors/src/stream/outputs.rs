@@ -5,6 +5,8 @@ use nearside_models::row_model::RowVerdict;
 use nearside_schemas::{Finding, SetAsideReason, Summary, Timestamp};
 use nearside_window::Placement;
 
+use crate::skew::Skew;
+
 /// Rows for a model's network.
 #[derive(Debug, PartialEq)]
 pub struct InferenceRequest {
@@ -38,6 +40,8 @@ pub struct Outputs {
     pub summaries: Vec<Summary>,
     /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.
     pub set_aside: Vec<SetAsideReason>,
+    /// Of those, the first whose time was too far from its receipt.
+    pub skew: Option<Skew>,
     /// Windows that closed, by cause.
     pub closed: Vec<nearside_schemas::CloseCause>,
     /// Panics that were caught.
@@ -64,7 +68,10 @@ pub(super) fn push_request(out: &mut Outputs, model: usize, inputs: usize, data:
 }
 
 /// Reports what was set aside; whether the row is in at least one window.
-pub(super) fn note_placement(placement: &Placement, out: &mut Outputs) -> bool {
+pub(super) fn note_placement(placement: &Placement, skew: Skew, out: &mut Outputs) -> bool {
     out.set_aside.extend(placement.set_aside());
+    if placement.set_aside().any(|reason| matches!(reason, SetAsideReason::Past | SetAsideReason::Future)) {
+        out.skew.get_or_insert(skew);
+    }
     placement.is_placed()
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use nearside_schemas::{ByteSize, HumanDuration};
+use nearside_schemas::{ByteSize, HumanDuration, deserialize_address, deserialize_optional_address};
 use serde::{Deserialize, Serialize};
 
 /// Filters are kept as a tree that is walked recursively.
@@ -14,6 +14,7 @@ const MOST_TOPIC_LEVELS: usize = 1_000;
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerConfig {
     /// Address and port, for MQTT 3.1.1 and 5 and for MQTT over WebSocket at `/mqtt`.
+    #[serde(deserialize_with = "deserialize_address")]
     pub listen: SocketAddr,
     /// The user file, relative to this one; see `nearside users`. Once there is one, what it does not grant is refused.
     pub users: Option<PathBuf>,
@@ -77,7 +78,7 @@ pub struct BrokerConfig {
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
     /// Where TLS is served; without it `[broker] listen` serves TLS and nothing else.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "deserialize_optional_address")]
     pub listen: Option<SocketAddr>,
     /// The broker's certificate and those between it and its authority, as PEM. Paths are relative to this file.
     pub certificate: PathBuf,
@@ -206,6 +207,14 @@ pub enum BrokerError {
     /// Stored sessions cannot be read or written.
     #[error("the session store: {0}")]
     Store(Box<redb::Error>),
+    /// The file of sessions cannot be used.
+    #[error("sessions in {path}: {why}")]
+    StoreFile {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// A stored value cannot be encrypted.
     #[error("the session store: a value cannot be encrypted")]
     StoreDamaged,
@@ -244,7 +253,20 @@ fn hint(error: &std::io::Error) -> &'static str {
 impl BrokerError {
     /// Whether the same call may succeed later.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Listen { .. } | Self::Thread(_) | Self::Store(_))
+        matches!(self, Self::Listen { .. } | Self::Thread(_) | Self::Store(_) | Self::StoreFile { .. })
+    }
+
+    /// For a file that does not open.
+    pub(crate) fn store_file(path: &std::path::Path, error: &redb::Error) -> Self {
+        use std::io::ErrorKind;
+        let why = match error {
+            redb::Error::DatabaseAlreadyOpen => "a gateway runs on this data folder; stop it first".to_owned(),
+            redb::Error::Io(source) if !matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+                format!("{error}; check that the folder is writable and has room")
+            }
+            _ => format!("the file is damaged ({error}); move it away: clients then begin new sessions"),
+        };
+        Self::StoreFile { path: path.to_owned(), why }
     }
 
     pub(crate) fn store(error: redb::Error) -> Self {

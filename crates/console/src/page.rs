@@ -39,10 +39,10 @@ pub(crate) fn render(data: &PageData) -> String {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <meta http-equiv=\"refresh\" content=\"2\"><title>{site} · Nearside</title><style>{STYLE}</style>\
          <header><h1>{site}</h1><span class=\"{class}\">{word}</span>\
-         <span class=\"soft\">cloud: {} · {} items wait ({} bytes)</span>\
+         <span class=\"soft\">cloud: {} · {} ({} bytes)</span>\
          <span class=\"soft\">{} · Nearside {}</span></header>",
         escape(&data.uplink),
-        data.outbox_items,
+        if data.outbox_items == 1 { "1 item waits".to_owned() } else { format!("{} items wait", data.outbox_items) },
         data.outbox_bytes,
         escape(&data.now),
         escape(&data.version),
@@ -104,14 +104,17 @@ fn finding(html: &mut String, row: &FindingRow) {
 }
 
 fn stream(html: &mut String, row: &StreamRow) {
+    let reasons: Vec<String> = row.set_aside_by.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let _ = write!(
         html,
-        "<td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td>",
+        "<td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{}<small>{}</small></td><td class=\"n\">{}</td><td>{}</td>",
         escape(&row.name),
         row.active,
         row.parked,
         row.readings,
         row.set_aside,
+        escape(&reasons.join(" · ")),
         row.windows,
         escape(&row.models.join(", ")),
     );
@@ -151,6 +154,7 @@ mod tests {
                 parked: 0,
                 readings: 2,
                 set_aside: 3,
+                set_aside_by: [("past", 3)].into_iter().collect(),
                 windows: 4,
                 models: vec![bad.into()],
             }],
@@ -181,5 +185,6 @@ mod tests {
         let html = render(&data);
         assert!(!html.contains("<script") && !html.contains("alert('x')"));
         assert!(html.contains("&lt;script&gt;"));
+        assert!(html.contains("3<small>past 3</small>"), "what was set aside stands with its reason");
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use nearside_schemas::deserialize_address;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +22,7 @@ use crate::view::{Health, Readiness, View};
 pub struct ConsoleConfig {
     /// Address and port. It shows figures and findings to whoever can reach it: keep it on loopback or behind something that
     /// asks who they are.
+    #[serde(deserialize_with = "deserialize_address")]
     pub listen: SocketAddr,
     /// Most requests at a time; further ones are answered 503.
     pub max_requests: usize,

@@ -1,5 +1,7 @@
 //! What the console is told: a port that the gateway fills.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Whether the gateway works.
@@ -33,6 +35,8 @@ pub struct StreamRow {
     pub readings: u64,
     /// Set aside so far.
     pub set_aside: u64,
+    /// Of those, how many for which reason.
+    pub set_aside_by: BTreeMap<&'static str, u64>,
     /// Windows closed so far.
     pub windows: u64,
     /// Its models.

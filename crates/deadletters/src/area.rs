@@ -68,8 +68,7 @@ pub fn remove(folder: &Path, id: LetterId) -> Result<(), DeadLetterError> {
 
 fn path_of(folder: &Path, id: LetterId) -> Result<PathBuf, DeadLetterError> {
     let found = files(folder)?.into_iter().find(|file| file.id == id);
-    let missing = || storage(&folder.join(id.to_string()))(io::ErrorKind::NotFound.into());
-    found.map(|file| folder.join(name_of(file.id, &file.digest))).ok_or_else(missing)
+    found.map(|file| folder.join(name_of(file.id, &file.digest))).ok_or(DeadLetterError::Missing(id))
 }
 
 /// The letters of a folder with their sizes, oldest first; what is not named like a letter is left alone.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use nearside_schemas::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::area::LetterId;
+
 /// `[deadletters]`: messages set aside for inspection, below the data folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -44,6 +46,9 @@ pub enum DeadLetterError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no such letter.
+    #[error("there is no letter {0}")]
+    Missing(LetterId),
     /// A file is no letter, or of a format that this version does not know.
     #[error("dead letter {path} has format {found:?}, and this version knows only 1: run the version that wrote it")]
     Version {

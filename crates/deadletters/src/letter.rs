@@ -26,6 +26,8 @@ const SALT: usize = 16;
 pub struct DeadLetter {
     /// Why, as its label: a reason of [`SetAsideReason`], or one of a later version.
     pub reason: String,
+    /// What was wrong and where, in a sentence for people that quotes nothing of the payload; empty where nobody said.
+    pub detail: String,
     /// Which part of the pipeline it was in, such as `decode` or `stream`.
     pub stage: String,
     /// The stream definition, where one claims it.
@@ -52,6 +54,9 @@ impl std::fmt::Debug for DeadLetter {
 #[derive(Serialize, Deserialize)]
 struct Head<'a> {
     reason: Cow<'a, str>,
+    /// Letters of earlier versions have none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    detail: Cow<'a, str>,
     stage: Cow<'a, str>,
     stream: Option<Cow<'a, str>>,
     received: Timestamp,
@@ -73,6 +78,7 @@ impl DeadLetter {
     ) -> Self {
         Self {
             reason: reason.label().to_owned(),
+            detail: String::new(),
             stage: stage.to_owned(),
             stream: stream.map(ToString::to_string),
             received: publish.received,
@@ -81,6 +87,12 @@ impl DeadLetter {
             retain: publish.retain,
             payload: publish.payload.clone(),
         }
+    }
+
+    /// The letter with what was wrong in words. They must quote nothing of the payload: they are shown where it is not.
+    #[must_use]
+    pub fn because(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
     }
 
     /// The digest by which the same message is known again: keyed, for a payload may be guessed.
@@ -104,6 +116,7 @@ impl DeadLetter {
     pub(crate) fn seal(&self, keys: &dyn KeySource) -> Result<Vec<u8>, DeadLetterError> {
         let head = Head {
             reason: self.reason.as_str().into(),
+            detail: self.detail.as_str().into(),
             stage: self.stage.as_str().into(),
             stream: self.stream.as_deref().map(Cow::from),
             received: self.received,
@@ -146,6 +159,7 @@ impl DeadLetter {
         let head: Head<'_> = serde_json::from_slice(&plain[..line]).map_err(|_| refused())?;
         Ok(Self {
             reason: head.reason.into_owned(),
+            detail: head.detail.into_owned(),
             stage: head.stage.into_owned(),
             stream: head.stream.map(Cow::into_owned),
             received: head.received,

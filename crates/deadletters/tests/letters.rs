@@ -24,6 +24,7 @@ impl KeySource for Keys {
 fn letter(topic: &str, payload: &[u8]) -> DeadLetter {
     DeadLetter {
         reason: "panicked".to_owned(),
+        detail: String::new(),
         stage: "decode".to_owned(),
         stream: Some("temperature".to_owned()),
         received: Timestamp::from_secs(7),
@@ -52,7 +53,7 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 12..200),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let written = letter(&format!("城市/{name}\"\n"), &payload);
+        let written = letter(&format!("城市/{name}\"\n"), &payload).because("$.value: expected a number");
         put_all(folder.path(), &DeadLettersConfig::default(), &Telemetry::new(), vec![written.clone()]);
         let all = ids(folder.path()).unwrap();
         prop_assert_eq!(all.len(), 1);
@@ -63,7 +64,7 @@ proptest! {
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
             let bytes = std::fs::read(entry.path()).unwrap();
-            for secret in [name.as_bytes(), &payload, b"temperature", b"panicked"] {
+            for secret in [name.as_bytes(), &payload, b"temperature", b"panicked", b"expected a number"] {
                 prop_assert!(!bytes.windows(secret.len()).any(|window| window == secret));
             }
             prop_assert!(!entry.file_name().to_string_lossy().contains(&name));

@@ -7,6 +7,7 @@
 //! bits name the key, so a nonce is used once); a state that cannot be read is reported and costs no other (I3).
 //! Never: it looks inside a state; it names a stream by anything but its id (I2).
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +73,33 @@ pub struct Checkpoint {
     pub damaged: u64,
 }
 
+fn unknown_format(format: u64) -> redb::Error {
+    let why = format!(
+        "it has format {format}, this version reads {FORMAT}; use the version that wrote it, or move the file away: windows are then \
+         rebuilt as far as the journal reaches"
+    );
+    redb::Error::Io(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
+fn damaged(error: &redb::Error) -> String {
+    format!("the file is damaged ({error}); move it away: windows are then rebuilt as far as the journal reaches")
+}
+
+/// What is wrong with the file and what to do.
+fn remedy(error: &redb::Error) -> String {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => "a gateway runs on this data folder; stop it first".to_owned(),
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::Unsupported => source.to_string(),
+        redb::Error::Io(source)
+            if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            damaged(error)
+        }
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => damaged(error),
+        _ => format!("{error}; check that the folder is writable and has room"),
+    }
+}
+
 /// The file of checkpoints.
 pub struct CheckpointStore {
     database: Database,
@@ -84,7 +112,7 @@ impl CheckpointStore {
     /// # Errors
     /// Where it cannot be opened, is in use, or is of another version.
     pub fn open(path: &Path, keys: Arc<dyn KeySource>) -> Result<(Self, Checkpoint), JournalError> {
-        let failed = |error: redb::Error| JournalError::Checkpoint { path: path.to_owned(), why: error.to_string() };
+        let failed = |error: redb::Error| JournalError::Checkpoint { path: path.to_owned(), why: remedy(&error) };
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let database = builder.create(path).map_err(|error| failed(error.into()))?;
@@ -103,8 +131,7 @@ impl CheckpointStore {
     /// # Errors
     /// Where the disk refuses.
     pub fn load(&self) -> Result<Checkpoint, JournalError> {
-        let failed =
-            |error: redb::Error| JournalError::Checkpoint { path: "checkpoint".into(), why: error.to_string() };
+        let failed = |error: redb::Error| JournalError::Checkpoint { path: "checkpoint".into(), why: remedy(&error) };
         self.read(false).map_err(failed)
     }
 
@@ -115,10 +142,7 @@ impl CheckpointStore {
             let mut meta = write.open_table(META)?;
             let format = meta.get("format")?.map_or(FORMAT, |value| value.value());
             if format != FORMAT {
-                return Err(redb::Error::Corrupted(format!(
-                    "it has format {format}, this version reads {FORMAT}; use the version that wrote it, or move the file away: windows are then \
-                     rebuilt as far as the journal reaches"
-                )));
+                return Err(unknown_format(format));
             }
             found.covers = Lsn(meta.get("covers")?.map_or(0, |value| value.value()));
             found.starts = meta.get("starts")?.map_or(0, |value| value.value()) + u64::from(is_start);

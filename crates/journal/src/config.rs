@@ -82,13 +82,11 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// The file of checkpoints cannot be used. Trying again may help once the cause is gone.
-    #[error(
-        "checkpoints in {path}: {why}; check that the folder is writable, has room, and that no other gateway uses it"
-    )]
+    #[error("checkpoints in {path}: {why}")]
     Checkpoint {
         /// Which file.
         path: PathBuf,
-        /// What the database said.
+        /// What is wrong and what to do.
         why: String,
     },
     /// Another program writes to the folder.

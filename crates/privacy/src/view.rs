@@ -31,6 +31,9 @@ pub(crate) struct SummaryView<'a> {
     #[serde(skip_serializing_if = "SetAsideCounts::is_empty")]
     set_aside: &'a SetAsideCounts,
     fields: Vec<&'a FieldSummary>,
+    /// By field: the figures that leave as ciphertext.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sealed_fields: BTreeMap<&'a str, Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     texts: BTreeMap<&'a str, Vec<Value>>,
     findings: Vec<Value>,
@@ -122,6 +125,13 @@ pub(crate) fn summary_view<'a>(
             texts.insert(name.as_str(), hidden);
         }
     }
+    let mut sealed_fields = BTreeMap::new();
+    for (name, figures) in &summary.hidden_fields {
+        // Whoever made the summary has left others out; were that forgotten, they still do not leave.
+        if policy_of(spec, name) == FieldPolicy::Encrypt {
+            sealed_fields.insert(name.as_str(), outgoing.encrypt(&format!("/sealed_fields/{name}"), figures.expose())?);
+        }
+    }
     let mut findings = Vec::with_capacity(summary.findings.len());
     for (index, finding) in summary.findings.iter().enumerate() {
         findings.push(finding_view(finding, spec, &outgoing, &format!("/findings/{index}"))?);
@@ -139,6 +149,7 @@ pub(crate) fn summary_view<'a>(
         key,
         set_aside: &summary.set_aside,
         fields: clear_figures(summary, spec),
+        sealed_fields,
         texts,
         findings,
         verdict: &summary.verdict,

@@ -11,9 +11,9 @@ use nearside_privacy::{
 };
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
-    CloseCause, Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, Finding, KeyPartSpec, ModelName, ModelRef,
-    Personal, SecretKey, SetAsideCounts, Severity, SiteId, StreamId, StreamName, StreamSpec, Summary, Timestamp,
-    TopicTemplate, Verdict, WindowDefinition, WindowId,
+    CloseCause, Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldSummary, Finding, KeyPartSpec,
+    ModelName, ModelRef, Personal, Quantiles, SecretKey, SetAsideCounts, Severity, SiteId, StreamId, StreamName,
+    StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -48,6 +48,10 @@ fn spec(key: FieldPolicy, note: FieldPolicy) -> StreamSpec {
     }
 }
 
+fn field(name: &str, kind: FieldKind, policy: FieldPolicy) -> FieldSpec {
+    FieldSpec { name: FieldName::new(name).unwrap(), kind, unit: None, policy }
+}
+
 fn summary(patient: &str, note: &str) -> Summary {
     let personal = |text: &str| Personal::new(Arc::<str>::from(text));
     Summary {
@@ -66,6 +70,7 @@ fn summary(patient: &str, note: &str) -> Summary {
         rows: 1,
         set_aside: SetAsideCounts::default(),
         fields: Vec::new(),
+        hidden_fields: Vec::new(),
         texts: vec![(FieldName::new("note").unwrap(), vec![personal(note)])],
         findings: Vec::new(),
         verdict: Verdict::Judged,
@@ -142,6 +147,34 @@ proptest! {
     }
 }
 
+/// A number that is to leave encrypted does leave: its figures, as ciphertext, in either format, for the holder of the key.
+#[test]
+fn the_figures_of_an_encrypted_number_leave_as_ciphertext() {
+    let mut spec = spec(FieldPolicy::Drop, FieldPolicy::Drop);
+    spec.fields.push(field("mood", FieldKind::Number, FieldPolicy::Encrypt));
+    let quantiles = Quantiles { p05: 1.0, p25: 1.0, p50: 2.0, p75: 3.0, p95: 3.0 };
+    let name = FieldName::new("mood").unwrap();
+    let (min, max, mean, std) = (1.0, 3.0, 2.640_173, 0.5);
+    let figures = FieldSummary { name: name.clone(), unit: None, count: 4, min, max, mean, std, quantiles };
+    let mut summary = summary("a", "b");
+    summary.hidden_fields = vec![(name, Personal::new(figures))];
+    for format in [SummaryFormat::Json, SummaryFormat::Arrow] {
+        let item = seal_summary(&summary, &spec, &keys(), format).unwrap().into_item();
+        let text = String::from_utf8(item.bytes().to_vec()).unwrap();
+        assert!(!text.contains("2.640173") && !format!("{summary:?}").contains("2.640173"), "{text}");
+        let event: Value = serde_json::from_str(&text).unwrap();
+        assert!(event["data"]["sealed_fields"]["mood"]["ct"].is_string(), "{event}");
+        let opened = open_event(event, &keys()).unwrap();
+        assert_eq!(opened["data"]["sealed_fields"]["mood"]["mean"], 2.640_173);
+        assert_eq!(opened["data"]["sealed_fields"]["mood"]["count"], 4);
+    }
+    let preview = preview_summary(&summary, &spec, &keys()).unwrap();
+    assert_eq!(preview["sealed_fields"]["mood"], "encrypted");
+    // A policy that says otherwise goes before what the summary holds.
+    spec.fields[1].policy = FieldPolicy::Drop;
+    assert!(preview_summary(&summary, &spec, &keys()).unwrap().get("sealed_fields").is_none());
+}
+
 #[test]
 fn every_part_of_the_context_is_bound() {
     let here = Context { site: "s", item: "i", place: "/f" };
@@ -169,7 +202,6 @@ fn equal_values_have_equal_pseudonyms_on_one_site() {
 /// A ward's definition and a finding of it as NEWS2 makes them: the score is the total over 20, a share is points, the most first.
 fn ward(consciousness: FieldPolicy, points: &[(&str, f64)]) -> (StreamSpec, Finding) {
     let mut spec = spec(FieldPolicy::Pseudonym, FieldPolicy::Drop);
-    let field = |name: &str, kind, policy| FieldSpec { name: FieldName::new(name).unwrap(), kind, unit: None, policy };
     spec.fields = vec![
         field("heart_rate", FieldKind::Number, FieldPolicy::Clear),
         field("consciousness", FieldKind::Text, consciousness),

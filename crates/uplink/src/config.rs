@@ -37,7 +37,7 @@ pub struct UplinkConfig {
     /// The user name.
     #[serde(default)]
     pub username: Option<String>,
-    /// A file that holds the password.
+    /// A file that holds the password, relative to this one.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
     /// How often an idle connection is checked.

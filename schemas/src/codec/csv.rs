@@ -1,6 +1,7 @@
-//! CSV lines (RFC 4180): columns by name where the payload's first line names them, by number else.
+//! CSV lines (RFC 4180): columns by number from 0, or by name where every payload begins with a line that names them.
 
 use super::layout::{Layout, bad_timestamp, finite, key_text, malformed};
+use super::path::Path;
 use super::timestamp::parse_timestamp;
 use super::{CodecError, Decode, DecodeError, Decoded, DecodedRow};
 use crate::personal::Personal;
@@ -31,17 +32,28 @@ pub(super) struct Csv {
     has_header: bool,
 }
 
-fn column(path: &str) -> Column {
-    let name = path.trim_start_matches('$').trim_start_matches('.');
-    name.parse().map_or_else(|_| Column::Name(name.to_owned()), Column::Number)
+fn column(path: &Path) -> Result<Column, CodecError> {
+    let text = path.text();
+    let name = text.trim_start_matches('$').trim_start_matches('.');
+    match name.parse() {
+        Ok(number) => Ok(Column::Number(number)),
+        // Written as for JSON, where nothing has to announce the names: here a payload without a header line has none.
+        Err(_) if text.starts_with('$') => Err(CodecError {
+            what: format!(
+                "`{text}` is no CSV column: number the columns from 0, such as \"0\", or where every payload begins with a \
+                 header line name them, such as \"value\""
+            ),
+        }),
+        Err(_) => Ok(Column::Name(name.to_owned())),
+    }
 }
 
 impl Csv {
     pub(super) fn new(layout: Layout) -> Result<Self, CodecError> {
-        let fields: Vec<Column> = layout.fields.iter().map(|slot| column(slot.path.text())).collect();
-        let key: Vec<Column> = layout.key.iter().map(|path| column(path.text())).collect();
-        let timestamp = layout.timestamp.as_ref().map(|(path, _)| column(path.text()));
-        let sequence = layout.sequence.as_ref().map(|path| column(path.text()));
+        let fields: Vec<Column> = layout.fields.iter().map(|slot| column(&slot.path)).collect::<Result<_, _>>()?;
+        let key: Vec<Column> = layout.key.iter().map(column).collect::<Result<_, _>>()?;
+        let timestamp = layout.timestamp.as_ref().map(|(path, _)| column(path)).transpose()?;
+        let sequence = layout.sequence.as_ref().map(column).transpose()?;
         let all = fields.iter().chain(&key).chain(&timestamp).chain(&sequence);
         let named = all.clone().filter(|column| matches!(column, Column::Name(_))).count();
         if named != 0 && named != all.count() {
@@ -119,7 +131,9 @@ impl Decode for Csv {
         }
         room.close(out);
         if !any {
-            out.errors.push(malformed("the payload has no line of values"));
+            let header =
+                "the payload has no line of values below its header; number the columns where it has no header";
+            out.errors.push(malformed(if self.has_header { header } else { "the payload has no line of values" }));
         }
     }
 }

@@ -37,7 +37,7 @@ pub enum Format {
     Json,
     /// A bare number as text.
     Number,
-    /// Comma-separated lines, columns by position or by a header line.
+    /// Comma-separated lines: columns by number from 0, or by name where every payload begins with a header line.
     Csv,
     /// CBOR (RFC 8949), fields found by the same paths as in JSON.
     Cbor,

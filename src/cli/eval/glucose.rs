@@ -46,7 +46,10 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
     let (card, weights) = catalog::parts(NAME, args.folder.as_deref())?;
     let (mut errors, mut low, mut high) = (Errors::default(), Alarms::default(), Alarms::default());
     let mut written = String::from("subject,timestamp,forecast,low,high\n");
-    println!("{:<16}{:>10}{:>8}{:>13}{:>8}{:>10}", "subject", "forecasts", "RMSE", "persistence", "better", "coverage");
+    eprintln!(
+        "{:<16}{:>10}{:>8}{:>13}{:>8}{:>10}",
+        "subject", "forecasts", "RMSE", "persistence", "better", "coverage"
+    );
     let bar = epoch_bar(args.epochs);
     for subject in &subjects {
         let weights = if args.retrain {
@@ -100,11 +103,11 @@ fn alarms(
 
 fn show_accuracy(name: &str, accuracy: &Accuracy) {
     let Accuracy { forecasts, rmse, persistence_rmse, better, coverage, .. } = accuracy;
-    println!("{name:<16}{forecasts:>10}{rmse:>8.2}{persistence_rmse:>13.2}{:>7.1}%{coverage:>10.3}", 100.0 * better);
+    eprintln!("{name:<16}{forecasts:>10}{rmse:>8.2}{persistence_rmse:>13.2}{:>7.1}%{coverage:>10.3}", 100.0 * better);
 }
 
 fn show_alarms(name: &str, alarms: &Alarms) {
-    println!(
+    eprintln!(
         "{name}: {} episodes, {} of them told before, {:.0} minutes in the median; {} alarms, {} of them false, {:.2} false a day",
         alarms.episodes,
         alarms.lead_minutes.len(),

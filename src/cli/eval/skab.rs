@@ -32,7 +32,7 @@ pub(super) fn run(args: &Skab) -> Result<(), StartError> {
         return Err(StartError::Usage(format!("{} holds no .csv file", args.data.display())));
     }
     let (mut total, mut labelled, mut judged, mut set_aside) = (Counts::default(), 0, 0, 0);
-    println!("{:<32}{:>7}{:>8}{:>8}{:>8}", "file", "rows", "F1", "FAR", "MAR");
+    eprintln!("{:<32}{:>7}{:>8}{:>8}{:>8}", "file", "rows", "F1", "FAR", "MAR");
     for path in &found {
         let done = read_run(&args.data, path).and_then(|run| {
             let said = judge(model.as_ref(), &run)?;
@@ -74,12 +74,12 @@ pub(super) fn run(args: &Skab) -> Result<(), StartError> {
 fn show(name: &str, rows: usize, counts: Option<Counts>) {
     let rows = if rows > 0 { rows.to_string() } else { String::new() };
     match counts {
-        Some(counts) => println!(
+        Some(counts) => eprintln!(
             "{name:<32}{rows:>7}{:>8.3}{:>8.3}{:>8.3}",
             counts.f1(),
             counts.false_alarm_rate(),
             counts.missed_alarm_rate()
         ),
-        None => println!("{name:<32}{rows:>7}  no labels"),
+        None => eprintln!("{name:<32}{rows:>7}  no labels"),
     }
 }

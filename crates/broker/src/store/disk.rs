@@ -67,8 +67,9 @@ impl Disk {
     /// # Errors
     /// Where the file cannot be used.
     pub(crate) fn open(path: &Path, keys: Arc<dyn KeySource>) -> Result<Self, BrokerError> {
-        let database = Database::create(path).map_err(redb::Error::from).map_err(BrokerError::store)?;
-        let epoch = next_epoch(&database).map_err(BrokerError::store)?;
+        let unusable = |error: redb::Error| BrokerError::store_file(path, &error);
+        let database = Database::create(path).map_err(|error| unusable(error.into()))?;
+        let epoch = next_epoch(&database).map_err(unusable)?;
         let cipher = cipher(&*keys, epoch);
         Ok(Self { database, keys, epoch, cipher, written: 0 })
     }

@@ -44,6 +44,8 @@ pub const RATE_HZ: f64 = 180.0;
 /// Leads that are used at most.
 pub const MOST_LEADS: usize = 2;
 
+/// Units of a lead, where one is stated.
+const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
 const VERSION: u8 = 2;
@@ -96,11 +98,19 @@ impl RowModel for EcgRhythm {
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
-        if fields.iter().any(|field| field.kind == FieldKind::Number) {
-            return Ok(());
+        let unfit = |why: String| Err(ModelError::Unfit { model: self.reference.name.to_string(), why });
+        let leads = || fields.iter().filter(|field| field.kind == FieldKind::Number).take(MOST_LEADS);
+        let is_other = |field: &&FieldSpec| field.unit.as_deref().is_some_and(|unit| !VOLTS.contains(&unit));
+        match leads().find(is_other) {
+            Some(field) => unfit(format!(
+                "it takes the field `{}` for a lead, and a lead is a voltage: its unit is `mV`, or none is stated",
+                field.name
+            )),
+            None if leads().next().is_none() => {
+                unfit(String::from("it needs a numeric field with the samples of a lead"))
+            }
+            None => Ok(()),
         }
-        let why = String::from("it needs a numeric field with the samples of a lead");
-        Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
     }
 
     fn input_width(&self) -> usize {

@@ -1,0 +1,130 @@
+//! What the program says to whoever runs it: what is wrong, and what to do about it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Gateway, nearside, publish_all, write_site};
+use nearside_schemas::{Clock, SystemClock};
+
+const SITE: &str = r#"
+[[stream]]
+name = "plain"
+topic = "plain/{room}"
+format = "json"
+timestamp = { path = "$.ts", unit = "millis" }
+fields = { value = "$.value", mood = "$.mood" }
+privacy = { mood = "encrypt" }
+windows = [{ kind = "count", rows = 4 }]
+"#;
+
+fn on_site(arguments: &[&str], site: &Path, more: &[&str]) -> Output {
+    nearside(&[arguments, &[site.to_str().unwrap()], more].concat())
+}
+
+/// Exits with 1 and says all of these.
+fn fails(output: &Output, says: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in says {
+        assert!(text.contains(part), "`{part}` in: {text}");
+    }
+}
+
+#[test]
+fn a_site_that_has_not_run_yet_is_said_to_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = write_site(folder.path(), SITE);
+    for command in [["journal", "check"], ["outbox", "list"], ["deadletters", "list"]] {
+        fails(&on_site(&command, &site, &[]), &["site `test-site` has not run yet", "data"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_left_is_named_with_its_remedy() {
+    let gateway = Gateway::start(SITE);
+    let site = gateway.site();
+    fails(&on_site(&["run"], &site, &[]), &["a gateway runs on this data folder"]);
+    fails(&on_site(&["deadletters", "show"], &site, &["999"]), &["error: ", "there is no letter 999"]);
+    fails(&on_site(&["deadletters", "replay"], &site, &["999"]), &["error: ", "there is no letter 999"]);
+    let messages = (0..9).map(|n| ("plain/a".to_owned(), format!("{{\"ts\":{n},\"value\":1}}").into_bytes()));
+    publish_all("device", gateway.broker, messages.collect()).await;
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+
+    // Who reads the journal has read enough: that is no error.
+    let mut show = Command::new(env!("CARGO_BIN_EXE_nearside"));
+    let mut show = show.args(["journal", "show", site.to_str().unwrap()]);
+    show = show.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = show.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+
+    for file in ["sessions.redb", "checkpoint.redb"] {
+        let path = folder.path().join("data").join(file);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![7; whole.len()]).unwrap();
+        fails(&on_site(&["run"], &site, &[]), &[file, "damaged", "move it away"]);
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn a_demonstration_whose_console_has_no_port_names_its_option() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = nearside(&["demo", "--seconds", "1", "--console", &address]);
+    fails(&output, &[&address, "`--console`"]);
+    let output = nearside(&["demo", "--console", "8080"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("write 127.0.0.1:8080"));
+}
+
+/// Seconds where the stream expects milliseconds: nothing is decoded wrongly, and all of it is set aside; whoever looks finds out why.
+#[tokio::test(flavor = "multi_thread")]
+async fn seconds_for_milliseconds_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = write_site(folder.path(), SITE);
+    let mut run = Command::new(env!("CARGO_BIN_EXE_nearside"))
+        .args(["run", site.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let broker = lines.find_map(|line| line.trim().strip_prefix("devices  mqtt://").map(str::to_owned)).unwrap();
+    let seconds = SystemClock.now().as_micros() / 1_000_000;
+    let message = format!("{{\"ts\":{seconds},\"value\":1}}").into_bytes();
+    publish_all("device", broker.parse().unwrap(), vec![("plain/a".to_owned(), message); 3]).await;
+    // Stopping goes down the pipeline: what was acknowledged is judged before.
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    drop(lines);
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("because of their time")).collect();
+    assert_eq!(warnings.len(), 1, "said once: {said}");
+    assert!(warnings[0].contains("plain") && warnings[0].contains("look like seconds"), "{said}");
+}
+
+/// A number that is to leave encrypted is in the summary, and nowhere in clear.
+#[test]
+fn an_encrypted_number_is_in_the_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = write_site(folder.path(), SITE);
+    let [input, summaries] = ["in.jsonl", "out.jsonl"].map(|name| folder.path().join(name));
+    let rows: String = (0..4)
+        .map(|n| format!("{{\"ts\":{},\"value\":1,\"mood\":7.25}}\n", 1_790_000_000_000i64 + n * 1_000))
+        .collect();
+    std::fs::write(&input, rows).unwrap();
+    let [site, input, output] = [&site, &input, &summaries].map(|path| path.to_str().unwrap());
+    let fixed = ["replay", "--config", site, "--stream", "plain", "--input", input, "--summaries", output];
+    let result = nearside(&fixed);
+    assert!(result.status.success(), "{result:?}");
+    let text = std::fs::read_to_string(&summaries).unwrap();
+    assert!(text.contains("\"sealed_fields\":{\"mood\":\"encrypted\"}") && !text.contains("7.25"), "{text}");
+}
