@@ -253,6 +253,7 @@ fn finding(spec: &StreamSpec, window: WindowId) -> Option<Finding> {
         note: None,
     };
     Some(Finding {
+        field: None,
         window,
         model: ModelRef { name: ModelName::new("sample").ok()?, version: "1".into() },
         label: "sample".to_owned(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nearside_models::card;
+use nearside_models::catalog;
 use nearside_models::eval::text::{Figures, TextReport, evaluate};
 use nearside_models::eval::text_data::{Example, Split, read_split, read_test};
 use nearside_models::text::classifier::Classifier;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
             (String::from("trained now"), test_part, tested(&classifier, &test))
         }
         (data, Some(folder)) => {
-            let (card, weights) = card::read_folder(triage::NAME, folder)?;
+            let (card, weights) = catalog::parts(triage::NAME, Some(folder))?;
             let classifier = Classifier::load(triage::NAME, &weights)?;
             let needs = || StartError::Usage("--folder needs --data: texts to test it on".to_owned());
             let (test, part) = read_test(data.as_ref().ok_or_else(needs)?, classifier.outputs())?;
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
     if report.labels.texts == 0 {
         return Err(StartError::Usage(format!("there is no text to test on: {part}")));
     }
-    println!("{:<12}{:>8}{:>11}{:>11}{:>13}", "", "texts", "accuracy", "macro F1", "calibration");
+    eprintln!("{:<12}{:>8}{:>11}{:>11}{:>13}", "", "texts", "accuracy", "macro F1", "calibration");
     for (name, figures) in [("label", Some(&report.labels)), ("urgency", report.urgencies.as_ref())] {
         if let Some(figures) = figures {
             line(name, figures, args.classes);
@@ -75,12 +75,12 @@ fn tested(classifier: &Classifier, test: &[Example]) -> TextReport {
 
 fn line(name: &str, figures: &Figures, classes: bool) {
     let Figures { texts, accuracy, macro_f1, calibration_error, .. } = figures;
-    println!("{name:<12}{texts:>8}{accuracy:>11.4}{macro_f1:>11.4}{calibration_error:>13.4}");
+    eprintln!("{name:<12}{texts:>8}{accuracy:>11.4}{macro_f1:>11.4}{calibration_error:>13.4}");
     if classes {
-        println!("  {:<40}{:>8}{:>11}{:>9}{:>9}", "class", "texts", "precision", "recall", "F1");
+        eprintln!("  {:<40}{:>8}{:>11}{:>9}{:>9}", "class", "texts", "precision", "recall", "F1");
         for class in &figures.classes {
             let (name, texts) = (&class.name, class.texts);
-            println!("  {name:<40}{texts:>8}{:>11.3}{:>9.3}{:>9.3}", class.precision, class.recall, class.f1);
+            eprintln!("  {name:<40}{texts:>8}{:>11.3}{:>9.3}{:>9.3}", class.precision, class.recall, class.f1);
         }
     }
 }

@@ -89,7 +89,7 @@ impl Writer<'_> {
         };
         // Texts often begin or end on something that has nothing to do with the rest.
         for _ in 0..self.rng.random_range(0..3) {
-            let part = self.from_list(extras);
+            let part = self.one_of(extras);
             if part.ends_with([' ', ',']) {
                 text.insert_str(0, &part);
             } else {
@@ -103,7 +103,7 @@ impl Writer<'_> {
         let phrases = if self.chinese { topic.chinese } else { topic.english };
         let known = phrases.iter().copied().enumerate().filter(|(number, _)| wording.has(*number));
         let known: Vec<&str> = known.map(|(_, phrase)| phrase).collect();
-        let text = self.from_list(&known);
+        let text = self.one_of(&known);
         if self.chinese || self.rng.random::<f64>() > 1.0 / 3.0 {
             return text;
         }
@@ -132,7 +132,7 @@ impl Writer<'_> {
         from.choose(self.rng).copied().unwrap_or_default()
     }
 
-    fn from_list(&mut self, list: &[&'static str]) -> String {
+    fn one_of(&mut self, list: &[&'static str]) -> String {
         let word = self.pick(list);
         self.filled(word)
     }
@@ -162,13 +162,13 @@ impl Writer<'_> {
 
     fn listed(&mut self, list: &str) -> String {
         match (list, self.chinese) {
-            ("place", false) => self.from_list(&PLACES),
-            ("place", true) => self.from_list(&CHINESE_PLACES),
-            ("when", false) => self.from_list(&TIMES),
-            ("when", true) => self.from_list(&CHINESE_TIMES),
-            ("street", _) => self.from_list(&STREETS),
-            ("who", false) => self.from_list(&PATIENTS),
-            ("who", true) => self.from_list(&CHINESE_PATIENTS),
+            ("place", false) => self.one_of(&PLACES),
+            ("place", true) => self.one_of(&CHINESE_PLACES),
+            ("when", false) => self.one_of(&TIMES),
+            ("when", true) => self.one_of(&CHINESE_TIMES),
+            ("street", _) => self.one_of(&STREETS),
+            ("who", false) => self.one_of(&PATIENTS),
+            ("who", true) => self.one_of(&CHINESE_PATIENTS),
             ("name", false) => (0..self.rng.random_range(2..4)).map(|_| self.pick(&SYLLABLES)).collect(),
             _ => (0..self.rng.random_range(2..4)).map(|_| self.pick(&CHINESE_NAMES)).collect(),
         }
