@@ -111,7 +111,7 @@ impl GatewayView {
             let finding = posted.finding;
             FindingRow {
                 at: finding.at.to_string(),
-                stream: posted.stream.to_string(),
+                stream: format!("{} {}", posted.stream, posted.whose).trim_end().to_owned(),
                 stream_id: finding.window.stream.to_string(),
                 label: finding.label,
                 severity: finding.severity.to_string(),

@@ -13,6 +13,8 @@ pub struct PostedFinding {
     pub stream: StreamName,
     /// The finding.
     pub finding: Finding,
+    /// The parts of the stream's key that may be shown, with spaces between.
+    pub whose: String,
 }
 
 /// A command and what became of it.

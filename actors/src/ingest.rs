@@ -396,6 +396,11 @@ impl Ingest {
         let route = self.route(&publish.topic);
         let definition = match &route {
             Route::None => {
+                if self.no_stream.get() == 0 {
+                    tracing::warn!(
+                        "a message came on a topic that no stream claims (said once; nearside_readings_set_aside_total counts them)"
+                    );
+                }
                 self.no_stream.inc();
                 return;
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nearside_schemas::{CloseCause, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
+use nearside_schemas::{CloseCause, FieldPolicy, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
 use crate::board::{Board, PostedFinding};
@@ -125,13 +125,21 @@ impl Outlet {
         let spec = &component.plan().spec;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
-        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), finding: finding.clone() });
+        let parts = spec.key.iter().zip(component.key());
+        let clear =
+            parts.filter(|(part, _)| part.policy == FieldPolicy::Clear).map(|(_, value)| value.expose().as_ref());
+        let whose = clear.collect::<Vec<&str>>().join(" ");
+        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), whose, finding: finding.clone() });
         let finding = Arc::new(finding);
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
         let at = component.heard_at();
         let record = component.at_hand();
         self.to.rules.send(RulesMessage::Finding { finding: finding.clone(), origin, at, record });
-        self.to.seal.send(SealMessage::Finding { finding, plan: component.plan().clone() });
+        self.to.seal.send(SealMessage::Finding {
+            finding,
+            key: component.key().clone(),
+            plan: component.plan().clone(),
+        });
     }
 
     fn hand_on(&self, component: &StreamComponent, summary: Summary, metrics: &DefinitionMetrics) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nearside_outbox::OutboxHandle;
 use nearside_privacy::{Class, KeyRing, PrivacyError, Sealed, SealedItem, SummaryFormat};
-use nearside_schemas::{Finding, RollUp, Summary};
+use nearside_schemas::{Finding, KeyValues, RollUp, Summary};
 use nearside_telemetry::{Metric, Telemetry};
 
 use crate::stream::StreamPlan;
@@ -25,6 +25,8 @@ pub enum SealMessage {
     Finding {
         /// The finding.
         finding: Arc<Finding>,
+        /// The key of its stream.
+        key: KeyValues,
         /// Its definition.
         plan: Arc<StreamPlan>,
     },
@@ -54,8 +56,8 @@ impl Sealer {
                 let sealed = nearside_privacy::seal_summary(summary, &plan.spec, keys, self.format);
                 (Class::Summary, sealed.map(Sealed::into_item))
             }
-            SealMessage::Finding { finding, plan } => {
-                let sealed = nearside_privacy::seal_finding(finding, &plan.spec, &plan.site, keys);
+            SealMessage::Finding { finding, key, plan } => {
+                let sealed = nearside_privacy::seal_finding(finding, key, &plan.spec, &plan.site, keys);
                 (Class::Alert, sealed.map(Sealed::into_item))
             }
             SealMessage::RollUp(rollup) => {

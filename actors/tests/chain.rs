@@ -24,8 +24,8 @@ use nearside_journal::{CommitOutcome, Item, Journal, JournalConfig, Lsn, Record,
 use nearside_outbox::{Outbox, OutboxConfig};
 use nearside_privacy::{KeyRing, Sealed, SealedItem, SummaryFormat, seal_finding, seal_summary};
 use nearside_schemas::{
-    ByteSize, ClientId, FieldValue, HumanDuration, ManualClock, Publish, QoS, Reading, SecretKey, Timestamp, Topic,
-    Values,
+    ByteSize, ClientId, FieldValue, HumanDuration, KeyValues, ManualClock, Publish, QoS, Reading, SecretKey, Timestamp,
+    Topic, Values,
 };
 use nearside_telemetry::Telemetry;
 // What the disks are made of.
@@ -78,9 +78,9 @@ fn seal(plan: &StreamPlan, out: &mut Outputs) -> Vec<SealedItem> {
         .map(|summary| seal_summary(&summary, &plan.spec, &keys, SummaryFormat::Json).map(Sealed::into_item).unwrap());
     let mut items: Vec<SealedItem> = summaries.collect();
     let findings = out.raised.drain(..);
-    items.extend(
-        findings.map(|finding| seal_finding(&finding, &plan.spec, &plan.site, &keys).map(Sealed::into_item).unwrap()),
-    );
+    items.extend(findings.map(|finding| {
+        seal_finding(&finding, &KeyValues::new(), &plan.spec, &plan.site, &keys).map(Sealed::into_item).unwrap()
+    }));
     items
 }
 

@@ -8,7 +8,7 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nearside_schemas::{FieldSummary, Finding, RollUp, SiteId, StreamSpec, Summary, Timestamp};
+use nearside_schemas::{FieldSummary, Finding, KeyValues, RollUp, SiteId, StreamSpec, Summary, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::error::PrivacyError;
 use crate::finding::{field_tag, finding_view};
 use crate::keys::KeyRing;
 use crate::sealed::{Class, Sealed, SealedItem};
-use crate::view::{Hiding, Outgoing, clear_figures, summary_view};
+use crate::view::{Hiding, Outgoing, clear_figures, key_view, summary_view};
 
 /// How the figures of a summary are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -66,13 +66,14 @@ pub fn preview_summary(summary: &Summary, spec: &StreamSpec, keys: &KeyRing) -> 
     to_value(&summary_view(summary, spec, &Hiding::Preview(keys))?)
 }
 
-/// Seals a finding, which leaves ahead of its window's summary. It holds no key of the stream's; what a field contributed that may
-/// not leave in the clear is encrypted or left out, as its policy says.
+/// Seals a finding, which leaves ahead of its window's summary. It says whose it is as the summary will: by the parts of the stream's
+/// `key` that may leave. What a field contributed that may not leave in the clear is encrypted or left out, as its policy says.
 ///
 /// # Errors
 /// Where it cannot be written as JSON, or the system has no randomness for envelopes.
 pub fn seal_finding(
     finding: &Finding,
+    key: &KeyValues,
     spec: &StreamSpec,
     site: &SiteId,
     keys: &KeyRing,
@@ -84,7 +85,10 @@ pub fn seal_finding(
     }
     let item = format!("{subject}:r0");
     let outgoing = Outgoing { site: site.as_str(), item: &item, hiding: &Hiding::Policies(keys) };
-    let data = finding_data(finding, spec, &outgoing)?;
+    let mut data = finding_data(finding, spec, &outgoing)?;
+    if let Value::Object(object) = &mut data {
+        object.insert("key".to_owned(), to_value(&key_view(key, spec, &outgoing)?)?);
+    }
     Event { site, kind: "io.nearside.finding.v1", time: finding.at, data }.seal(Class::Alert, subject, 0)
 }
 

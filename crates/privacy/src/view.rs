@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nearside_schemas::{
-    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, ModelRef, Personal, SetAsideCounts, StreamSpec,
-    Summary, Timestamp, Verdict,
+    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, KeyValues, ModelRef, Personal, SetAsideCounts,
+    StreamSpec, Summary, Timestamp, Verdict,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -99,6 +99,22 @@ pub(crate) fn policy_of(spec: &StreamSpec, field: &FieldName) -> FieldPolicy {
     spec.fields.iter().find(|known| known.name == *field).map_or(FieldPolicy::Drop, |known| known.policy)
 }
 
+/// What leaves of a stream's key.
+pub(crate) fn key_view<'a>(
+    key: &KeyValues,
+    spec: &'a StreamSpec,
+    outgoing: &Outgoing<'_>,
+) -> Result<BTreeMap<&'a str, Value>, PrivacyError> {
+    let mut view = BTreeMap::new();
+    for (part, value) in spec.key.iter().zip(key) {
+        let name = part.name.as_str();
+        if let Some(hidden) = outgoing.hide(part.policy, name, &format!("/key/{name}"), value)? {
+            view.insert(name, hidden);
+        }
+    }
+    Ok(view)
+}
+
 pub(crate) fn summary_view<'a>(
     summary: &'a Summary,
     spec: &'a StreamSpec,
@@ -106,13 +122,7 @@ pub(crate) fn summary_view<'a>(
 ) -> Result<SummaryView<'a>, PrivacyError> {
     let item = format!("{}:r{}", summary.window, summary.revision);
     let outgoing = Outgoing { site: summary.site.as_str(), item: &item, hiding };
-    let mut key = BTreeMap::new();
-    for (part, value) in spec.key.iter().zip(&summary.key) {
-        let name = part.name.as_str();
-        if let Some(hidden) = outgoing.hide(part.policy, name, &format!("/key/{name}"), value)? {
-            key.insert(name, hidden);
-        }
-    }
+    let key = key_view(&summary.key, spec, &outgoing)?;
     let mut texts = BTreeMap::new();
     for (name, values) in &summary.texts {
         let policy = policy_of(spec, name);

@@ -12,11 +12,15 @@ use nearside_privacy::{
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
     CloseCause, Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldSummary, Finding, KeyPartSpec,
-    ModelName, ModelRef, Personal, Quantiles, SecretKey, SetAsideCounts, Severity, SiteId, StreamId, StreamName,
-    StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
+    KeyValues, ModelName, ModelRef, Personal, Quantiles, SecretKey, SetAsideCounts, Severity, SiteId, StreamId,
+    StreamName, StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
 };
 use proptest::prelude::*;
 use serde_json::Value;
+
+fn key() -> KeyValues {
+    [Personal::new(Arc::<str>::from("patient 4711"))].into_iter().collect()
+}
 
 fn keys() -> KeyRing {
     KeyRing::from_master(SecretKey::new([3; 32]))
@@ -268,7 +272,7 @@ fn findings_on_two_fields_have_two_ids_that_tell_no_more_than_they_may() {
         let (spec, mut finding) = ward(policy, &[("systolic", 2.0), ("consciousness", 3.0)]);
         let mut id = |field: &str| {
             finding.field = Some(FieldName::new(field).unwrap());
-            let item = seal_finding(&finding, &spec, &site, &keys()).unwrap().into_item();
+            let item = seal_finding(&finding, &key(), &spec, &site, &keys()).unwrap().into_item();
             let event: Value = serde_json::from_slice(item.bytes()).unwrap();
             assert_eq!(event["data"].get("field").is_some(), policy == FieldPolicy::Clear, "{policy:?}");
             item.subject().to_owned()
@@ -288,9 +292,30 @@ fn findings_on_two_fields_have_two_ids_that_tell_no_more_than_they_may() {
 #[test]
 fn the_holder_of_the_key_reads_the_score_of_an_encrypted_field() {
     let (spec, finding) = ward(FieldPolicy::Encrypt, &[("systolic", 2.0), ("consciousness", 3.0)]);
-    let item = seal_finding(&finding, &spec, &SiteId::new("ward-7").unwrap(), &keys()).unwrap().into_item();
+    let item = seal_finding(&finding, &key(), &spec, &SiteId::new("ward-7").unwrap(), &keys()).unwrap().into_item();
     let opened = open_event(serde_json::from_slice(item.bytes()).unwrap(), &keys()).unwrap();
     assert_eq!(opened["data"]["score"], Value::from(0.25));
     assert_eq!(opened["data"]["contributions"][0]["sealed"]["share"], Value::from(3.0));
     assert_eq!(opened["data"]["text"], Value::from(finding.text));
+}
+
+/// An alert says whose it is as the summary does: by the key's policy.
+#[test]
+fn the_key_of_an_alert_leaves_by_its_policy() {
+    let (mut spec, finding) = ward(FieldPolicy::Clear, &[("systolic", 2.0), ("consciousness", 3.0)]);
+    let mut whose = |policy: FieldPolicy| {
+        spec.key = vec![KeyPartSpec { name: FieldName::new("patient").unwrap(), path: None, policy }];
+        let site = SiteId::new("ward-7").unwrap();
+        let item = seal_finding(&finding, &key(), &spec, &site, &keys()).unwrap().into_item();
+        let event: Value = serde_json::from_slice(item.bytes()).unwrap();
+        let opened = open_event(event.clone(), &keys()).unwrap();
+        (event["data"]["key"].clone(), opened["data"]["key"].clone())
+    };
+    assert_eq!(whose(FieldPolicy::Clear).0["patient"], "patient 4711");
+    assert_eq!(whose(FieldPolicy::Drop).0, serde_json::json!({}));
+    let (sealed, opened) = whose(FieldPolicy::Encrypt);
+    assert!(!sealed.to_string().contains("4711"), "{sealed}");
+    assert_eq!(opened["patient"], "patient 4711");
+    let (pseudonym, _) = whose(FieldPolicy::Pseudonym);
+    assert!(pseudonym["patient"].is_string() && !pseudonym.to_string().contains("4711"), "{pseudonym}");
 }

@@ -85,7 +85,7 @@ pub fn alert(n: i64) -> SealedItem {
         contributions: vec![],
         text: "x".repeat(200),
     };
-    seal_finding(&finding, &spec, &site(), &keys()).map(Sealed::into_item).unwrap()
+    seal_finding(&finding, &nearside_schemas::KeyValues::new(), &spec, &site(), &keys()).map(Sealed::into_item).unwrap()
 }
 
 /// A small outbox.

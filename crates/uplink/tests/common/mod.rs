@@ -101,7 +101,7 @@ pub fn alert(n: i64) -> SealedItem {
         contributions: vec![],
         text: String::new(),
     };
-    seal_finding(&finding, &spec, &site(), &keys()).map(Sealed::into_item).unwrap()
+    seal_finding(&finding, &nearside_schemas::KeyValues::new(), &spec, &site(), &keys()).map(Sealed::into_item).unwrap()
 }
 
 /// An outbox in a folder of its own, and the metrics of it and its uplink.
