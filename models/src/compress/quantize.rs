@@ -6,7 +6,7 @@
 //! becomes 32-bit floats again: products of the size of these networks are faster so, and a row's score stays the same in any batch.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 
 use candle_core::quantized::gguf_file::{self, Content, Value};
@@ -31,7 +31,7 @@ pub fn encode(model: &str, weights: &[u8], format: WeightsFormat) -> Result<Vec<
     match format {
         WeightsFormat::F16 => {
             let halves = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F16)?)));
-            serialize(model, halves.collect::<Result<_, ModelError>>()?)
+            serialize(model, halves.collect::<Result<_, ModelError>>()?, None)
         }
         WeightsFormat::Q8_0 => encode_blocks(&tensors, GgmlDType::Q8_0),
         WeightsFormat::Q4_0 => encode_blocks(&tensors, GgmlDType::Q4_0),
@@ -71,9 +71,11 @@ pub fn decode<'a>(model: &str, weights: &'a [u8]) -> Result<Cow<'a, [u8]>, Model
     if file.tensors().iter().all(|(_, view)| view.dtype() != safetensors::Dtype::F16) {
         return Ok(Cow::Borrowed(weights));
     }
+    // What a header says besides the tensors is the model's own, such as what its outputs mean.
+    let header = safetensors::SafeTensors::read_metadata(weights).ok().and_then(|(_, header)| header.metadata().clone());
     let tensors = candle_core::safetensors::load_buffer(weights, &Device::Cpu)?;
     let floats = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)));
-    serialize(model, floats.collect::<Result<_, ModelError>>()?).map(Cow::Owned)
+    serialize(model, floats.collect::<Result<_, ModelError>>()?, header).map(Cow::Owned)
 }
 
 fn decode_blocks(model: &str, weights: &[u8]) -> Result<Vec<u8>, ModelError> {
@@ -101,7 +103,7 @@ fn decode_blocks(model: &str, weights: &[u8]) -> Result<Vec<u8>, ModelError> {
         };
         tensors.insert(name.clone(), tensor);
     }
-    serialize(model, tensors)
+    serialize(model, tensors, None)
 }
 
 fn shape(text: &str) -> Option<(&str, (usize, usize))> {
@@ -110,8 +112,8 @@ fn shape(text: &str) -> Option<(&str, (usize, usize))> {
     Some((name, (rows.parse().ok()?, columns.parse().ok()?)))
 }
 
-fn serialize(model: &str, tensors: Tensors) -> Result<Vec<u8>, ModelError> {
-    safetensors::serialize(tensors, None)
+fn serialize(model: &str, tensors: Tensors, header: Option<HashMap<String, String>>) -> Result<Vec<u8>, ModelError> {
+    safetensors::serialize(tensors, header)
         .map_err(|error| ModelError::Damaged { model: model.to_owned(), why: error.to_string() })
 }
 
