@@ -32,6 +32,8 @@ pub struct Gateway {
     child: Child,
     pub folder: tempfile::TempDir,
     pub broker: SocketAddr,
+    /// Where TLS has a port of its own.
+    pub broker_tls: Option<SocketAddr>,
     pub console: SocketAddr,
 }
 
@@ -72,9 +74,14 @@ impl Gateway {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut broker_tls = None;
         let mut address = |scheme: &str| -> Option<SocketAddr> {
             loop {
-                if let Some((_, address)) = lines.next()?.ok()?.split_once(scheme) {
+                let line = lines.next()?.ok()?;
+                if let Some((_, address)) = line.split_once("mqtts://") {
+                    broker_tls = address.trim().parse().ok();
+                }
+                if let Some((_, address)) = line.split_once(scheme) {
                     return address.trim().parse().ok();
                 }
             }
@@ -83,7 +90,7 @@ impl Gateway {
             child.wait().unwrap();
             return Err(folder);
         };
-        Ok(Self { child, folder, broker, console })
+        Ok(Self { child, folder, broker, broker_tls, console })
     }
 
     /// `kill -9`; gives back the folder.

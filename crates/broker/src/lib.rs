@@ -11,6 +11,8 @@ mod config;
 mod connection;
 mod filter;
 mod front_door;
+#[doc(hidden)]
+pub mod fuzz;
 mod handshake;
 mod message;
 mod packet;

@@ -154,10 +154,14 @@ impl DeadLetter {
         let salt: [u8; SALT] = salt.try_into().map_err(|_| refused())?;
         let payload = Payload { msg: sealed, aad: head };
         let plain = cipher(keys, &salt).decrypt(&Nonce::from([0; 12]), payload).map_err(|_| refused())?;
-        let plain = Zeroizing::new(plain);
-        let line = plain.iter().position(|byte| *byte == b'\n').ok_or_else(refused)?;
-        let head: Head<'_> = serde_json::from_slice(&plain[..line]).map_err(|_| refused())?;
-        Ok(Self {
+        Self::read(&Zeroizing::new(plain)).ok_or_else(refused)
+    }
+
+    /// Reads the plaintext.
+    pub(crate) fn read(plain: &[u8]) -> Option<Self> {
+        let line = plain.iter().position(|byte| *byte == b'\n')?;
+        let head: Head<'_> = serde_json::from_slice(&plain[..line]).ok()?;
+        Some(Self {
             reason: head.reason.into_owned(),
             detail: head.detail.into_owned(),
             stage: head.stage.into_owned(),

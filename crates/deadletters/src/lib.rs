@@ -7,6 +7,8 @@
 
 mod area;
 mod config;
+#[doc(hidden)]
+pub mod fuzz;
 mod letter;
 mod writer;
 

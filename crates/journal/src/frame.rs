@@ -69,11 +69,11 @@ impl FrameHeader {
         if header[..4] != FRAME_MARK || header[20..] != crc32c::crc32c(&header[..20]).to_le_bytes() {
             return None;
         }
-        Some(Self {
-            sealed: u32::from_le_bytes(header[4..8].try_into().ok()?),
-            first: Lsn(u64::from_le_bytes(header[8..16].try_into().ok()?)),
-            count: u32::from_le_bytes(header[16..20].try_into().ok()?),
-        })
+        let sealed = u32::from_le_bytes(header[4..8].try_into().ok()?);
+        let first = u64::from_le_bytes(header[8..16].try_into().ok()?);
+        let count = u32::from_le_bytes(header[16..20].try_into().ok()?);
+        // No writer comes to the last number: readers may count on from any.
+        first.checked_add(u64::from(count)).map(|_| Self { sealed, first: Lsn(first), count })
     }
 }
 

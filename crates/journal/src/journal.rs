@@ -182,7 +182,7 @@ fn survey(
         let size = storage.size(last).unwrap_or(0);
         let room = if report.damage.is_empty() { 0 } else { size / LEAST_RECORD };
         // An empty last segment has its name already.
-        report.next = report.next.max(Lsn(start + 1 + room));
+        report.next = report.next.max(Lsn(start.saturating_add(1 + room)));
     }
     Ok(report)
 }

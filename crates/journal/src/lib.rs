@@ -9,6 +9,8 @@
 mod checkpoint;
 mod config;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod journal;
 mod lock;
 mod reader;

@@ -74,6 +74,16 @@ pub(super) fn decode_session(bytes: Vec<u8>) -> Result<SessionRecord, Malformed>
     fields.end(SessionRecord { number, client, owner, expiry_secs, offline_since, will, subscriptions, sent })
 }
 
+/// See [`crate::fuzz::stored`].
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(session) = decode_session(bytes.to_vec()) {
+        assert!(decode_session(encode_session(&session)) == Ok(session), "a session comes back");
+    }
+    if let Ok(message) = decode_message(bytes.to_vec()) {
+        assert!(decode_message(encode_message(&message)) == Ok(message), "a message comes back");
+    }
+}
+
 struct Out(Vec<u8>);
 
 impl Out {

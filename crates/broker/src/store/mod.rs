@@ -18,6 +18,7 @@ use crate::message::Message;
 use crate::packet::{Subscription, Will};
 use crate::router::SessionNumber;
 
+pub(crate) use bytes::fuzz;
 pub(crate) use disk::Disk;
 pub(crate) use writer::StoreHandle;
 
