@@ -5,6 +5,7 @@
 
 mod anomaly;
 mod ecg;
+mod ecg_rhythms;
 mod fit;
 mod glucose;
 mod multivariate;
@@ -13,7 +14,7 @@ mod samples;
 pub mod simulate;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
-pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
+pub use ecg::{Learner, TrainEcg, train_ecg, train_ecg_network};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
 pub use multivariate::train_multivariate;
