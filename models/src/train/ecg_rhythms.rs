@@ -3,7 +3,7 @@
 //! Few patients have supraventricular beats or atrial fibrillation, and what has been seen in so few says little of others. So recordings
 //! are cut and joined anew in diastole, where the heart is at rest:
 //!
-//! - [`premature`]: some normal beats of a regular rhythm come early, alone or in short runs, with their P wave or without it, and what
+//! - [`premature`]: some normal beats of a regular rhythm come early, alone or in runs, with their P wave or without it, and what
 //!   follows is a full compensatory pause, a shorter one or none.
 //! - [`fibrillating`]: every P wave is taken out, intervals are drawn independently, and the base line trembles at 4.5 to 8 Hz.
 //!
@@ -30,9 +30,13 @@ const KEPT_BEFORE: std::ops::Range<f64> = 0.05..0.2;
 /// Seconds after a beat that stay as they are, where the next comes early, and in fibrillation.
 const KEPT_AFTER: f64 = 0.17;
 const KEPT_T_WAVE: f64 = 0.3;
-/// Early beats are apart by fewer beats than this; one in three begins a run of fewer than [`MOST_RUN`].
+/// Early beats are apart by fewer beats than this. Of 100 so many begin a short run, and a long one, of this many beats.
 const APART: usize = 24;
-const MOST_RUN: usize = 11;
+const SHORT_RUNS: (u32, std::ops::Range<usize>) = (24, 2..11);
+const LONG_RUNS: (u32, std::ops::Range<usize>) = (6, 12..MOST_RUN);
+const MOST_RUN: usize = 50;
+/// How much the intervals of a run scatter.
+const RUN_DEVIATION: f64 = 0.03;
 /// Seconds before a beat's middle in which a pause is put.
 const PAUSE_AT: f64 = 0.24;
 /// Seconds before a beat's middle that its P wave is taken out up to, and for how long.
@@ -88,7 +92,7 @@ pub(super) fn premature(record: &Record, rng: &mut ChaCha8Rng) -> Record {
     let (mut edits, mut early) = (Vec::new(), Vec::new());
     let mut beat = AROUND + 2;
     while beat + AROUND + MOST_RUN + 2 < beats.at.len() {
-        let run = if rng.random_range(0..3) == 0 { rng.random_range(2..MOST_RUN) } else { 1 };
+        let run = run_length(rng);
         let Some(usual) = beats.even_interval(beat, run) else {
             beat += 1;
             continue;
@@ -97,7 +101,8 @@ pub(super) fn premature(record: &Record, rng: &mut ChaCha8Rng) -> Record {
         let kept = rng.random_range(KEPT_BEFORE);
         let mut last = None;
         for early_beat in beat..beat + run {
-            let Some(edit) = brought_forward(record.rate_hz, &beats, early_beat, share * usual, kept) else { break };
+            let interval = share * usual * (1.0 + RUN_DEVIATION * f64::from(normal(rng)));
+            let Some(edit) = brought_forward(record.rate_hz, &beats, early_beat, interval, kept) else { break };
             edits.push(edit);
             early.push(beats.at[early_beat]);
             last = Some(early_beat);
@@ -120,6 +125,17 @@ pub(super) fn premature(record: &Record, rng: &mut ChaCha8Rng) -> Record {
         _ => one.code,
     };
     edited(record, &edits, code, rng)
+}
+
+fn run_length(rng: &mut ChaCha8Rng) -> usize {
+    let drawn = rng.random_range(0..100);
+    if drawn < SHORT_RUNS.0 {
+        rng.random_range(SHORT_RUNS.1)
+    } else if drawn < SHORT_RUNS.0 + LONG_RUNS.0 {
+        rng.random_range(LONG_RUNS.1)
+    } else {
+        1
+    }
 }
 
 /// Takes diastole out so that the beat comes so many samples after the one before; `None` where there is not enough.
@@ -252,7 +268,7 @@ mod tests {
         let intervals = annotations.windows(2).map(|pair| (pair[1].code, pair[1].sample - pair[0].sample));
         let early: Vec<u64> =
             intervals.clone().filter(|(code, _)| *code == EARLY).map(|(_, interval)| interval).collect();
-        assert!(early.len() > 5 && early.iter().all(|interval| *interval < 265), "{early:?}");
+        assert!(early.len() > 5 && early.iter().all(|interval| *interval < 275), "{early:?}");
         assert!(intervals.filter(|(code, _)| *code != EARLY).all(|(_, interval)| interval >= 287));
         assert_eq!(annotations.iter().filter(|one| one.code == 5).count(), 3);
         assert!(new.leads[0].samples.windows(2).all(|pair| (pair[1] - pair[0]).abs() < 0.1), "no step at a join");
