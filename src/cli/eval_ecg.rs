@@ -9,10 +9,10 @@ use nearside_models::diagnosis::ecg::class::BeatClass;
 use nearside_models::diagnosis::ecg::{NAME, network::Network};
 use nearside_models::eval::ecg::{EcgOutcome, classify, leave_patients_out};
 use nearside_models::eval::ecg_data::{Patient, read_patients};
-use nearside_models::train::TrainEcg;
+use nearside_models::train::{Learner, TrainEcg};
 use serde_json::json;
 
-use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
+use super::train::{DEFAULT_SEED, ECG_EPOCHS, epoch_bar, show};
 use crate::error::StartError;
 
 /// Evaluates the ECG model.
@@ -44,22 +44,24 @@ pub struct EcgArgs {
     #[arg(long, default_value_t = DEFAULT_SEED)]
     seed: u64,
     /// Most passes of the training.
-    #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+    #[arg(long, default_value_t = ECG_EPOCHS)]
     epochs: usize,
 }
 
 /// Runs the command.
 pub fn run(args: &EcgArgs) -> Result<(), StartError> {
     let bar = epoch_bar(0);
-    let patients = read_patients(&args.data, args.leads, |name| bar.set_message(format!("record {name}")))?;
+    let on_record = |name: &str| bar.set_message(format!("record {name}"));
+    let patients = read_patients(&args.data, args.leads, on_record)?;
     let classes = if args.retrain {
         if patients.len() < 2 || patients.iter().any(|patient| patient.reference.is_none()) {
             return Err(StartError::Usage(String::from(
                 "--retrain needs two records or more, all with annotations (.atr)",
             )));
         }
+        let learners = Learner::read(&args.data, args.leads, args.seed, on_record)?;
         let settings = TrainEcg { seed: args.seed, epochs: args.epochs };
-        leave_patients_out(&patients, args.folds, settings, &mut |fold, epoch| {
+        leave_patients_out(&learners, args.folds, settings, &mut |fold, epoch| {
             show(&bar, epoch);
             bar.set_prefix(format!("fold {}", fold + 1));
         })?

@@ -72,7 +72,8 @@ pub fn decode<'a>(model: &str, weights: &'a [u8]) -> Result<Cow<'a, [u8]>, Model
         return Ok(Cow::Borrowed(weights));
     }
     // What a header says besides the tensors is the model's own, such as what its outputs mean.
-    let header = safetensors::SafeTensors::read_metadata(weights).ok().and_then(|(_, header)| header.metadata().clone());
+    let header =
+        safetensors::SafeTensors::read_metadata(weights).ok().and_then(|(_, header)| header.metadata().clone());
     let tensors = candle_core::safetensors::load_buffer(weights, &Device::Cpu)?;
     let floats = tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)));
     serialize(model, floats.collect::<Result<_, ModelError>>()?, header).map(Cow::Owned)

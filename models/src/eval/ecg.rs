@@ -12,7 +12,7 @@ use crate::ModelError;
 use crate::diagnosis::ecg::class::{BeatClass, CLASSES};
 use crate::diagnosis::ecg::network::{Network, OUTPUTS};
 use crate::diagnosis::ecg::{beats::Beat, decide};
-use crate::train::{Epoch, TrainEcg, train_ecg_network};
+use crate::train::{Epoch, Learner, TrainEcg, train_ecg_network};
 
 /// Rows of the confusion matrix: the classes, Q, and beats that are none. Columns: what was said, and not found.
 pub const ROWS: usize = 6;
@@ -132,21 +132,21 @@ pub fn classify(network: &Network, beats: &[Beat]) -> Result<Vec<BeatClass>, Mod
 /// Classes each patient with a network trained on the others: `folds` times a share of the patients is left out. Gives the classes in the
 /// order of the patients.
 pub fn leave_patients_out(
-    patients: &[Patient],
+    learners: &[Learner],
     folds: usize,
     settings: TrainEcg,
     progress: &mut dyn FnMut(usize, &Epoch),
 ) -> Result<Vec<Vec<BeatClass>>, ModelError> {
-    let folds = folds.clamp(2, patients.len().max(2));
-    let mut classes = vec![Vec::new(); patients.len()];
+    let folds = folds.clamp(2, learners.len().max(2));
+    let mut classes = vec![Vec::new(); learners.len()];
     for fold in 0..folds {
         let is_left_out = |index: usize| index % folds == fold;
-        let others = patients.iter().enumerate().filter(|(index, _)| !is_left_out(*index));
-        let others: Vec<&Patient> = others.map(|(_, patient)| patient).collect();
+        let others = learners.iter().enumerate().filter(|(index, _)| !is_left_out(*index));
+        let others: Vec<&Learner> = others.map(|(_, learner)| learner).collect();
         let (bytes, _) = train_ecg_network(&others, settings, &mut |epoch| progress(fold, epoch))?;
         let network = Network::load(&bytes)?;
-        for (index, patient) in patients.iter().enumerate().filter(|(index, _)| is_left_out(*index)) {
-            classes[index] = classify(&network, &patient.found)?;
+        for (index, learner) in learners.iter().enumerate().filter(|(index, _)| is_left_out(*index)) {
+            classes[index] = classify(&network, &learner.patient.found)?;
         }
     }
     Ok(classes)

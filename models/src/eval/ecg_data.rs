@@ -51,9 +51,12 @@ pub struct Matching {
     pub missed: Vec<(f64, BeatClass)>,
 }
 
-/// Reads all records of a folder and finds their beats. `leads`: how many to use at most.
-pub fn read_patients(folder: &Path, leads: usize, mut progress: impl FnMut(&str)) -> Result<Vec<Patient>, ModelError> {
-    let mut patients = Vec::new();
+/// Reads the records of a folder, one after the other.
+pub fn each_record(
+    folder: &Path,
+    mut progress: impl FnMut(&str),
+    mut take: impl FnMut(&Record),
+) -> Result<(), ModelError> {
     for name in record_names(folder)? {
         progress(&name);
         let record = read_record(folder, &name)?;
@@ -61,8 +64,15 @@ pub fn read_patients(folder: &Path, leads: usize, mut progress: impl FnMut(&str)
             let why = format!("{name}: {} samples a second; {RATES_HZ:?} are judged", record.rate_hz);
             return Err(ModelError::Data { path: folder.to_owned(), why });
         }
-        patients.push(Patient::of(&record, leads));
+        take(&record);
     }
+    Ok(())
+}
+
+/// Reads all records of a folder and finds their beats. `leads`: how many to use at most.
+pub fn read_patients(folder: &Path, leads: usize, progress: impl FnMut(&str)) -> Result<Vec<Patient>, ModelError> {
+    let mut patients = Vec::new();
+    each_record(folder, progress, |record| patients.push(Patient::of(record, leads)))?;
     Ok(patients)
 }
 

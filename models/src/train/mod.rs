@@ -7,6 +7,7 @@ mod adamw;
 mod anomaly;
 mod checkpoint;
 mod ecg;
+mod ecg_rhythms;
 mod finetune;
 mod fit;
 mod glucose;
@@ -20,7 +21,7 @@ mod text;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
-pub use ecg::{TrainEcg, train_ecg, train_ecg_network};
+pub use ecg::{Learner, TrainEcg, train_ecg, train_ecg_network};
 pub use finetune::{FROZEN, FineTuned, fine_tune};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};

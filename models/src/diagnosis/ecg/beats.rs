@@ -2,14 +2,15 @@
 //!
 //! A beat is told when its successor has been cut out, 0.45 s after that one's middle, for how a beat is followed says much
 //! of it; where none follows, [`LONGEST_WAIT`] seconds after its own. What it carries depends on the signal alone.
-//! Rhythm inputs are intervals over the usual ones (medians of the last 40 and 200, mean of the last 10) as logarithms, how much intervals
-//! scatter, and the shapes of the two beats before and the one after; shape inputs are those of [`super::shape`], for each lead.
+//! Rhythm inputs are intervals over the usual ones (medians of the last 40 and 200, mean of the last 10, the sinus node's pace) as logarithms,
+//! how much intervals scatter, and the shapes of the two beats before and the one after; shape inputs are those of [`super::shape`], for each lead.
 //!
 //! Promises: constant memory; the same samples give the same beats, however they were cut into messages. Never: it reports a beat twice.
 
 use std::collections::VecDeque;
 
 use super::filter::Resampler;
+use super::pace::{self, Pace};
 use super::qrs::{Complex, QrsDetector, median};
 use super::shape::{AFTER, LeadShapes, Shape, VALUES};
 use super::{MOST_LEADS, RATE_HZ};
@@ -19,12 +20,12 @@ use crate::snapshot::{Reader, Writer};
 /// Seconds that a beat waits for its successor.
 pub const LONGEST_WAIT: f64 = 2.5;
 /// Inputs that say how a beat stands in the rhythm; they come first.
-pub(crate) const RHYTHM: usize = 21;
+const RHYTHM: usize = 21 + pace::VALUES;
 /// Width of the network's input for one lead of a beat.
 pub const INPUTS: usize = RHYTHM + VALUES;
 
 /// Intervals that are kept, and those that the short medians are taken from.
-pub(crate) const LONG: usize = 200;
+const LONG: usize = 200;
 const SHORT: usize = 40;
 const NEAR: usize = 10;
 /// The interval before any is known, in seconds.
@@ -83,6 +84,7 @@ pub struct BeatFinder {
     held: VecDeque<Held>,
     /// Intervals in seconds, oldest first.
     intervals: VecDeque<f32>,
+    pace: Pace,
 }
 
 impl BeatFinder {
@@ -98,6 +100,7 @@ impl BeatFinder {
             last: None,
             held: VecDeque::new(),
             intervals: VecDeque::new(),
+            pace: Pace::new(FIRST_INTERVAL),
         }
     }
 
@@ -189,13 +192,16 @@ impl BeatFinder {
         };
         let usual_interval = usual(&recent(&self.intervals, SHORT));
         let before = held.interval.unwrap_or(usual_interval).clamp(0.1, MOST_INTERVAL);
-        let rhythm = rhythm(&self.intervals, before, after.clamp(0.1, MOST_INTERVAL), held.quality);
+        let after = after.clamp(0.1, MOST_INTERVAL);
+        let rhythm = rhythm(&self.intervals, before, after, held.quality);
+        let pace = self.pace.values(before, after);
         let mut inputs = Vec::with_capacity(INPUTS * self.leads.len());
         for (lead, shape) in held.shapes.iter().enumerate() {
             if lead > 0 && shape.amplitude < NO_AMPLITUDE {
                 continue;
             }
             inputs.extend(rhythm);
+            inputs.extend(pace);
             inputs.extend(shape.values);
         }
         found.push(Beat {
@@ -211,6 +217,7 @@ impl BeatFinder {
                 self.intervals.pop_front();
             }
             self.intervals.push_back(before);
+            self.pace.push(before, usual(&recent(&self.intervals, SHORT)));
         }
     }
 
@@ -238,6 +245,7 @@ impl BeatFinder {
         }
         writer.u32(self.intervals.len() as u32);
         self.intervals.iter().for_each(|interval| writer.f32(*interval));
+        self.pace.write(writer);
     }
 
     /// Reads itself back, for so many leads.
@@ -258,6 +266,7 @@ impl BeatFinder {
         for _ in 0..reader.count(LONG)? {
             finder.intervals.push_back(reader.f32()?.clamp(0.1, MOST_INTERVAL));
         }
+        finder.pace = Pace::read(reader)?;
         let places = finder.held.iter().map(|held| held.at);
         let is_ordered = places.clone().zip(places.skip(1)).all(|(before, after)| before < after);
         let later = finder.waiting.iter().all(|complex| finder.last.is_none_or(|last| last < complex.at));
@@ -298,7 +307,7 @@ fn recent(intervals: &VecDeque<f32>, most: usize) -> Vec<f32> {
 
 /// The network's inputs that say how a beat stands in the rhythm: the intervals of late (oldest first), those before and after it, in
 /// seconds, and how clear the signal is.
-pub(crate) fn rhythm(intervals: &VecDeque<f32>, before: f32, after: f32, quality: f32) -> [f32; RHYTHM] {
+fn rhythm(intervals: &VecDeque<f32>, before: f32, after: f32, quality: f32) -> [f32; RHYTHM - pace::VALUES] {
     let near = recent(intervals, SHORT);
     let log = |ratio: f32| ratio.max(1e-3).ln().clamp(-1.5, 1.5);
     let usual_interval = usual(&near);

@@ -2,7 +2,7 @@
 //!
 //! 1. [`clock`] takes the rate from the rows' times; after a gap the signal begins anew and what is known of the patient stays.
 //! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm.
-//! 3. [`network`] (Candle) gives each beat's probability of the classes N, S, V and F; with two leads, the mean of what it says of each.
+//! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
 //! 4. [`range`] knows a signal that is lost, [`rhythm`] makes findings of classed beats.
 //!
 //! A beat is judged 0.45 s after the next one, or 2.5 s after itself. Score: see [`rhythm`]. Samples may come in strips. Never: a
@@ -13,6 +13,7 @@ pub mod class;
 mod clock;
 mod filter;
 pub mod network;
+mod pace;
 pub mod qrs;
 mod range;
 pub mod rhythm;
@@ -48,7 +49,7 @@ pub const MOST_LEADS: usize = 2;
 const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {

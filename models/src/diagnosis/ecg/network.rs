@@ -5,6 +5,7 @@
 //! h  = relu(x · W1 + b1)         [n, MEMBERS × HIDDEN], all members side by side
 //! z  = h · W2 + b2               [n, MEMBERS × 4], W2 block-diagonal: members do not mix
 //! p  = mean over members of softmax(z)   [n, 4]: N, S, V, F
+//! y  = p · prior / sum of p · prior      [n, 4]; prior [4] is chosen in training, on patients held back
 //! ```
 //! Patients differ more than beats do, and there are few of them: members that start from different weights err on different
 //! patients, and their mean errs less (L. Hansen, P. Salamon, "Neural network ensembles", IEEE PAMI 12(10), 1990).
@@ -32,13 +33,14 @@ pub const OUTPUTS: usize = CLASSES.len();
 pub const MOST_INPUT: f32 = 4.0;
 
 /// Names and shapes of the weights, in the order they are kept.
-const SHAPES: [(&str, &[usize]); 6] = [
+const SHAPES: [(&str, &[usize]); 7] = [
     ("input.mean", &[INPUTS]),
     ("input.deviation", &[INPUTS]),
     ("hidden.weight", &[INPUTS, MEMBERS * HIDDEN]),
     ("hidden.bias", &[MEMBERS * HIDDEN]),
     ("output.weight", &[MEMBERS * HIDDEN, OUTPUTS]),
     ("output.bias", &[MEMBERS * OUTPUTS]),
+    ("output.prior", &[OUTPUTS]),
 ];
 
 /// How inputs are made comparable.
@@ -102,6 +104,12 @@ impl Member {
         Ok(hidden.matmul(w2)?.broadcast_add(b2)?)
     }
 
+    /// Standardised rows to a row of probabilities each.
+    pub fn probabilities(&self, x: &Tensor) -> Result<Vec<[f32; OUTPUTS]>, ModelError> {
+        let logits = self.forward(x, None)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(logits.chunks_exact(OUTPUTS).map(softmax).collect())
+    }
+
     /// The weighted mean cross-entropy; `targets` is `[n, 4]` and holds a row's weight where its class is.
     pub fn loss(&self, x: &Tensor, targets: &Tensor, keep: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let logits = self.forward(x, keep)?;
@@ -116,7 +124,7 @@ impl Member {
 }
 
 /// An ensemble as a safetensors file.
-pub fn to_bytes(scaling: &Scaling, members: &[Member]) -> Result<Vec<u8>, ModelError> {
+pub fn to_bytes(scaling: &Scaling, members: &[Member], prior: &[f32; OUTPUTS]) -> Result<Vec<u8>, ModelError> {
     if members.len() != MEMBERS {
         return Err(weights(&format!("{} members, not {MEMBERS}", members.len())));
     }
@@ -129,6 +137,7 @@ pub fn to_bytes(scaling: &Scaling, members: &[Member]) -> Result<Vec<u8>, ModelE
         Tensor::cat(&part(1), 0)?,
         Tensor::cat(&part(2), 0)?,
         Tensor::cat(&part(3), 0)?,
+        vector(prior)?,
     ];
     let named: std::collections::BTreeMap<String, Tensor> =
         SHAPES.iter().map(|(name, _)| (*name).to_owned()).zip(tensors).collect();
@@ -142,6 +151,7 @@ pub struct Network {
     b1: Tensor,
     w2: Tensor,
     b2: Tensor,
+    prior: Vec<f32>,
 }
 
 impl Network {
@@ -161,8 +171,11 @@ impl Network {
             }
             parts.push(values);
         }
-        let [mean, deviation, w1, b1, w2, b2] =
-            <[Vec<f32>; 6]>::try_from(parts).map_err(|_| weights("six tensors expected"))?;
+        let [mean, deviation, w1, b1, w2, b2, prior] =
+            <[Vec<f32>; 7]>::try_from(parts).map_err(|_| weights("seven tensors expected"))?;
+        if prior.iter().any(|prior| *prior <= 0.0) {
+            return Err(weights("a prior is not above 0"));
+        }
         if deviation.iter().any(|deviation| *deviation <= 0.0) {
             return Err(weights("a deviation is not above 0"));
         }
@@ -175,10 +188,11 @@ impl Network {
             b1: rows(b1)?,
             w2: Tensor::from_vec(block_diagonal(&w2), (MEMBERS * HIDDEN, MEMBERS * OUTPUTS), cpu)?,
             b2: rows(b2)?,
+            prior,
         })
     }
 
-    /// Rows of [`INPUTS`] to rows of [`OUTPUTS`] probabilities.
+    /// Rows of [`INPUTS`] to rows of [`OUTPUTS`] shares that sum to 1: probabilities weighed by the prior.
     pub fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
         outputs.clear();
         outputs.reserve(rows * OUTPUTS);
@@ -190,7 +204,10 @@ impl Network {
             let hidden = x.matmul(&self.w1)?.add(&self.b1)?.relu()?;
             let logits = hidden.matmul(&self.w2)?.add(&self.b2)?.flatten_all()?.to_vec1::<f32>()?;
             let given = chunk.len() / INPUTS;
-            logits.chunks_exact(MEMBERS * OUTPUTS).take(given).for_each(|row| outputs.extend(mean_softmax(row)));
+            logits.chunks_exact(MEMBERS * OUTPUTS).take(given).for_each(|row| {
+                let mean = mean_softmax(row);
+                outputs.extend(weighed(&mean, &self.prior));
+            });
         }
         outputs.truncate(rows * OUTPUTS);
         Ok(())
@@ -211,12 +228,24 @@ fn block_diagonal(stacked: &[f32]) -> Vec<f32> {
 fn mean_softmax(logits: &[f32]) -> [f32; OUTPUTS] {
     let mut mean = [0.0; OUTPUTS];
     for member in logits.chunks_exact(OUTPUTS) {
-        let most = member.iter().copied().fold(f32::MIN, f32::max);
-        let powers: [f32; OUTPUTS] = std::array::from_fn(|class| (member[class] - most).exp());
-        let sum: f32 = powers.iter().sum();
-        mean.iter_mut().zip(powers).for_each(|(mean, power)| *mean += power / sum / MEMBERS as f32);
+        mean.iter_mut().zip(softmax(member)).for_each(|(mean, share)| *mean += share / MEMBERS as f32);
     }
     mean
+}
+
+/// Of one row of logits.
+fn softmax(logits: &[f32]) -> [f32; OUTPUTS] {
+    let most = logits.iter().copied().fold(f32::MIN, f32::max);
+    let powers: [f32; OUTPUTS] = std::array::from_fn(|class| (logits[class] - most).exp());
+    let sum: f32 = powers.iter().sum();
+    powers.map(|power| power / sum)
+}
+
+/// Probabilities times a prior, over their sum.
+pub fn weighed(probabilities: &[f32; OUTPUTS], prior: &[f32]) -> [f32; OUTPUTS] {
+    let products: [f32; OUTPUTS] = std::array::from_fn(|class| probabilities[class] * prior[class]);
+    let sum = products.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+    products.map(|product| product / sum)
 }
 
 fn weights(why: &str) -> ModelError {
@@ -230,6 +259,8 @@ mod tests {
 
     use super::*;
 
+    const PRIOR: [f32; OUTPUTS] = [1.0, 0.5, 0.7, 1.0];
+
     fn members() -> Vec<Member> {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         (0..MEMBERS).map(|_| Member::new(&mut rng).unwrap()).collect()
@@ -240,7 +271,7 @@ mod tests {
     }
 
     fn bytes() -> Vec<u8> {
-        to_bytes(&Scaling { mean: vec![0.0; INPUTS], deviation: vec![1.0; INPUTS] }, &members()).unwrap()
+        to_bytes(&Scaling { mean: vec![0.0; INPUTS], deviation: vec![1.0; INPUTS] }, &members(), &PRIOR).unwrap()
     }
 
     #[test]
@@ -261,15 +292,14 @@ mod tests {
         let mut outputs = Vec::new();
         used.forward(&inputs(10), 10, &mut outputs).unwrap();
         let x = Tensor::from_vec(inputs(10), (10, INPUTS), &Device::Cpu).unwrap();
-        let mut expected = vec![0.0; 10 * OUTPUTS];
+        let mut means = [[0.0; OUTPUTS]; 10];
         for member in members() {
-            let logits = member.forward(&x, None).unwrap().to_vec2::<f32>().unwrap();
-            for (row, sum) in logits.iter().zip(expected.chunks_exact_mut(OUTPUTS)) {
-                let powers: Vec<f32> = row.iter().map(|logit| logit.exp()).collect();
-                let all: f32 = powers.iter().sum();
-                sum.iter_mut().zip(powers).for_each(|(sum, power)| *sum += power / all / MEMBERS as f32);
+            for (row, mean) in member.probabilities(&x).unwrap().iter().zip(&mut means) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+                mean.iter_mut().zip(row).for_each(|(mean, share)| *mean += share / MEMBERS as f32);
             }
         }
+        let expected: Vec<f32> = means.iter().flat_map(|mean| weighed(mean, &PRIOR)).collect();
         assert!(outputs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{outputs:?} {expected:?}");
     }
 

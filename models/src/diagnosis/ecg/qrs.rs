@@ -337,7 +337,7 @@ fn remember(values: &mut VecDeque<f32>, value: f32) {
 }
 
 /// The middle value; the mean of the two where there is none.
-pub(super) fn median(values: &[f32]) -> Option<f32> {
+pub(crate) fn median(values: &[f32]) -> Option<f32> {
     let mut values = values.to_vec();
     values.sort_by(f32::total_cmp);
     let middle = values.len() / 2;
