@@ -250,6 +250,7 @@ pub fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static st
         ("[broker]", old.broker != new.broker),
         ("[journal]", old.journal != new.journal),
         ("[privacy]", old.privacy != new.privacy),
+        ("[deadletters]", old.deadletters != new.deadletters),
         ("[outbox]", old.outbox != new.outbox),
         ("[uplink]", old.uplink != new.uplink),
         ("[models]", old.models != new.models),
@@ -266,14 +267,14 @@ pub fn saved_configuration(checkpoint: &Checkpoint) -> Option<&[u8]> {
 
 /// What the gateway ended under, with today's files and ports; `None` where `config` says the same of streams, rules and roll-ups, or
 /// where it is not known or cannot be started any more.
-pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig, library: &Library) -> Option<SiteConfig> {
+pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig, base: &Path, library: &Library) -> Option<SiteConfig> {
     let source = std::str::from_utf8(saved_configuration(checkpoint)?).ok()?;
     if source.is_empty() || source == &*config.source {
         return None;
     }
     let lost =
         "the configuration that the gateway ended under cannot be used: open windows of changed streams are lost";
-    let saved = match nearside_config::parse(source, Path::new("configuration before")) {
+    let saved = match nearside_config::parse(source, &base.join("configuration before")) {
         Ok(saved) => saved,
         Err(error) => {
             tracing::warn!(%error, "{lost}");

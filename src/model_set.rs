@@ -64,7 +64,11 @@ impl ModelSet {
             let loaded = match found {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    let instead = before.cloned().map(Ok).or_else(|| library.load_kept(name.as_str()));
+                    let instead = before
+                        .cloned()
+                        .map(Ok)
+                        .or_else(|| library.load_kept(name.as_str()))
+                        .or_else(|| library.load_shipped(name.as_str()));
                     let Some(Ok(instead)) = instead else { return Err(error) };
                     let version = instead.model.reference().to_string();
                     refusals.push(Refusal { name: name.clone(), instead: version, error });

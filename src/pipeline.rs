@@ -9,6 +9,7 @@
 //! Promises: what a stage does when the next is full stands in [`STAGES`]; stopping drains front to back, so that nothing
 //! that was acknowledged is lost on the way.
 
+mod back;
 mod renewal;
 
 use std::collections::BTreeSet;
@@ -22,29 +23,24 @@ use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
 use nearside_actors::guardian::Guardian;
 use nearside_actors::handover::{self, PATIENCE};
 use nearside_actors::ingest::Ingest;
-use nearside_actors::recall::Recall;
 use nearside_actors::recovery::Progress;
-use nearside_actors::rollup::{RollUpMessage, RollUps};
+use nearside_actors::rollup::RollUpMessage;
 use nearside_actors::rules::Rules;
-use nearside_actors::rules_stage::{CommandQueue, RulesMessage, RulesStage};
-use nearside_actors::seal::{SealMessage, Sealer};
-use nearside_actors::stage::{self, StageSender};
+use nearside_actors::rules_stage::RulesMessage;
 use nearside_broker::{FrontDoor, Ports, Recovery, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
-use nearside_journal::{
-    Checkpoint, CheckpointStore, CommitOutcome, DirectoryStorage, EpochKind, Journal, JournalHandle, Lsn, Reader,
-    Record,
-};
+use nearside_journal::{CheckpointStore, CommitOutcome, EpochKind, Lsn, Reader, Record};
 use nearside_models::artefact::Library;
-use nearside_outbox::{Outbox, OutboxHandle};
+use nearside_outbox::OutboxHandle;
 use nearside_privacy::KeyRing;
 use nearside_schemas::Clock;
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_uplink::Uplink;
 use tokio::{sync::watch, task::JoinHandle};
 
+use self::back::Back;
 use crate::error::StartError;
 use crate::heart::{Earlier, Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
@@ -112,7 +108,7 @@ const COMMAND_BOUND: usize = 1_024;
 pub const BOARD_BOUND: usize = 1_000;
 
 /// What in the data folder is sealed with the site's key.
-const SEALED: &[&str] = &["journal", "checkpoint.redb", "outbox.redb", "sessions.redb", "deadletters"];
+pub const SEALED: &[&str] = &["journal", "checkpoint.redb", "outbox.redb", "sessions.redb", "deadletters"];
 
 /// What a gateway is given beside its configuration: everything that is not the same in every run (promise I5).
 pub struct Surroundings {
@@ -156,26 +152,6 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
 }
 
-/// The stages behind the streams.
-struct Back {
-    journal: JournalHandle,
-    recall: Recall,
-    store: Arc<CheckpointStore>,
-    checkpoint: Checkpoint,
-    /// What the gateway ended under, where the file now says something else of streams, rules or roll-ups.
-    earlier: Option<SiteConfig>,
-    /// The first record of this run.
-    begins_at: Lsn,
-    /// Where the journal's records of earlier runs are read.
-    reader: Reader,
-    outbox: OutboxHandle,
-    keys: Arc<KeyRing>,
-    seal: StageSender<SealMessage>,
-    rules: StageSender<RulesMessage>,
-    commands: CommandQueue,
-    rollup: StageSender<RollUpMessage>,
-}
-
 impl Gateway {
     /// Starts every stage, back to front, and opens the front door last.
     ///
@@ -190,7 +166,7 @@ impl Gateway {
         let keys = Arc::new(KeyRing::of_folder(&data, &data.join(&config.privacy.key_file), SEALED)?);
         let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
         let library = model_set::library(config, &base, Some(keys.clone()));
-        let back = Back::start(config, &data, &library, keys, letters.clone(), &clock, &telemetry)?;
+        let back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
@@ -482,12 +458,15 @@ impl Gateway {
         self.current.replace(middle);
         old.stop();
         models.came_in_force(&self.models, &self.around.telemetry);
-        self.models = models;
+        let before = std::mem::replace(&mut self.models, models);
+        self.begin_trial(&before);
         let waits = middle::sections_that_wait(&self.config, config);
         let mut in_force = config.clone();
-        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, models, .. } = self.config.clone();
+        let kept = self.config.clone();
+        let SiteConfig { site, broker, journal, privacy, outbox, uplink, console, models, deadletters, .. } = kept;
         (in_force.site, in_force.broker, in_force.journal, in_force.privacy) = (site, broker, journal, privacy);
         (in_force.outbox, in_force.uplink, in_force.console, in_force.models) = (outbox, uplink, console, models);
+        in_force.deadletters = deadletters;
         self.config = in_force;
         self.start_heart(Start { checkpoint, reader: Reader::empty(), earlier: None }, begins_at);
         Ok(waits)
@@ -573,99 +552,4 @@ fn create_private(folder: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
-}
-
-impl Back {
-    fn start(
-        config: &SiteConfig,
-        data: &Path,
-        library: &Library,
-        keys: Arc<KeyRing>,
-        letters: DeadLetters,
-        clock: &Arc<dyn Clock>,
-        telemetry: &Telemetry,
-    ) -> Result<Self, StartError> {
-        // The checkpoint is read first: were the journal's new segment made and this then failed, nothing would be lost either, but
-        // each failed start would leave a segment.
-        let (store, mut checkpoint) = CheckpointStore::open(&data.join("checkpoint.redb"), keys.clone())?;
-        let folder = data.join("journal");
-        let (journal, report) = Journal::open(&folder, config.journal.clone(), keys.clone(), telemetry)?;
-        let segments = DirectoryStorage::open(&folder, false)
-            .map_err(|source| StartError::DataFolder { path: folder.clone(), source })?;
-        let segments = Arc::new(segments);
-        let reader = nearside_journal::read_from(segments.clone(), keys.clone(), checkpoint.covers, report.next)?;
-        let recall = Recall::start(segments, keys.clone(), letters, telemetry)?;
-        if !report.damage.is_empty() {
-            tracing::warn!(places = report.damage.len(), records = report.records, "the journal has damaged places");
-        }
-        let journal = journal.handle();
-        let outbox = Outbox::open(&data.join("outbox.redb"), &config.outbox, keys.clone(), clock.clone(), telemetry)?;
-        let outbox = outbox.handle();
-        let format = config.uplink.as_ref().map(|uplink| uplink.format).unwrap_or_default();
-        let sealer = Sealer::new(keys.clone(), format, outbox.clone(), telemetry.clone());
-        let (seal, _) = stage::start("seal", STAGE_BOUND, telemetry, move |message| sealer.seal(message))?;
-        let earlier = middle::ended_under(&checkpoint, config, library);
-        let in_force = earlier.as_ref().unwrap_or(config);
-        if earlier.is_none() && middle::saved_configuration(&checkpoint) != Some(config.source.as_bytes()) {
-            store.put(handover::SAVED_NAME, config.source.as_bytes())?;
-        }
-        let rules = Rules::new(&in_force.rules).map_err(nearside_actors::ActorError::from)?;
-        let (mut rules, commands) =
-            RulesStage::new(rules, journal.clone(), recall.clone(), clock.clone(), telemetry.clone(), COMMAND_BOUND);
-        let mut rollups = RollUps::new(config.site.id.clone(), in_force.rollup.clone());
-        let (of_rollups, others): (Vec<_>, Vec<_>) = std::mem::take(&mut checkpoint.parts)
-            .into_iter()
-            .partition(|(name, _)| name.starts_with(nearside_actors::rollup::SAVED_PREFIX));
-        checkpoint.damaged += rollups.restore(&of_rollups, checkpoint.starts);
-        let of_rules = others.iter().find(|(name, _)| name == nearside_actors::rules_stage::SAVED_NAME);
-        checkpoint.damaged += u64::from(of_rules.is_some_and(|(_, saved)| !rules.restore(saved)));
-        let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(message))?;
-        let to_seal = seal.clone();
-        let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
-        let (store, begins_at) = (Arc::new(store), report.next);
-        Ok(Self {
-            journal,
-            recall,
-            store,
-            checkpoint,
-            earlier,
-            begins_at,
-            reader,
-            outbox,
-            keys,
-            seal,
-            rules,
-            commands,
-            rollup,
-        })
-    }
-}
-
-fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl FnMut(RollUpMessage) {
-    move |message| {
-        let closed = match message {
-            RollUpMessage::Summary(summary) => {
-                rollups.on_summary(&summary);
-                return;
-            }
-            RollUpMessage::Tick(now) => rollups.on_tick(now),
-            RollUpMessage::Drain => rollups.drain(),
-            RollUpMessage::Restored => return rollups.restored(),
-            RollUpMessage::Saved => return rollups.saved(),
-            RollUpMessage::Reload(config) => return rollups.reload(config),
-            RollUpMessage::Save(reply) => {
-                // Whoever asked may not wait any more.
-                let _ = reply.send(rollups.save());
-                return;
-            }
-        };
-        match closed {
-            Ok(closed) => {
-                for rollup in closed {
-                    seal.send(SealMessage::RollUp(rollup));
-                }
-            }
-            Err(error) => tracing::error!(%error, "roll-ups are missing"),
-        }
-    }
 }

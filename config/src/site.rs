@@ -1,5 +1,6 @@
 //! The whole site: read, checked, typed.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -239,8 +240,11 @@ fn check_addresses(raw: &RawSite, problems: &mut Problems<'_>) {
     for (n, (name, address, span)) in places.iter().enumerate() {
         for (other, taken, other_span) in &places[..n] {
             let (Some(address), Some(taken)) = (address, taken) else { continue };
-            let everywhere = address.ip().is_unspecified() || taken.ip().is_unspecified();
-            if address.port() == taken.port() && address.port() != 0 && (everywhere || address.ip() == taken.ip()) {
+            // `[::]` takes the port of both families, `0.0.0.0` that of its own.
+            let takes =
+                |all: &SocketAddr, other: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || other.is_ipv4());
+            let clashes = takes(address, taken) || takes(taken, address) || address.ip() == taken.ip();
+            if address.port() == taken.port() && address.port() != 0 && clashes {
                 // What is not written in the file is shown at the other.
                 let at = if span.is_empty() { other_span } else { span };
                 let message = format!("{name} and {other} are both {taken}: each needs a port of its own");

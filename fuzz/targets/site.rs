@@ -22,6 +22,8 @@ fn configuration(bytes: &[u8]) {
 /// The state of a stream in a checkpoint, once it is decrypted.
 fn checkpoint(bytes: &[u8]) {
     let Some((name, key, state)) = StreamState::decode(bytes) else { return };
+    // Bytes of an earlier version are written as today's: from then on they stay as they are.
     let again = state.encode(&name, &key);
-    assert_eq!(again, bytes, "what is read is written as it was");
+    let Some((name, key, state)) = StreamState::decode(&again) else { panic!("what is written is read") };
+    assert_eq!(state.encode(&name, &key), again, "what is read is written as it was");
 }

@@ -41,13 +41,27 @@ impl Gateway {
             return Ok(0);
         }
         self.count(&renewed, LOADED);
-        let before = self.models.clone();
         self.go_on_under(&self.config.clone(), models, EpochKind::Models, stopping).await?;
         self.count(&renewed, IN_FORCE);
-        let count = renewed.len();
-        let ends = self.clock.now().plus(ON_TRIAL);
-        self.trial = Some(Trial { before, models: renewed, ends });
-        Ok(count)
+        Ok(renewed.len())
+    }
+
+    /// Versions that differ from those `before` have come in force: they are on trial, with those that still were.
+    pub(super) fn begin_trial(&mut self, before: &ModelSet) {
+        let differing = self.models.differing(before).filter(|(name, _)| before.get(name).is_ok());
+        let mut models: Vec<(ModelName, String, u64)> =
+            differing.map(|(name, loaded)| (name.clone(), loaded.digest.clone(), self.failed_passes(name))).collect();
+        if models.is_empty() {
+            return;
+        }
+        let mut before = before.clone();
+        if let Some(earlier) = self.trial.take() {
+            // What was on trial goes back to what was before its own.
+            before = before.with(earlier.models.iter().map(|(name, ..)| name), &earlier.before);
+            let known: Vec<ModelName> = models.iter().map(|(name, ..)| name.clone()).collect();
+            models.extend(earlier.models.into_iter().filter(|(name, ..)| !known.contains(name)));
+        }
+        self.trial = Some(Trial { before, models, ends: self.clock.now().plus(ON_TRIAL) });
     }
 
     /// Takes back versions on trial whose forward passes failed. Gives back whether it did.

@@ -118,6 +118,10 @@ impl StreamActor {
         self.stream.taken();
         for (lsn, reading) in readings {
             self.component.on_reading_of(Some(lsn), reading, &mut self.outputs);
+            // What is handed on carries the record and the time of the reading that it came with, not of the last one (promise I5).
+            if self.outputs.speaks() {
+                self.shard.publish(&self.component, &mut self.outputs);
+            }
         }
         self.flush(Some(admission));
     }

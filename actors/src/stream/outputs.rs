@@ -56,6 +56,13 @@ pub struct Outputs {
     pub keep_scores: bool,
 }
 
+impl Outputs {
+    /// Whether it holds what others are told of, with the record and the time at hand.
+    pub(super) const fn speaks(&self) -> bool {
+        !self.raised.is_empty() || !self.summaries.is_empty() || !self.poison.is_empty()
+    }
+}
+
 /// Adds rows to the request for `model` that is being built, so that one message carries them all.
 pub(super) fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) {
     match out.requests.iter_mut().find(|request| request.model == model) {

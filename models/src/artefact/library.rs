@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Artefact, MAX_CARD, ModelsConfig, Signer, Trust, file, place, read, read_bounded};
+use super::{Artefact, MAX_CARD, ModelsConfig, SIGNATURE_FILE, Signer, Trust, file, place, read, read_bounded};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
@@ -105,6 +105,12 @@ impl Library {
     pub fn load_kept(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
         let folder = self.kept.as_ref()?.join(name);
         folder.join(CARD_FILE).exists().then(|| self.load_from(name, &folder, Origin::Kept))
+    }
+
+    /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
+    pub fn load_shipped(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
+        let is_gone = self.folder.as_ref().is_some_and(|root| std::fs::metadata(root).is_err());
+        (is_gone && catalog::names().any(|known| known == name)).then(|| shipped(name))
     }
 
     /// Keeps a copy of a model of the folder that has come in force, files as they are; forgets it where the shipped one has.
@@ -206,10 +212,17 @@ pub fn method_of(name: &str, folders: &[PathBuf]) -> Result<&'static str, ModelE
     if Path::new(name).components().count() != 1 || name.starts_with('.') {
         return Err(unknown());
     }
-    let path = folders.iter().map(|folder| folder.join(name).join(CARD_FILE)).find(|path| path.exists());
-    let bytes = read_bounded(name, &path.ok_or_else(unknown)?, MAX_CARD)?;
-    let card = Card::parse(name, &String::from_utf8_lossy(&bytes))?;
-    catalog::names().find(|known| *known == card.method()).ok_or_else(|| catalog::unknown(card.method()))
+    let method = |path: &PathBuf| {
+        let card = Card::parse(name, &String::from_utf8_lossy(&read_bounded(name, path, MAX_CARD)?))?;
+        catalog::names().find(|known| *known == card.method()).ok_or_else(|| catalog::unknown(card.method()))
+    };
+    let cards = folders.iter().map(|folder| folder.join(name).join(CARD_FILE)).filter(|path| path.exists());
+    // A card that cannot be read gives way to the copy of what was in force.
+    let mut found: Vec<_> = cards.map(|path| method(&path)).collect();
+    match found.iter().position(Result::is_ok) {
+        Some(good) => found.swap_remove(good),
+        None => found.into_iter().next().unwrap_or_else(|| Err(unknown())),
+    }
 }
 
 fn clear(folder: &Path) -> Result<(), ModelError> {
@@ -223,7 +236,11 @@ fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
     std::fs::create_dir_all(to).map_err(file(to))?;
     for entry in std::fs::read_dir(from).map_err(file(from))?.flatten() {
         let path = entry.path();
-        if path.is_file() {
+        // What a model is made of and nothing that lies beside it.
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_part = [CARD_FILE, SIGNATURE_FILE].contains(&name.as_ref()) || name.starts_with("model.");
+        if is_part && path.is_file() {
             std::fs::copy(&path, to.join(entry.file_name())).map_err(file(&path))?;
         }
     }

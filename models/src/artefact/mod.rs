@@ -192,9 +192,17 @@ pub fn write(folder: &Path, card: &Card, weights: &[u8]) -> Result<(), ModelErro
 
 /// Signs a model's folder as it stands, after checking that its weights are the card's; gives the key's public half.
 pub fn sign(folder: &Path, key: &SigningKey) -> Result<PublicKey, ModelError> {
-    // What stands there now may be an old signature; it is replaced whatever it is.
-    remove(&folder.join(SIGNATURE_FILE))?;
-    let artefact = read(folder, &Trust::default())?;
+    // What stands there now may be an old signature; it is replaced whatever it is, but stays where the folder cannot be signed.
+    let signature = folder.join(SIGNATURE_FILE);
+    let old = std::fs::read(&signature).ok();
+    remove(&signature)?;
+    let artefact = match read(folder, &Trust::default()) {
+        Ok(artefact) => artefact,
+        Err(error) => {
+            old.map_or(Ok(()), |old| place(&signature, &old))?;
+            return Err(error);
+        }
+    };
     let card = read_bounded(artefact.card.name.as_str(), &folder.join(CARD_FILE), MAX_CARD)?;
     place(&folder.join(SIGNATURE_FILE), key.sign(&card).as_bytes())?;
     Ok(key.public())
@@ -236,12 +244,18 @@ fn remove(path: &Path) -> Result<(), ModelError> {
 }
 
 fn read_bounded(model: &str, path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
-    let size = std::fs::metadata(path).map_err(file(path))?.len();
-    if size > most {
-        let why = format!("{} has {size} bytes; at most {most} are read", path.display());
-        return Err(ModelError::Damaged { model: model.to_owned(), why });
+    let damaged = |what: &str| {
+        let why = format!("{} {what}; at most {most} bytes of a file are read", path.display());
+        Err(ModelError::Damaged { model: model.to_owned(), why })
+    };
+    // A pipe would be waited for, and a device never ends.
+    if !std::fs::metadata(path).map_err(file(path))?.is_file() {
+        return damaged("is no file");
     }
-    std::fs::read(path).map_err(file(path))
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path).map_err(file(path))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(opened, most + 1), &mut bytes).map_err(file(path))?;
+    if bytes.len() as u64 > most { damaged("is too large") } else { Ok(bytes) }
 }
 
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + use<> {

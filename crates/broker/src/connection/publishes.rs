@@ -138,7 +138,10 @@ impl Connection {
         if name.is_empty() {
             return self.aliases.get(&alias).cloned().ok_or(Reason::Protocol);
         }
-        self.aliases.insert(alias, Bytes::copy_from_slice(&name));
+        // One that is out of bounds is refused with its message, and not remembered.
+        if std::str::from_utf8(&name).is_ok_and(|text| self.shared.config.is_topic_in_bounds(text)) {
+            self.aliases.insert(alias, Bytes::copy_from_slice(&name));
+        }
         Ok(name)
     }
 

@@ -29,6 +29,8 @@ const MEAN_SAMPLES: usize = 27;
 const SIDE_SAMPLES: usize = 27;
 /// Seconds over which the long mean forgets.
 const LONG_MEAN: f64 = 8.0;
+/// Beyond any lead's voltage, in mV: a larger sample is taken for this.
+const MOST: f64 = 1e6;
 /// Samples by which the band-pass delays.
 const FILTER_DELAY: u64 = 3;
 /// Samples from a complex to when it is known as a maximum.
@@ -104,6 +106,8 @@ impl Envelope {
 
     /// The energy over its own mean; `None` where there has never been any, for the lead is not connected.
     fn push(&mut self, sample: f64) -> Option<f64> {
+        // One absurd sample must not leave an infinity in the filters and the means, which never end.
+        let sample = sample.clamp(-MOST, MOST);
         let passed = self.low_pass.next(self.high_pass.next(sample));
         self.squares.push((passed * passed) as f32);
         let energy = (self.squares.sum() / MEAN_SAMPLES as f64).max(0.0).sqrt();

@@ -1,7 +1,9 @@
 //! Reports and notes as the shipped classifier learns them: put together by a seeded generator from hand-written phrases, in English
 //! and Chinese. Synthetic, and the card says so: nobody ever wrote one of them.
 
+mod city;
 mod phrases;
+mod ward;
 mod words;
 
 use rand::seq::IndexedRandom;
@@ -10,10 +12,12 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::eval::text_data::{Example, Labelled, URGENCIES};
 use crate::text::classifier::Outputs;
+use city::CITY;
 use phrases::{
-    CHINESE_CITY_EXTRAS, CHINESE_NAMES, CHINESE_PATIENTS, CHINESE_PLACES, CHINESE_TIMES, CHINESE_WARD_EXTRAS, CITY,
-    CITY_EXTRAS, PATIENTS, PLACES, STREETS, SYLLABLES, TIMES, Topic, WARD, WARD_EXTRAS,
+    CHINESE_CITY_EXTRAS, CHINESE_NAMES, CHINESE_PATIENTS, CHINESE_PLACES, CHINESE_TIMES, CHINESE_WARD_EXTRAS,
+    CITY_EXTRAS, PATIENTS, PLACES, STREETS, SYLLABLES, TIMES, Topic, WARD_EXTRAS,
 };
+use ward::WARD;
 use words::WORDS;
 
 /// The phrases of each list are dealt to this many folds.
