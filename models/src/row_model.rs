@@ -28,6 +28,11 @@ pub trait RowModel: Send + Sync + 'static {
     /// Whether a stream with these fields can be judged; asked when the configuration is checked.
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError>;
 
+    /// Whether it judges each field by itself and names the one it flags first; otherwise it judges the row as a whole.
+    fn judges_fields(&self) -> bool {
+        false
+    }
+
     /// Width of one network input; 0 where there is no network.
     fn input_width(&self) -> usize {
         0

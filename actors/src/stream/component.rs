@@ -368,7 +368,7 @@ impl StreamComponent {
                 window: self.windows.primary_window(row.time),
                 model: self.plan.models[model].model.reference().clone(),
                 label: sighting.label.to_owned(),
-                field: field_of(self.plan.models[model].model.reference(), &sighting.contributions),
+                field: field_of(self.plan.models[model].model.judges_fields(), &sighting.contributions),
                 severity: sighting.severity,
                 since: row.time,
                 at: row.time,

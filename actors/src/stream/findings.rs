@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use nearside_schemas::{Contribution, FieldName, Finding, ModelRef, Timestamp, WindowDefinition, WindowId};
+use nearside_schemas::{Contribution, FieldName, Finding, Timestamp, WindowDefinition, WindowId};
 
 /// Most findings that are kept; past it the oldest is forgotten.
 const KEPT: usize = 64;
 
-/// Models that judge each field by itself and name the one they flag first; the others judge the row as a whole.
-const JUDGES_FIELDS: [&str; 3] = ["robust-z", "forecaster", "sensor-check"];
+/// Models that judged each field by itself when findings did not say which.
+const JUDGED_FIELDS: [&str; 3] = ["robust-z", "forecaster", "sensor-check"];
 
-/// The field that a sighting of this model is about, where it is about one.
-pub(super) fn field_of(model: &ModelRef, contributions: &[Contribution]) -> Option<FieldName> {
-    let by_field = JUDGES_FIELDS.contains(&model.name.as_str());
-    contributions.first().filter(|_| by_field).map(|part| part.field.clone())
+/// The field that a sighting is about, where its model judges each by itself.
+pub(super) fn field_of(judges_fields: bool, contributions: &[Contribution]) -> Option<FieldName> {
+    contributions.first().filter(|_| judges_fields).map(|part| part.field.clone())
 }
 
 /// The findings that windows may still want.
@@ -39,7 +38,8 @@ impl FindingLog {
         findings.truncate(KEPT);
         for finding in &mut findings {
             // Those of versions that did not tell fields apart.
-            finding.field = finding.field.take().or_else(|| field_of(&finding.model, &finding.contributions));
+            let by_field = JUDGED_FIELDS.contains(&finding.model.name.as_str());
+            finding.field = finding.field.take().or_else(|| field_of(by_field, &finding.contributions));
         }
         (self.latest, self.findings) = (latest, findings);
     }

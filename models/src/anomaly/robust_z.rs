@@ -65,6 +65,10 @@ impl RowModel for RobustZ {
         &self.reference
     }
 
+    fn judges_fields(&self) -> bool {
+        true
+    }
+
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
         if fields.iter().any(|field| field.kind == FieldKind::Number) {
             return Ok(());

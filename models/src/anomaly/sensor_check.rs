@@ -58,6 +58,10 @@ impl RowModel for SensorCheck {
         &self.reference
     }
 
+    fn judges_fields(&self) -> bool {
+        true
+    }
+
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
         if fields.len() >= LEAST_FIELDS {
             return Ok(());

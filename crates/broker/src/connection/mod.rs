@@ -223,6 +223,16 @@ impl Connection {
         }
     }
 
+    /// Waits until it is known which QoS 2 messages the journal holds; not longer than the server runs.
+    async fn recovered(&self) -> Result<(), End> {
+        let mut stopping = self.shared.stopping.clone();
+        tokio::select! {
+            biased;
+            () = self.shared.recovery.over() => Ok(()),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(End::Kick(Reason::ServerShuttingDown)),
+        }
+    }
+
     /// Handles every whole packet in the buffer: publishes together, in order with what is around them.
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
@@ -239,7 +249,7 @@ impl Connection {
             let taken = match packet {
                 Ok(Packet::Publish(publish)) => {
                     if publish.qos == QoS::ExactlyOnce {
-                        self.shared.recovery.over().await;
+                        self.recovered().await?;
                     }
                     self.take_publish(publish, received, &mut batch)
                 }

@@ -60,6 +60,10 @@ impl RowModel for Forecaster {
         &self.reference
     }
 
+    fn judges_fields(&self) -> bool {
+        true
+    }
+
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
         if fields.iter().any(|field| field.kind == FieldKind::Number) {
             return Ok(());
