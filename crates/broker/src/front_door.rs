@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) store: StoreHandle,
     pub(crate) recovery: Recovery,
+    /// The intake's last answer was a refusal.
+    pub(crate) refusing: AtomicBool,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
     told: Arc<Semaphore>,
@@ -105,15 +107,15 @@ impl Metrics {
 
 impl Shared {
     /// Hands a message to whoever subscribed, and keeps it where it is retained. What must be stored for it is added to
-    /// `changes`.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+    /// `changes`. Gives back whether anybody subscribed.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
         if delivery.message.retain {
             match self.retained.keep(&delivery.message) {
                 Some(change) => changes.extend(change),
                 None => drop(self.metrics.not_retained.inc()),
             }
         }
-        self.routes.route(delivery, changes);
+        self.routes.route(delivery, changes)
     }
 
     /// Counts a connection that was refused.
@@ -175,16 +177,18 @@ impl FrontDoor {
         let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
+        let straight = config.straight_subscribers;
         let shared = Arc::new(Shared {
             retained: Retained::new(config.max_retained, config.max_retained_bytes.bytes() as usize, saved.retained),
             config,
             intake: ports.intake,
             clock: ports.clock,
             access,
-            routes: Routes::new(router, telemetry),
+            routes: Routes::new(router, straight, telemetry),
             sessions: Sessions::new(telemetry),
             store,
             recovery: ports.recovery,
+            refusing: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
             told: Arc::new(Semaphore::new(TOLD)),

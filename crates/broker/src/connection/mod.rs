@@ -2,7 +2,7 @@
 //!
 //! The reader takes as many packets as one read brought, hands their publishes to the intake as one batch and waits for the
 //! answer before it reads again: what arrives meanwhile is one read and one batch, so the busier a client, the less each of its
-//! messages costs. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
+//! messages costs. Where somebody listens to the client it does not wait, for what it sends next is to reach them at once. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
 //! into one buffer, which the writer sends with one write.
 //!
 //! Where a message goes to a session that is kept on disk, or is retained, the acknowledgement waits for that too.
@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     /// The topics that the client gave numbers, from 1.
     aliases: HashMap<u16, Bytes>,
     rate: Rate,
+    /// Whether somebody subscribed to what the client published last.
+    heard: bool,
     /// What became of messages to the client in this read, for the session store.
     changes: Vec<Change>,
 }
@@ -139,6 +141,7 @@ impl Connection {
             topics: HashMap::new(),
             topic_bytes: 0,
             aliases: HashMap::new(),
+            heard: false,
             changes: Vec::new(),
         }
     }
@@ -201,7 +204,7 @@ impl Connection {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
-            self.unanswered.below(1).await;
+            self.unanswered.below(if self.heard { self.most_unanswered() } else { 1 }).await;
             if let Err(end) = self.room().await {
                 return end;
             }
@@ -223,6 +226,11 @@ impl Connection {
         }
     }
 
+    /// How many publishes of the client may wait for their answer.
+    pub(crate) fn most_unanswered(&self) -> usize {
+        usize::from(self.shared.config.receive_maximum)
+    }
+
     /// Waits until it is known which QoS 2 messages the journal holds; not longer than the server runs.
     async fn recovered(&self) -> Result<(), End> {
         let mut stopping = self.shared.stopping.clone();
@@ -236,7 +244,7 @@ impl Connection {
     /// Handles every whole packet in the buffer: publishes together, in order with what is around them.
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
-        let bound = usize::from(self.shared.config.receive_maximum);
+        let bound = self.most_unanswered();
         let mut batch = Batch::default();
         // What one read brought was received at one time.
         let received = self.shared.clock.now();
