@@ -51,7 +51,7 @@ async fn qos_1_waits_while_the_intake_refuses() {
     let mut subscriber = broker.connect(5, "s").await;
     subscriber.subscribe(5, &[("a", 1)]).await;
     let mut publisher = broker.connect(5, "p").await;
-    let message = |id| Publish::new("a", &id.to_string(), 1, id).bytes(5);
+    let message = |id: u16| Publish::new("a", &id.to_string(), 1, id).bytes(5);
     publisher.send(message(1)).await;
     subscriber.message(5).await;
     intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
@@ -84,7 +84,7 @@ async fn a_stored_copy_does_not_stand_for_the_journal() {
     publisher.send(Publish::new("a", "x", 1, 1).bytes(4)).await;
     assert_eq!(subscriber.message(4).await.payload, b"x");
     let (_, answer) = intake.next().await;
-    broker.wait_for("nearside_broker_session_commit_seconds_count", 3.0).await;
+    broker.wait_for("nearside_broker_session_commit_seconds_count{}", 3.0).await;
     publisher.expect_nothing().await;
     answer(Durability::Durable { below: 0 });
     publisher.expect(ack(PUBACK, 1)).await;
