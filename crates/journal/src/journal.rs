@@ -45,12 +45,18 @@ pub struct OpenReport {
     pub next: Lsn,
     /// Damaged places in the last segment.
     pub damage: Vec<Damage>,
+    /// The number that the records on disk go up to, where others were given out after it: the folder was lost, or is an older copy.
+    pub ends_early: Option<Lsn>,
 }
 
 pub(crate) enum Request {
     Append { records: Vec<Record>, done: Committed, permit: OwnedSemaphorePermit },
     FreeBefore(Lsn),
 }
+
+/// How far numbers leap where records are missing at the end: more than any journal holds behind a checkpoint, so that no number that a
+/// missing record had is given again.
+const LEAP: u64 = 1 << 32;
 
 /// Bytes of queue that one permit stands for.
 const PERMIT: usize = 64;
@@ -71,7 +77,8 @@ pub struct JournalHandle {
 }
 
 impl Journal {
-    /// Opens the journal in `folder`: reads its last segment, then begins a new one.
+    /// Opens the journal in `folder`: reads its last segment, then begins a new one. Records below `reached` were given out, as a
+    /// checkpoint knows: where the folder does not go so far, numbers leap and it is said.
     ///
     /// # Errors
     /// Where the configuration makes no sense, the folder cannot be used or another program uses it.
@@ -80,11 +87,12 @@ impl Journal {
         config: JournalConfig,
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
+        reached: Lsn,
     ) -> Result<(Self, OpenReport), JournalError> {
         let lock = JournalLock::acquire(folder)?;
         let storage = DirectoryStorage::open(folder, config.fsync)
             .map_err(|source| JournalError::Storage { path: folder.to_owned(), source })?;
-        Self::open_locked(Arc::new(storage), config, keys, telemetry, Some(lock))
+        Self::open_locked(Arc::new(storage), config, keys, telemetry, (Some(lock), reached))
     }
 
     /// Opens the journal in any storage.
@@ -97,7 +105,7 @@ impl Journal {
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
     ) -> Result<(Self, OpenReport), JournalError> {
-        Self::open_locked(storage, config, keys, telemetry, None)
+        Self::open_locked(storage, config, keys, telemetry, (None, Lsn(0)))
     }
 
     fn open_locked(
@@ -105,10 +113,15 @@ impl Journal {
         config: JournalConfig,
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
-        lock: Option<JournalLock>,
+        (lock, reached): (Option<JournalLock>, Lsn),
     ) -> Result<(Self, OpenReport), JournalError> {
         config.validate()?;
-        let report = survey(storage.clone(), keys.clone(), telemetry)?;
+        let mut report = survey(storage.clone(), keys.clone(), telemetry)?;
+        if report.next < reached {
+            report.ends_early = Some(report.next);
+            report.next = Lsn(reached.0.saturating_add(LEAP));
+            telemetry.counter(Metric::JournalDamage, &["missing"]).inc();
+        }
         let permits = (config.queue.bytes() as usize / PERMIT).clamp(1, Semaphore::MAX_PERMITS) as u32;
         let mut writer = Writer::new(storage, config, keys, telemetry, report.next);
         writer.begin_segment().map_err(|source| JournalError::Storage { path: "new segment".into(), source })?;

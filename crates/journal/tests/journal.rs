@@ -280,7 +280,7 @@ fn the_first_version_of_the_format_is_read_for_ever() {
 #[ignore = "writes the fixture of the current format; run by hand for a new version only"]
 fn write_fixture() {
     let folder = std::env::var("FIXTURE_FOLDER").unwrap();
-    let (journal, _) = Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let (journal, _) = Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new(), Lsn(0)).unwrap();
     append(&journal, (0..3).map(publish).collect());
     journal.close();
 }
@@ -395,7 +395,7 @@ fn a_journal_that_was_opened_and_left_alone_has_no_gaps() {
 fn zeros_after_a_crash_read_as_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let config = || JournalConfig { segment: ByteSize::mib(4), ..JournalConfig::default() };
-    let open = || Journal::open(folder.path(), config(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let open = || Journal::open(folder.path(), config(), Arc::new(FixedKeys), &Telemetry::new(), Lsn(0)).unwrap();
     let sizes = || -> Vec<u64> {
         let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
