@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{JournalConfig, JournalError};
 use crate::lock::JournalLock;
-use crate::reader::{Damage, DamageKind, Item, read_one};
+use crate::reader::{Damage, DamageKind, survey_one};
 use crate::record::{Lsn, Record};
 use crate::storage::{DirectoryStorage, Storage, segment_number};
 use crate::writer::Writer;
@@ -173,24 +173,15 @@ fn survey(
     let mut report = OpenReport::default();
     let names = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
     let Some(last) = names.last() else { return Ok(report) };
-    let mut reader = read_one(storage.clone(), keys, last);
-    for item in reader.by_ref() {
-        match item {
-            Item::Record(lsn, _) => {
-                report.records += 1;
-                report.next = report.next.max(Lsn(lsn.0 + 1));
-            }
-            Item::Damage(damage) => {
-                telemetry.counter(Metric::JournalDamage, &[damage.kind.label()]).inc();
-                if damage.kind != DamageKind::TornTail {
-                    tracing::warn!(segment = %damage.segment, offset = damage.offset, kind = damage.kind.label(), "damage in the journal");
-                }
-                report.damage.push(damage);
-            }
+    // What is in intact frames is read when it is taken in again.
+    let (damage, counted) = survey_one(storage.clone(), keys, last);
+    for damage in &damage {
+        telemetry.counter(Metric::JournalDamage, &[damage.kind.label()]).inc();
+        if damage.kind != DamageKind::TornTail {
+            tracing::warn!(segment = %damage.segment, offset = damage.offset, kind = damage.kind.label(), "damage in the journal");
         }
     }
-    // Vacant numbers among them.
-    report.next = report.next.max(reader.next.unwrap_or_default());
+    (report.damage, report.records, report.next) = (damage, counted.records, counted.reached);
     if let Some(Lsn(start)) = segment_number(last) {
         let size = storage.size(last).unwrap_or(0);
         let room = if report.damage.is_empty() { 0 } else { size / LEAST_RECORD };
