@@ -46,6 +46,13 @@ impl Message for ShardTick {
     type Result = ();
 }
 
+/// Replay gives what is before this record, and devices what is from it on; before any reading.
+pub struct BeginAt(pub Lsn);
+
+impl Message for BeginAt {
+    type Result = ();
+}
+
 /// Streams as a checkpoint holds them; before any reading.
 pub struct AdoptStreams(pub Vec<(Arc<StreamRef>, Lsn, StreamState)>);
 

@@ -18,8 +18,8 @@ pub use actor::{Judged, StreamActor};
 pub use backlog::Gathered;
 pub use component::StreamComponent;
 pub use messages::{
-    AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch, ShardJudged,
-    ShardTick,
+    AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
+    ShardJudged, ShardTick,
 };
 pub use outputs::{InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};

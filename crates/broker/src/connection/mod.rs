@@ -33,8 +33,8 @@ use crate::writer::{self, Outlet};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
-/// How long what was taken may wait for its answer when a connection ends.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// How many bytes the next read asks for.
 struct ReadSize(usize);
@@ -210,7 +210,12 @@ impl Connection {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
-            self.unanswered.below(if self.heard { self.most_unanswered() } else { 1 }).await;
+            let most = if self.heard { self.most_unanswered() } else { 1 };
+            // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
+            tokio::select! {
+                () = self.unanswered.below(most) => {}
+                reason = &mut kicked => return End::Kick(reason),
+            }
             if let Err(end) = self.room().await {
                 return end;
             }
