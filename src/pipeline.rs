@@ -44,7 +44,7 @@ use self::back::Back;
 use crate::error::StartError;
 use crate::heart::{Earlier, Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
-use crate::model_set::{self, ModelSet};
+use crate::model_set::{self, ModelSet, Resumed};
 use crate::publisher::Publisher;
 use crate::view::{GatewayView, Parts};
 
@@ -133,6 +133,7 @@ pub struct Gateway {
     /// Digests of models that failed when they were in force.
     avoided: BTreeSet<String>,
     trial: Option<renewal::Trial>,
+    has_waiting_models: bool,
     current: Arc<Current>,
     around: Around,
     store: Arc<CheckpointStore>,
@@ -178,12 +179,12 @@ impl Gateway {
             telemetry: telemetry.clone(),
             board: board.clone(),
         };
-        let nothing = ModelSet::default();
-        let (models, refusals) = ModelSet::load(config, &library, &nothing, &library.failed())?;
+        let Resumed { models, tried, is_renewable, refusals } =
+            ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
         let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
-        models.came_in_force(&nothing, &telemetry);
-        models.keep(&library);
+        models.came_in_force(&ModelSet::default(), &telemetry);
+        models.keep(&library, &tried);
         // Until recovery is over.
         let closed = current.close().await;
         let guardian = Arc::new(Guardian::default());
@@ -252,6 +253,7 @@ impl Gateway {
             library,
             models,
             trial: None,
+            has_waiting_models: is_renewable,
             heart: (None, watch::Sender::new(true)),
             checkpointer: None,
             gate: Some(closed),
@@ -272,6 +274,8 @@ impl Gateway {
         let earlier = back.earlier.map(|earlier| gateway.earlier(&earlier, back.begins_at)).transpose()?;
         gateway.start_heart(Start { checkpoint: back.checkpoint, reader: back.reader, earlier }, back.begins_at);
         gateway.note(EpochKind::Start, config, &gateway.models).await;
+        gateway.models.note(&gateway.library);
+        gateway.begin_trial(&tried);
         Ok(gateway)
     }
 
@@ -318,6 +322,8 @@ impl Gateway {
     /// The middle that takes in checkpoint and journal under the configuration from before.
     fn earlier(&self, config: &SiteConfig, begins_at: Lsn) -> Result<Earlier, StartError> {
         let (models, _) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
+        // Not what waits in the folder, but what was in force.
+        let models = models.with(self.models.names(), &self.models);
         let middle = Middle::build(config, &models, &self.around, begins_at)?;
         Ok(Earlier {
             checkpointer: self.checkpointer_of(&middle),
@@ -459,6 +465,8 @@ impl Gateway {
         old.stop();
         models.came_in_force(&self.models, &self.around.telemetry);
         let before = std::mem::replace(&mut self.models, models);
+        // After the epoch: cut off in between, the next start goes on with the versions before, and there is nothing to take in again.
+        self.models.note(&self.library);
         self.begin_trial(&before);
         let waits = middle::sections_that_wait(&self.config, config);
         let mut in_force = config.clone();

@@ -50,6 +50,9 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut file = Watched::new(&args.site);
         let mut models = gateway.models_folder().map(Watched::new);
+        if gateway.has_waiting_models() {
+            models.iter_mut().for_each(Watched::look_again);
+        }
         let mut looks = tokio::time::interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -132,7 +135,7 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
     let Some(folder) = folder else { return };
-    if !folder.has_changed() {
+    if !gateway.is_recovered() || !folder.has_changed() {
         return;
     }
     match gateway.renew_models(stopping).await {

@@ -1,9 +1,10 @@
 //! The models that a site may use: those of its folder before those that ship.
 //!
 //! Promises: a model is handed out only after a forward pass that gave finite numbers of the right shape; a version that was in
-//! force stays at hand, so a folder that is damaged later does not keep the gateway from starting.
+//! force stays at hand, so a folder that is damaged later does not keep the gateway from starting; a copy is replaced so that being cut
+//! off at any moment leaves the old one or the new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,9 @@ const WARM_UP_ROWS: usize = 64;
 
 /// The file of digests of models that failed, beside the copies that are kept.
 const FAILED: &str = "failed";
+
+/// The file of names and digests of the models in force, beside the copies that are kept.
+const IN_FORCE: &str = "in_force";
 
 /// Where a model came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,10 +105,18 @@ impl Library {
         if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { shipped(name) }
     }
 
-    /// The copy of what was in force under that name.
+    /// The copy of what was in force under that name. Where a copy was being replaced when the gateway was cut off, the one before.
     pub fn load_kept(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
-        let folder = self.kept.as_ref()?.join(name);
-        folder.join(CARD_FILE).exists().then(|| self.load_from(name, &folder, Origin::Kept))
+        let kept = self.kept.as_ref()?;
+        let copies = [kept.join(name), replaced(kept, name)].into_iter().filter(|copy| copy.join(CARD_FILE).exists());
+        copies.map(|copy| self.load_from(name, &copy, Origin::Kept)).reduce(|one, other| if one.is_ok() { one } else { other })
+    }
+
+    /// The model with this digest under that name: the copy that is kept, or the one that ships.
+    pub fn load_again(&self, name: &str, digest: &str) -> Option<Loaded> {
+        let kept = self.load_kept(name).and_then(Result::ok).filter(|kept| kept.digest == digest);
+        let ships = || catalog::digest(name).is_ok_and(|shipped| shipped == digest);
+        kept.or_else(|| ships().then(|| shipped(name).ok()).flatten())
     }
 
     /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
@@ -119,7 +131,7 @@ impl Library {
         let target = kept.join(name);
         match loaded.origin {
             Origin::Kept => Ok(()),
-            Origin::Shipped => clear(&target),
+            Origin::Shipped => clear(&target).and_then(|()| clear(&replaced(kept, name))),
             Origin::Folder => {
                 let draft = kept.join(format!(".{name}.new"));
                 clear(&draft)?;
@@ -128,8 +140,7 @@ impl Library {
                 if self.load_from(name, &draft, Origin::Kept)?.digest != loaded.digest {
                     return clear(&draft);
                 }
-                clear(&target)?;
-                std::fs::rename(&draft, &target).map_err(file(&target))
+                swap(&draft, &target, &replaced(kept, name))
             }
         }
     }
@@ -148,6 +159,21 @@ impl Library {
         let lines: String = failed.iter().map(|digest| format!("{digest}\n")).collect();
         std::fs::create_dir_all(kept).map_err(file(kept))?;
         place(&kept.join(FAILED), lines.as_bytes())
+    }
+
+    /// Names and digests of the models that were in force when it was last noted.
+    pub fn in_force(&self) -> BTreeMap<String, String> {
+        let text = self.kept.as_ref().and_then(|kept| std::fs::read_to_string(kept.join(IN_FORCE)).ok());
+        let pair = |line: &str| line.split_once(' ').map(|(name, digest)| (name.to_owned(), digest.to_owned()));
+        text.unwrap_or_default().lines().filter_map(pair).collect()
+    }
+
+    /// Remembers which models are in force, for the next start: it takes the journal in again with those that judged it.
+    pub fn note_in_force<'a>(&self, models: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), ModelError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let lines: String = models.map(|(name, digest)| format!("{name} {digest}\n")).collect();
+        std::fs::create_dir_all(kept).map_err(file(kept))?;
+        place(&kept.join(IN_FORCE), lines.as_bytes())
     }
 
     fn load_from(&self, name: &str, folder: &Path, origin: Origin) -> Result<Loaded, ModelError> {
@@ -232,6 +258,30 @@ fn clear(folder: &Path) -> Result<(), ModelError> {
     }
 }
 
+/// Where the copy that is being replaced stands until the new one is in its place.
+fn replaced(kept: &Path, name: &str) -> PathBuf {
+    kept.join(format!(".{name}.old"))
+}
+
+/// Puts a draft that is on disk in its place. Whenever this is cut off, a whole copy stands in the place or at `old`.
+fn swap(draft: &Path, target: &Path, old: &Path) -> Result<(), ModelError> {
+    if target.join(CARD_FILE).exists() {
+        clear(old)?;
+        std::fs::rename(target, old).map_err(file(target))?;
+    } else {
+        clear(target)?;
+    }
+    std::fs::rename(draft, target).map_err(file(target))?;
+    if let Some(parent) = target.parent() {
+        sync(parent)?;
+    }
+    clear(old)
+}
+
+fn sync(path: &Path) -> Result<(), ModelError> {
+    std::fs::File::open(path).and_then(|opened| opened.sync_all()).map_err(file(path))
+}
+
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
     std::fs::create_dir_all(to).map_err(file(to))?;
     for entry in std::fs::read_dir(from).map_err(file(from))?.flatten() {
@@ -241,8 +291,10 @@ fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
         let name = name.to_string_lossy();
         let is_part = [CARD_FILE, SIGNATURE_FILE].contains(&name.as_ref()) || name.starts_with("model.");
         if is_part && path.is_file() {
-            std::fs::copy(&path, to.join(entry.file_name())).map_err(file(&path))?;
+            let copied = to.join(entry.file_name());
+            std::fs::copy(&path, &copied).map_err(file(&path))?;
+            sync(&copied)?;
         }
     }
-    Ok(())
+    sync(to)
 }

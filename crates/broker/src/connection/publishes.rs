@@ -202,13 +202,13 @@ impl Connection {
                 later.push(delivery);
             }
         }
-        let storing = self.store(changes, !acks.is_empty());
+        let storing = self.store_at_once(changes, !acks.is_empty());
         let answer = self.answer(&publishes, acks, later, storing);
         self.shared.intake.submit(publishes, answer).await;
     }
 
     /// Hands over what was routed before it was durable. Gives back what the acknowledgements, if there are any, must wait for.
-    fn store(&self, changes: Vec<Change>, acknowledged: bool) -> Option<Arc<AtomicBool>> {
+    fn store_at_once(&self, changes: Vec<Change>, acknowledged: bool) -> Option<Arc<AtomicBool>> {
         if changes.is_empty() || !acknowledged {
             self.shared.store.send(changes, None);
             return None;

@@ -51,7 +51,7 @@ async fn qos_1_waits_while_the_intake_refuses() {
     let mut subscriber = broker.connect(5, "s").await;
     subscriber.subscribe(5, &[("a", 1)]).await;
     let mut publisher = broker.connect(5, "p").await;
-    let message = |id| Publish::new("a", &id.to_string(), 1, id).bytes(5);
+    let message = |id: u16| Publish::new("a", &id.to_string(), 1, id).bytes(5);
     publisher.send(message(1)).await;
     subscriber.message(5).await;
     intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
