@@ -9,6 +9,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, Arbiter};
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
+use nearside_actors::feedback::{FeedbackDesk, FeedbackReply};
 use nearside_actors::handover;
 use nearside_actors::inference::{self, InferenceQueues};
 use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
@@ -26,7 +27,9 @@ use nearside_journal::{Checkpoint, JournalHandle, Lsn};
 use nearside_models::artefact::Library;
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
-use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName};
+use nearside_schemas::{
+    Answer, BoxFuture, Feedback, FeedbackOutcome, Intake, KeyPurpose, KeySource, Publish, StreamName,
+};
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_window::WindowPlan;
 use parking_lot::RwLock;
@@ -97,6 +100,8 @@ pub struct Around {
     pub telemetry: Telemetry,
     /// The last findings and commands.
     pub board: Arc<Board>,
+    /// Where feedback comes in.
+    pub desk: Arc<FeedbackDesk>,
 }
 
 /// Ingest, streams and inference of one configuration.
@@ -119,7 +124,7 @@ impl Middle {
     /// Where a model does not fit its stream or a thread cannot be started.
     pub fn build(config: &SiteConfig, set: &ModelSet, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
         let (plans, networks) = plan(config, set)?;
-        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board } = around;
+        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk } = around;
         let to = Downstream {
             seal: seal.clone(),
             rules: rules.clone(),
@@ -138,6 +143,7 @@ impl Middle {
             letters: letters.clone(),
             stream_secret: keys.derive(KeyPurpose::StreamIds, b"v1"),
             max_streams: config.limits.max_streams,
+            desk: desk.clone(),
         };
         let ingest = Ingest::new(&plans, handles, setup, telemetry)?;
         let shards = shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect();
@@ -215,6 +221,17 @@ impl Current {
     /// Another one from now on.
     pub fn replace(&self, middle: Middle) {
         *self.middle.write() = Arc::new(middle);
+    }
+
+    /// Takes feedback in, as [`Ingest::take_feedback`] says; on a stream that nobody knows it is answered without a record.
+    pub async fn give_feedback(&self, publish: Publish, reply: FeedbackReply) {
+        let _taken = self.gate.read().await;
+        let middle = self.get();
+        match Feedback::read(&publish.payload, publish.received) {
+            Err(error) => reply(Ok(FeedbackOutcome::Malformed(error))),
+            Ok(feedback) if !middle.ingest.knows(&feedback) => reply(Ok(FeedbackOutcome::Unknown)),
+            Ok(_) => middle.ingest.take_feedback(publish, reply).await,
+        }
     }
 
     /// Closes the gate once nobody is in it.

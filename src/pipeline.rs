@@ -20,6 +20,7 @@ use std::time::Duration;
 use nearside_actors::OnStop;
 use nearside_actors::board::Board;
 use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
+use nearside_actors::feedback::FeedbackDesk;
 use nearside_actors::guardian::Guardian;
 use nearside_actors::handover::{self, PATIENCE};
 use nearside_actors::ingest::Ingest;
@@ -42,6 +43,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::back::Back;
 use crate::error::StartError;
+use crate::feedback::{self, GiveFeedback};
 use crate::heart::{Earlier, Heart, Start};
 use crate::middle::{self, Around, Closed, Current, Middle};
 use crate::model_set::{self, ModelSet, Resumed};
@@ -168,6 +170,7 @@ impl Gateway {
         let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
         let library = model_set::library(config, &base, Some(keys.clone()));
         let back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
+        let (desk, answers) = FeedbackDesk::new(&telemetry);
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
@@ -178,9 +181,9 @@ impl Gateway {
             rollup: back.rollup.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
+            desk: desk.clone(),
         };
-        let Resumed { models, tried, is_renewable, refusals } =
-            ModelSet::resume(config, &library, &library.failed())?;
+        let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
         let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
         models.came_in_force(&ModelSet::default(), &telemetry);
@@ -228,6 +231,7 @@ impl Gateway {
         let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let waiting = back.commands.watch_depth();
+        tokio::spawn(feedback::publish_answers(answers, front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let progress = Arc::new(Progress::default());
         let parts = Parts {
@@ -236,13 +240,20 @@ impl Gateway {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
+            desk,
             current: current.clone(),
             outbox: back.outbox.clone(),
             journal: back.journal.clone(),
             depths: vec![back.rules.watch_depth(), back.rollup.watch_depth(), back.seal.watch_depth()],
         };
         let view = GatewayView::new(config, parts);
-        let console = Console::bind(config.console.clone(), Arc::new(view)).await?;
+        let giving = GiveFeedback {
+            current: current.clone(),
+            progress: progress.clone(),
+            credentials: front_door.credentials(),
+            clock: clock.clone(),
+        };
+        let console = Console::bind(config.console.clone(), Arc::new(view), Arc::new(giving)).await?;
         let console_addr = console.local_addr();
         let console = tokio::spawn(console.run(stopped));
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);

@@ -85,11 +85,12 @@ fn section<T>(html: &mut String, title: &str, columns: &[&str], rows: &[T], row:
 
 fn finding(html: &mut String, row: &FindingRow) {
     let reasons: Vec<String> = row.reasons.iter().map(|reason| escape(reason)).collect();
+    let said = row.feedback.map(|said| format!(" · an operator says: {}", said.replace('_', " "))).unwrap_or_default();
     let short: String = row.stream_id.chars().take(8).collect();
     let _ = write!(
         html,
         "<td>{}</td><td>{}<small>{}</small></td><td class=\"{}\">{}<small>{}</small></td>\
-         <td class=\"n\">{:.3}<small>from {:.3}</small></td><td>{}<small>{}</small></td>",
+         <td class=\"n\">{:.3}<small>from {:.3}</small></td><td>{}<small>{}</small><small>{}{said}</small></td>",
         escape(&row.at),
         escape(&row.stream),
         escape(&short),
@@ -100,6 +101,7 @@ fn finding(html: &mut String, row: &FindingRow) {
         row.threshold,
         escape(&row.text),
         reasons.join(" · "),
+        escape(&row.id),
     );
 }
 
@@ -166,6 +168,8 @@ mod tests {
                 runs_on: bad.into(),
             }],
             findings: vec![FindingRow {
+                id: bad.into(),
+                feedback: Some("false_alarm"),
                 at: bad.into(),
                 stream: bad.into(),
                 stream_id: bad.into(),
@@ -185,6 +189,7 @@ mod tests {
         let html = render(&data);
         assert!(!html.contains("<script") && !html.contains("alert('x')"));
         assert!(html.contains("&lt;script&gt;"));
+        assert!(html.contains("an operator says: false alarm"));
         assert!(html.contains("3<small>past 3</small>"), "what was set aside stands with its reason");
     }
 }

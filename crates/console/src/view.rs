@@ -61,6 +61,11 @@ pub struct StageRow {
 /// One finding.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct FindingRow {
+    /// Its name, for feedback.
+    pub id: String,
+    /// What an operator said of it: `false_alarm` or `confirmed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<&'static str>,
     /// Event time.
     pub at: String,
     /// The stream definition.

@@ -109,7 +109,9 @@ impl Library {
     pub fn load_kept(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
         let kept = self.kept.as_ref()?;
         let copies = [kept.join(name), replaced(kept, name)].into_iter().filter(|copy| copy.join(CARD_FILE).exists());
-        copies.map(|copy| self.load_from(name, &copy, Origin::Kept)).reduce(|one, other| if one.is_ok() { one } else { other })
+        copies
+            .map(|copy| self.load_from(name, &copy, Origin::Kept))
+            .reduce(|one, other| if one.is_ok() { one } else { other })
     }
 
     /// The model with this digest under that name: the copy that is kept, or the one that ships.
