@@ -42,7 +42,7 @@ fn feedback(finding: &str, verdict: &str) -> String {
 
 fn restart(folder: tempfile::TempDir) -> Gateway {
     let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
-    gateway.wait_for("nearside_ready", 1.0);
+    gateway.wait_for("nearside_ready{}", 1.0);
     gateway
 }
 

@@ -194,7 +194,7 @@ fn forecast(rows_at_once: usize, said: Option<&FindingTag>) -> (Vec<Finding>, Ve
     };
     for row in 0..2_000_usize {
         let wave = (row as f64 / 9.0).sin() + (row as f64 * 1.7).sin() * 0.3 + ((row * row) as f64 * 0.37).sin() * 0.3;
-        driven.push(20.0 + wave + if row % 200 == 199 { 4.0 } else { 0.0 });
+        driven.push(20.0 + wave + if row % 200 == 199 { 12.0 } else { 0.0 });
         if row % rows_at_once == 0 {
             answer(&mut driven);
         }
