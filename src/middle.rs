@@ -3,6 +3,7 @@
 //!
 //! Promises: nothing is taken while the middle is replaced; connections wait, unacknowledged (promise I1).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,11 +25,13 @@ use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_config::SiteConfig;
 use nearside_deadletters::DeadLetters;
 use nearside_journal::{Checkpoint, JournalHandle, Lsn};
+use nearside_models::ModelError;
 use nearside_models::artefact::Library;
+use nearside_models::recent::RecentRows;
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
 use nearside_schemas::{
-    Answer, BoxFuture, Feedback, FeedbackOutcome, Intake, KeyPurpose, KeySource, Publish, StreamName,
+    Answer, BoxFuture, Feedback, FeedbackOutcome, Intake, KeyPurpose, KeySource, ModelName, Publish, StreamName,
 };
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_window::WindowPlan;
@@ -41,8 +44,11 @@ use crate::model_set::ModelSet;
 /// The stream definitions made ready, and the models with a network, one a queue.
 pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
 
+/// The recent rows of models that learn online.
+pub type Recent = BTreeMap<ModelName, Arc<RecentRows>>;
+
 /// Makes every stream definition ready with its models.
-pub fn plan(config: &SiteConfig, set: &ModelSet) -> Result<Plans, StartError> {
+pub fn plan(config: &SiteConfig, set: &ModelSet, recent: &Recent) -> Result<Plans, StartError> {
     let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
     let mut plans = Vec::new();
     for (index, definition) in config.streams.iter().enumerate() {
@@ -53,7 +59,14 @@ pub fn plan(config: &SiteConfig, set: &ModelSet) -> Result<Plans, StartError> {
             let model = set.get(name)?.model.clone();
             model.accepts(&definition.spec.fields)?;
             let queue = (model.input_width() > 0).then(|| queue_of(&mut networks, &model));
-            models.push(PlannedModel { model, queue });
+            models.push(PlannedModel { model, queue, recent: recent.get(name).cloned() });
+        }
+        let is_of_patients = models.iter().any(|planned| planned.model.judges_patients());
+        if let Some(learns) = models.iter().find(|planned| is_of_patients && planned.recent.is_some()) {
+            let why = "it learns online, and a model for patients judges the same stream; take it out of [models.online], or use a copy \
+                       of it under another name there";
+            let model = learns.model.reference().name.to_string();
+            return Err(ModelError::Unfit { model, why: why.to_owned() }.into());
         }
         plans.push(Arc::new(StreamPlan {
             site: config.site.id.clone(),
@@ -102,6 +115,8 @@ pub struct Around {
     pub board: Arc<Board>,
     /// Where feedback comes in.
     pub desk: Arc<FeedbackDesk>,
+    /// The recent rows of models that learn online.
+    pub recent: Recent,
 }
 
 /// Ingest, streams and inference of one configuration.
@@ -123,8 +138,8 @@ impl Middle {
     /// # Errors
     /// Where a model does not fit its stream or a thread cannot be started.
     pub fn build(config: &SiteConfig, set: &ModelSet, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
-        let (plans, networks) = plan(config, set)?;
-        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk } = around;
+        let (plans, networks) = plan(config, set, &around.recent)?;
+        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk, .. } = around;
         let to = Downstream {
             seal: seal.clone(),
             rules: rules.clone(),
@@ -305,7 +320,9 @@ pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig, base: &Path, li
         return None;
     }
     let models = ModelSet::load(&earlier, library, &ModelSet::default(), &library.failed());
-    if models.is_ok_and(|(models, _)| plan(&earlier, &models).is_ok()) && Rules::new(&earlier.rules).is_ok() {
+    if models.is_ok_and(|(models, _)| plan(&earlier, &models, &Recent::new()).is_ok())
+        && Rules::new(&earlier.rules).is_ok()
+    {
         return Some(earlier);
     }
     tracing::warn!("{lost}");

@@ -87,6 +87,10 @@ impl ModelSet {
                     instead
                 }
             };
+            if let Some(error) = library.fault_of_learnt(name.as_str()) {
+                let version = loaded.model.reference().to_string();
+                refusals.push(Refusal { name: name.clone(), instead: version, error });
+            }
             models.insert(name.clone(), loaded);
         }
         Ok((Self(models), refusals))

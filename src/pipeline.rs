@@ -10,6 +10,7 @@
 //! that was acknowledged is lost on the way.
 
 mod back;
+mod online;
 mod renewal;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,7 @@ use nearside_uplink::Uplink;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::back::Back;
+use self::online::Learning;
 use crate::error::StartError;
 use crate::feedback::{self, GiveFeedback};
 use crate::heart::{Earlier, Heart, Start};
@@ -136,6 +138,7 @@ pub struct Gateway {
     avoided: BTreeSet<String>,
     trial: Option<renewal::Trial>,
     has_waiting_models: bool,
+    learning: Option<Learning>,
     current: Arc<Current>,
     around: Around,
     store: Arc<CheckpointStore>,
@@ -182,6 +185,7 @@ impl Gateway {
             telemetry: telemetry.clone(),
             board: board.clone(),
             desk: desk.clone(),
+            recent: online::recent(config),
         };
         let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
@@ -265,6 +269,7 @@ impl Gateway {
             models,
             trial: None,
             has_waiting_models: is_renewable,
+            learning: None,
             heart: (None, watch::Sender::new(true)),
             checkpointer: None,
             gate: Some(closed),
@@ -287,6 +292,8 @@ impl Gateway {
         gateway.note(EpochKind::Start, config, &gateway.models).await;
         gateway.models.note(&gateway.library);
         gateway.begin_trial(&tried);
+        gateway.learning =
+            Learning::start(&gateway.config.models.online, &gateway.library, &gateway.around, &gateway.clock)?;
         Ok(gateway)
     }
 
@@ -424,7 +431,7 @@ impl Gateway {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Vec<&'static str>, StartError> {
         // What may be wrong with it is found before anything is touched.
-        middle::plan(config, &models)?;
+        middle::plan(config, &models, &self.around.recent)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
         if !self.progress.is_done() {
             return Err(StartError::Reload("the gateway is still taking in its journal"));

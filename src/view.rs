@@ -8,7 +8,7 @@ use nearside_actors::guardian::Guardian;
 use nearside_actors::recovery::Progress;
 use nearside_actors::stage::Depth;
 use nearside_config::SiteConfig;
-use nearside_console::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
+use nearside_console::{CommandRow, FindingRow, Health, LearningRow, PageData, Readiness, StageRow, StreamRow, View};
 use nearside_journal::JournalHandle;
 use nearside_outbox::{OutboxHandle, Trouble};
 use nearside_schemas::{Clock, Contribution, Opinion};
@@ -214,6 +214,12 @@ impl View for GatewayView {
             rule: posted.rule,
             outcome: posted.outcome.to_owned(),
         });
+        let learning = self.board.steps(SHOWN).into_iter().map(|posted| LearningRow {
+            at: posted.at.to_string(),
+            model: posted.model,
+            outcome: posted.outcome.to_owned(),
+            text: posted.text,
+        });
         PageData {
             site: self.site.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -223,6 +229,7 @@ impl View for GatewayView {
             stages: stages.collect(),
             findings: self.findings(),
             commands: commands.collect(),
+            learning: learning.collect(),
             outbox_items: stats.items.iter().sum(),
             outbox_bytes: stats.bytes,
             uplink: uplink.to_owned(),

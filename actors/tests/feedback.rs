@@ -167,7 +167,7 @@ impl RowState for Silent {
 fn where_patients_are_judged_feedback_moves_nothing() {
     let mut plan = Arc::into_inner(plan()).unwrap();
     let reference = ModelRef { name: ModelName::new("of-patients").unwrap(), version: "1".into() };
-    plan.models.push(PlannedModel { model: Arc::new(OfPatients(reference)), queue: None });
+    plan.models.push(PlannedModel { model: Arc::new(OfPatients(reference)), queue: None, recent: None });
     let mut driven = Driven::new(&Arc::new(plan));
     let found = driven.spike(SMALL).unwrap();
     let FeedbackOutcome::Recorded { why } = driven.say(&found, Opinion::FalseAlarm) else { panic!("it is recorded") };
@@ -183,7 +183,7 @@ fn where_patients_are_judged_feedback_moves_nothing() {
 fn forecast(rows_at_once: usize, said: Option<&FindingTag>) -> (Vec<Finding>, Vec<(Lsn, FeedbackOutcome)>) {
     let mut plan = Arc::into_inner(plan()).unwrap();
     let model = nearside_models::catalog::load("forecaster", None).unwrap();
-    plan.models = vec![PlannedModel { model: model.clone(), queue: Some(0) }];
+    plan.models = vec![PlannedModel { model: model.clone(), queue: Some(0), recent: None }];
     let mut driven = Driven::new(&Arc::new(plan));
     let answer = |driven: &mut Driven| {
         for request in std::mem::take(&mut driven.out.requests) {

@@ -134,6 +134,13 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         Ok(true) => eprintln!("error: a new model failed\n  hint: the version before is in force again"),
         Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
+    if gateway.is_recovered() {
+        match gateway.renew_learnt(stopping).await {
+            Ok(0) => {}
+            Ok(count) => eprintln!("{count} models of another version are in force, by online update"),
+            Err(error) => tracing::warn!(%error, "what was learnt online could not be put in force yet"),
+        }
+    }
     let Some(folder) = folder else { return };
     if !gateway.is_recovered() || !folder.has_changed() {
         return;

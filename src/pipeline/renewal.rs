@@ -15,6 +15,7 @@ use nearside_telemetry::Metric;
 use tokio::sync::watch;
 
 use super::Gateway;
+use super::online::Learning;
 use crate::error::StartError;
 use crate::model_set::{self, IN_FORCE, LOADED, ModelSet, ROLLED_BACK};
 
@@ -58,6 +59,19 @@ impl Gateway {
     /// Whether the folder held other versions at the start than those that were in force: the first look puts them in force.
     pub const fn has_waiting_models(&self) -> bool {
         self.has_waiting_models
+    }
+
+    /// Puts in force, or takes back, what was learnt online since it was last asked. Gives back how many models changed.
+    ///
+    /// # Errors
+    /// As [`Gateway::renew_models`]; it may be asked again.
+    pub async fn renew_learnt(&mut self, stopping: &watch::Receiver<bool>) -> Result<usize, StartError> {
+        if !self.learning.as_ref().is_some_and(Learning::has_changed) {
+            return Ok(0);
+        }
+        let changed = self.renew_models(stopping).await?;
+        self.learning.iter().for_each(Learning::is_in_force);
+        Ok(changed)
     }
 
     /// Whether a start is over, so that models may be renewed.

@@ -359,6 +359,9 @@ impl StreamComponent {
     fn show_to_models(&mut self, time: Timestamp, values: &Values, out: &mut Outputs) {
         for model in 0..self.judges.len() {
             let mut data = Vec::new();
+            if let Some(recent) = &self.plan.models[model].recent {
+                recent.push(self.id, &self.plan.spec.fields, time, values);
+            }
             let judge = &mut self.judges[model];
             let row = Row { time, values };
             let state = &mut judge.state;

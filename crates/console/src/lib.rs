@@ -10,4 +10,4 @@ mod view;
 
 pub use feedback::FeedbackPort;
 pub use server::{Console, ConsoleConfig, ConsoleError};
-pub use view::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
+pub use view::{CommandRow, FindingRow, Health, LearningRow, PageData, Readiness, StageRow, StreamRow, View};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::view::{CommandRow, FindingRow, PageData, StageRow, StreamRow};
+use crate::view::{CommandRow, FindingRow, LearningRow, PageData, StageRow, StreamRow};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --warn: #b45309; --crit: #dc2626; --ok: #15803d; }
@@ -56,6 +56,9 @@ pub(crate) fn render(data: &PageData) -> String {
         stream,
     );
     section(&mut html, "Commands to devices", &["when", "rule", "outcome"], &data.commands, command);
+    if !data.learning.is_empty() {
+        section(&mut html, "Models that learn", &["when", "model", "step", "figures"], &data.learning, learning);
+    }
     section(&mut html, "Stages", &["stage", "waiting", "bound", "when full", "runs on"], &data.stages, stage);
     html.push_str(
         "<p class=\"soft\"><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/state\">state as JSON</a></p></html>",
@@ -126,6 +129,11 @@ fn command(html: &mut String, row: &CommandRow) {
     let _ = write!(html, "<td>{}</td><td>{}</td><td>{}</td>", escape(&row.at), escape(&row.rule), escape(&row.outcome));
 }
 
+fn learning(html: &mut String, row: &LearningRow) {
+    let cells = [&row.at, &row.model, &row.outcome, &row.text].map(|cell| escape(cell));
+    let _ = write!(html, "<td>{}</td>", cells.join("</td><td>"));
+}
+
 fn stage(html: &mut String, row: &StageRow) {
     let depth = row.depth.map_or_else(|| "–".to_owned(), |depth| depth.to_string());
     let _ = write!(
@@ -182,6 +190,7 @@ mod tests {
                 reasons: vec![bad.into()],
             }],
             commands: vec![CommandRow { at: bad.into(), rule: bad.into(), outcome: bad.into() }],
+            learning: vec![LearningRow { at: bad.into(), model: bad.into(), outcome: bad.into(), text: bad.into() }],
             outbox_items: 0,
             outbox_bytes: 0,
             uplink: bad.into(),

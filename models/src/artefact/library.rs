@@ -9,11 +9,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Artefact, MAX_CARD, ModelsConfig, SIGNATURE_FILE, Signer, Trust, file, place, read, read_bounded};
+use super::{
+    Artefact, MAX_CARD, ModelsConfig, SALT, SIGNATURE_FILE, Signer, Trust, encrypt, file, place, read, read_bounded,
+    write,
+};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
+use crate::compress;
 use crate::row_model::RowModel;
+use crate::train::online::Version;
 
 /// Rows of the pass that a model is tried with.
 const WARM_UP_ROWS: usize = 64;
@@ -24,6 +29,12 @@ const FAILED: &str = "failed";
 /// The file of names and digests of the models in force, beside the copies that are kept.
 const IN_FORCE: &str = "in_force";
 
+/// The folder of what was learnt online, beside the copies that are kept.
+const LEARNT: &str = ".online";
+
+/// The file that says by its digest from which model something was learnt.
+const LEARNT_FROM: &str = "learnt_from";
+
 /// Where a model came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
@@ -33,6 +44,8 @@ pub enum Origin {
     Folder,
     /// The copy of what was in force before.
     Kept,
+    /// What this site has learnt online.
+    Learnt,
 }
 
 impl Origin {
@@ -42,6 +55,7 @@ impl Origin {
             Self::Shipped => "shipped",
             Self::Folder => "folder",
             Self::Kept => "kept copy",
+            Self::Learnt => "learnt online",
         }
     }
 }
@@ -64,6 +78,8 @@ pub struct Loaded {
 pub struct Library {
     folder: Option<PathBuf>,
     kept: Option<PathBuf>,
+    /// Where versions are that were learnt online.
+    learnt: Option<PathBuf>,
     trust: Trust,
 }
 
@@ -75,9 +91,11 @@ impl Library {
         kept: PathBuf,
         site: Option<Arc<dyn nearside_schemas::KeySource>>,
     ) -> Self {
+        let learns = !config.online.models.is_empty();
         Self {
             folder: config.folder.as_ref().map(|folder| base.join(folder)),
-            kept: config.folder.is_some().then_some(kept),
+            learnt: learns.then(|| kept.join(LEARNT)),
+            kept: (learns || config.folder.is_some()).then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
         }
     }
@@ -96,8 +114,68 @@ impl Library {
         names
     }
 
-    /// The model as it is now: of the folder where it holds one of that name, else the one that ships.
+    /// The model as it is now: what was learnt online from the one of the folder or that ships, else that one.
     pub fn load(&self, name: &str) -> Result<Loaded, ModelError> {
+        let base = self.load_base(name)?;
+        match self.load_learnt(name) {
+            Some((of, Ok(learnt))) if of == base.digest => Ok(learnt),
+            _ => Ok(base),
+        }
+    }
+
+    /// Why what was learnt online from the model as it is now cannot be used, where it cannot.
+    pub fn fault_of_learnt(&self, name: &str) -> Option<ModelError> {
+        let (of, learnt) = self.load_learnt(name)?;
+        learnt.err().filter(|_| self.load_base(name).is_ok_and(|base| base.digest == of))
+    }
+
+    /// What was learnt online under that name, and the digest of the model that it was learnt from.
+    fn load_learnt(&self, name: &str) -> Option<(String, Result<Loaded, ModelError>)> {
+        let folder = self.learnt.as_ref()?.join(name);
+        let of = std::fs::read_to_string(folder.join(LEARNT_FROM)).ok()?;
+        // Encrypted with the site's key, so it is the site's own: nobody signs it.
+        let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
+        let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
+        let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
+        let loaded = read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact)? }));
+        Some((of, loaded))
+    }
+
+    /// Puts a version that was learnt online in the place of the one that it was learnt from; `salt` must be fresh. It is encrypted.
+    pub fn put_learnt(&self, name: &str, version: &Version, salt: [u8; SALT]) -> Result<(), ModelError> {
+        let none = || ModelError::Untrusted { model: name.to_owned(), why: "no site's key is at hand".to_owned() };
+        let (Some(learnt), Some(keys)) = (&self.learnt, &self.trust.site) else { return Err(none()) };
+        let of = self.load_base(name)?.digest;
+        let draft = learnt.join(format!(".{name}.new"));
+        clear(&draft)?;
+        write(&draft, &version.card, &version.weights)?;
+        encrypt(&draft, keys.as_ref(), salt)?;
+        place(&draft.join(LEARNT_FROM), of.as_bytes())?;
+        sync(&draft)?;
+        swap(&draft, &learnt.join(name), &replaced(learnt, name))
+    }
+
+    /// Forgets what was learnt online under that name.
+    pub fn drop_learnt(&self, name: &str) -> Result<(), ModelError> {
+        self.learnt.as_ref().map_or(Ok(()), |learnt| clear(&learnt.join(name)))
+    }
+
+    /// Card and weights (32-bit floats) of the model with this digest, wherever it is.
+    pub fn version(&self, name: &str, digest: &str) -> Option<Version> {
+        let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
+        let folders = [&self.learnt, &self.folder, &self.kept].into_iter().flatten().map(|root| root.join(name));
+        let found = folders.filter_map(|folder| read(&folder, &trust).ok()).find(|found| found.digest == digest);
+        if let Some(Artefact { card, weights, .. }) = found {
+            let weights = compress::decode(name, &weights).ok()?.into_owned();
+            return Some(Version { card: Card { weights: None, ..card }, weights });
+        }
+        let ships = catalog::digest(name).is_ok_and(|shipped| shipped == digest);
+        let (card, weights) = ships.then(|| catalog::parts(name, None).ok()).flatten()?;
+        Some(Version { card, weights: weights.into_owned() })
+    }
+
+    /// Of the folder where it holds one of that name, else the one that ships.
+    fn load_base(&self, name: &str) -> Result<Loaded, ModelError> {
         let Some(root) = &self.folder else { return shipped(name) };
         // A folder that went away, such as a disk that is not mounted, says nothing of the models in it.
         std::fs::metadata(root).map_err(file(root))?;
@@ -117,8 +195,9 @@ impl Library {
     /// The model with this digest under that name: the copy that is kept, or the one that ships.
     pub fn load_again(&self, name: &str, digest: &str) -> Option<Loaded> {
         let kept = self.load_kept(name).and_then(Result::ok).filter(|kept| kept.digest == digest);
+        let learnt = || self.load_learnt(name).and_then(|(_, learnt)| learnt.ok()).filter(|one| one.digest == digest);
         let ships = || catalog::digest(name).is_ok_and(|shipped| shipped == digest);
-        kept.or_else(|| ships().then(|| shipped(name).ok()).flatten())
+        kept.or_else(learnt).or_else(|| ships().then(|| shipped(name).ok()).flatten())
     }
 
     /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
@@ -132,7 +211,8 @@ impl Library {
         let (Some(root), Some(kept)) = (&self.folder, &self.kept) else { return Ok(()) };
         let target = kept.join(name);
         match loaded.origin {
-            Origin::Kept => Ok(()),
+            // What was learnt stays where it is, beside the copy of what it was learnt from.
+            Origin::Kept | Origin::Learnt => Ok(()),
             Origin::Shipped => clear(&target).and_then(|()| clear(&replaced(kept, name))),
             Origin::Folder => {
                 let draft = kept.join(format!(".{name}.new"));
