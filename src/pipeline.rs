@@ -47,7 +47,7 @@ use self::online::Learning;
 use crate::error::StartError;
 use crate::feedback::{self, GiveFeedback};
 use crate::heart::{Earlier, Heart, Start};
-use crate::middle::{self, Around, Closed, Current, Middle};
+use crate::middle::{self, Around, Closed, Current, Middle, Recent};
 use crate::model_set::{self, ModelSet, Resumed};
 use crate::publisher::Publisher;
 use crate::view::{GatewayView, Parts};
@@ -189,6 +189,7 @@ impl Gateway {
         };
         let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
+        online::check(&config.models.online, &library)?;
         let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
         models.came_in_force(&ModelSet::default(), &telemetry);
         models.keep(&library, &tried);
@@ -342,7 +343,9 @@ impl Gateway {
         let (models, _) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
         // Not what waits in the folder, but what was in force.
         let models = models.with(self.models.names(), &self.models);
-        let middle = Middle::build(config, &models, &self.around, begins_at)?;
+        // Nothing is learnt from the streams of a configuration that goes.
+        let around = Around { recent: Recent::new(), ..self.around.clone() };
+        let middle = Middle::build(config, &models, &around, begins_at)?;
         Ok(Earlier {
             checkpointer: self.checkpointer_of(&middle),
             middle,

@@ -50,9 +50,6 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut file = Watched::new(&args.site);
         let mut models = gateway.models_folder().map(Watched::new);
-        if gateway.has_waiting_models() {
-            models.iter_mut().for_each(Watched::look_again);
-        }
         let mut looks = tokio::time::interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -134,15 +131,13 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         Ok(true) => eprintln!("error: a new model failed\n  hint: the version before is in force again"),
         Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
-    if gateway.is_recovered() {
-        match gateway.renew_learnt(stopping).await {
-            Ok(0) => {}
-            Ok(count) => eprintln!("{count} models of another version are in force, by online update"),
-            Err(error) => tracing::warn!(%error, "what was learnt online could not be put in force yet"),
-        }
+    match gateway.renew_waiting(stopping).await {
+        Ok(0) => {}
+        Ok(count) => eprintln!("{count} models of another version are in force"),
+        Err(error) => tracing::warn!(%error, "versions of models that wait could not be put in force yet"),
     }
     let Some(folder) = folder else { return };
-    if !gateway.is_recovered() || !folder.has_changed() {
+    if !folder.has_changed() {
         return;
     }
     match gateway.renew_models(stopping).await {

@@ -35,6 +35,19 @@ pub(super) fn recent(config: &SiteConfig) -> Recent {
     models.iter().map(|name| (name.clone(), Arc::new(RecentRows::new(*rows, *series)))).collect()
 }
 
+/// Says which model cannot learn.
+pub(super) fn check(config: &OnlineConfig, library: &Library) -> Result<(), ModelError> {
+    for name in &config.models {
+        let model = library.load(name.as_str())?;
+        let version = library.version(name.as_str(), &model.digest);
+        if !version.is_some_and(|version| online::can_learn(version.card.method())) {
+            let why = "it cannot learn online; a model with the method `forecaster` can".to_owned();
+            return Err(ModelError::Unfit { model: name.to_string(), why });
+        }
+    }
+    Ok(())
+}
+
 /// The thread that takes the steps. It ends when this is dropped.
 pub(super) struct Learning {
     changed: Arc<AtomicBool>,
@@ -45,7 +58,7 @@ impl Learning {
     /// Starts it, where any model learns.
     ///
     /// # Errors
-    /// Where a model cannot learn so, or the system refuses a thread.
+    /// Where the system refuses a thread.
     pub(super) fn start(
         config: &OnlineConfig,
         library: &Library,
@@ -54,14 +67,6 @@ impl Learning {
     ) -> Result<Option<Self>, StartError> {
         if config.models.is_empty() {
             return Ok(None);
-        }
-        for name in &config.models {
-            let model = library.load(name.as_str())?;
-            let version = library.version(name.as_str(), &model.digest);
-            if !version.is_some_and(|version| online::can_learn(version.card.method())) {
-                let why = "it cannot learn online; a model with the method `forecaster` can".to_owned();
-                return Err(ModelError::Unfit { model: name.to_string(), why }.into());
-            }
         }
         let (stop, stopped) = channel();
         let changed = Arc::new(AtomicBool::new(false));
@@ -134,8 +139,8 @@ impl Thread {
     }
 
     fn step(&self, name: &ModelName, learner: &mut OnlineLearner) -> Result<(), ModelError> {
-        let in_force = self.library.in_force();
-        let version = in_force.get(name.as_str()).and_then(|digest| self.library.version(name.as_str(), digest));
+        let Some(digest) = self.library.in_force().remove(name.as_str()) else { return Ok(()) };
+        let version = self.library.version(name.as_str(), &digest);
         let (Some(in_force), Some(recent)) = (version, self.recent.get(name)) else { return Ok(()) };
         let mut pass = Instant::now();
         let mut rest = |_: &_| {
@@ -149,7 +154,11 @@ impl Thread {
             Step::Shadowing(losses) => self.tell(name, "shadowing", says(&losses)),
             Step::Refused(losses) => self.tell(name, "refused", says(&losses)),
             Step::Settled(losses) => self.tell(name, "settled", says(&losses)),
-            Step::Superseded => self.tell(name, "superseded", "another version came in force".to_owned()),
+            Step::Superseded => {
+                // Were it to stay, it would be tried again with the next version that comes.
+                self.library.drop_learnt_but(name.as_str(), &digest)?;
+                self.tell(name, "superseded", "another version came in force".to_owned());
+            }
             Step::Promote(candidate, losses) => {
                 let mut salt = [0; SALT];
                 getrandom::fill(&mut salt).map_err(|error| unwritten(name, &error.to_string()))?;

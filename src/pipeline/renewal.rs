@@ -56,27 +56,20 @@ impl Gateway {
         Ok(renewed.len())
     }
 
-    /// Whether the folder held other versions at the start than those that were in force: the first look puts them in force.
-    pub const fn has_waiting_models(&self) -> bool {
-        self.has_waiting_models
-    }
-
-    /// Puts in force, or takes back, what was learnt online since it was last asked. Gives back how many models changed.
+    /// Puts in force what waits: versions that were found at the start, and what was learnt online or is to be taken back. Gives back
+    /// how many models changed.
     ///
     /// # Errors
     /// As [`Gateway::renew_models`]; it may be asked again.
-    pub async fn renew_learnt(&mut self, stopping: &watch::Receiver<bool>) -> Result<usize, StartError> {
-        if !self.learning.as_ref().is_some_and(Learning::has_changed) {
+    pub async fn renew_waiting(&mut self, stopping: &watch::Receiver<bool>) -> Result<usize, StartError> {
+        let has_learnt = self.learning.as_ref().is_some_and(Learning::has_changed);
+        if !self.progress.is_done() || !(has_learnt || self.has_waiting_models) {
             return Ok(0);
         }
         let changed = self.renew_models(stopping).await?;
-        self.learning.iter().for_each(Learning::is_in_force);
+        self.has_waiting_models = false;
+        self.learning.iter().filter(|_| has_learnt).for_each(Learning::is_in_force);
         Ok(changed)
-    }
-
-    /// Whether a start is over, so that models may be renewed.
-    pub fn is_recovered(&self) -> bool {
-        self.progress.is_done()
     }
 
     /// Versions that differ from those `before` have come in force: they are on trial, with those that still were.

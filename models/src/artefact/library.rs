@@ -160,6 +160,13 @@ impl Library {
         self.learnt.as_ref().map_or(Ok(()), |learnt| clear(&learnt.join(name)))
     }
 
+    /// Forgets what was learnt online under that name, unless it has this digest.
+    pub fn drop_learnt_but(&self, name: &str, digest: &str) -> Result<(), ModelError> {
+        let is_it =
+            |(_, learnt): (String, Result<Loaded, ModelError>)| learnt.is_ok_and(|learnt| learnt.digest == digest);
+        if self.load_learnt(name).is_some_and(is_it) { Ok(()) } else { self.drop_learnt(name) }
+    }
+
     /// Card and weights (32-bit floats) of the model with this digest, wherever it is.
     pub fn version(&self, name: &str, digest: &str) -> Option<Version> {
         let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };

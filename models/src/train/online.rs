@@ -23,8 +23,10 @@ use super::finetune::{FineTuned, Parts, tune};
 use super::fit::{Epoch, Fit};
 use super::samples::Samples;
 use crate::ModelError;
-use crate::anomaly::forecaster::history::{History, INPUTS};
-use crate::anomaly::forecaster::{self};
+use crate::anomaly::forecaster::{
+    self,
+    history::{History, INPUTS},
+};
 use crate::card::Card;
 use crate::catalog;
 use crate::mlp::Trainable;
