@@ -13,6 +13,7 @@ mod fit;
 mod glucose;
 mod lesson;
 mod multivariate;
+pub mod online;
 pub mod plant;
 pub mod reports;
 mod samples;
