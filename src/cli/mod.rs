@@ -13,6 +13,7 @@ mod eval_ecg;
 mod finetune;
 mod journal;
 mod models;
+mod motion;
 mod open;
 mod outbox;
 mod replay;

@@ -33,7 +33,7 @@ pub use report::Report;
 const PERIOD_SCALE: f64 = 0.5;
 /// Devices of each profile.
 const CITY_STREAMS: usize = 40;
-const WARD_STREAMS: usize = 25;
+const WARD_STREAMS: usize = 36;
 
 /// Findings that the closing report remembers for each simulated hour, many times what 65 devices usually raise; and the most
 /// in all.

@@ -3,4 +3,5 @@
 pub mod ecg;
 pub mod glucose_forecast;
 pub mod glucose_range;
+pub mod motion;
 pub mod news2;

@@ -4,6 +4,7 @@ pub mod anomaly;
 pub mod cgm;
 pub mod ecg;
 pub mod ecg_data;
+pub mod motion;
 pub mod nab;
 pub mod nab_data;
 pub mod skab;

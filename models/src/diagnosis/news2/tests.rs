@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearside_schemas::{FieldPolicy, Personal};
+use nearside_schemas::{FieldKind, FieldPolicy, FieldValue, Personal};
 
 use super::*;
 
@@ -22,7 +22,7 @@ const NAMES: [&str; 8] =
     ["heart_rate", "respiration", "spo2", "oxygen", "systolic", "temperature", "consciousness", "spo2_scale"];
 
 fn model() -> News2 {
-    News2::new(&crate::catalog::card("news2", None).unwrap())
+    News2::new(&crate::catalog::card("news2", None).unwrap()).unwrap()
 }
 
 fn text(text: &str) -> FieldValue {
