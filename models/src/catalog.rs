@@ -14,6 +14,7 @@ use crate::anomaly::sensor_check::SensorCheck;
 use crate::artefact::{self, Trust};
 use crate::card::{self, Card};
 use crate::compress;
+use crate::diagnosis::deterioration::Deterioration;
 use crate::diagnosis::ecg::EcgRhythm;
 use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
@@ -57,6 +58,12 @@ const TABLE: &[Entry] = &[
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
         build: |card, _| Ok(Arc::new(News2::new(&card)?)),
+    },
+    Entry {
+        name: "deterioration",
+        card: include_str!("../weights/deterioration/card.toml"),
+        weights: include_bytes!("../weights/deterioration/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(Deterioration::new(&card, weights)?)),
     },
     Entry {
         name: "sensor-check",

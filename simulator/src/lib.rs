@@ -7,6 +7,7 @@
 
 mod address;
 mod city;
+mod course;
 mod error;
 mod fleet;
 mod incident;
@@ -20,6 +21,7 @@ mod site;
 mod ward;
 
 pub use address::BrokerUrl;
+pub use course::{Cohort, Fate, VitalCourse, Vitals};
 pub use error::SimulatorError;
 pub use fleet::{Fleet, FleetConfig, Message, Profile};
 pub use incident::{Incident, IncidentKind, ProbeFault, SensorFault};

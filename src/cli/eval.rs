@@ -16,6 +16,7 @@ use nearside_models::eval::nab_data::{Series, read_folder};
 use nearside_models::train::train_network;
 use serde_json::json;
 
+use super::courses::EvalOnPatients;
 use super::motion::EvalOnPeople;
 use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
 use crate::error::StartError;
@@ -41,6 +42,8 @@ enum Task {
     Activity(EvalOnPeople),
     /// Sleep and wake, on nights of simulated people that no training saw, beside the formula of Cole and Kripke.
     Sleep(EvalOnPeople),
+    /// The forecast of deterioration, on simulated patients that no training saw, beside NEWS2 and its trend drawn on.
+    Deterioration(EvalOnPatients),
     /// A text classifier on a folder of labelled texts: accuracy, macro F1, and how true its probabilities are.
     Text(text::Text),
 }
@@ -77,6 +80,7 @@ pub fn run(args: &EvalArgs) -> Result<(), StartError> {
         Task::Ecg(args) => super::eval_ecg::run(args),
         Task::Activity(args) => args.activity(),
         Task::Sleep(args) => args.sleep(),
+        Task::Deterioration(args) => args.run(),
         Task::Text(args) => text::run(args),
     }
 }

@@ -6,6 +6,7 @@ mod certs;
 mod check;
 mod compress;
 mod config;
+mod courses;
 mod deadletters;
 mod demo;
 mod eval;

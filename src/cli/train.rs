@@ -10,6 +10,7 @@ use nearside_models::train::{
 };
 use serde_json::json;
 
+use super::courses::TrainOnPatients;
 use super::motion::TrainOnPeople;
 use crate::error::StartError;
 
@@ -95,6 +96,8 @@ enum Task {
     Activity(TrainOnPeople),
     /// The network that tells sleep from wake, on nights of simulated people.
     Sleep(TrainOnPeople),
+    /// The forecast of deterioration, on courses of simulated patients.
+    Deterioration(TrainOnPatients),
     /// The text classifier, on a folder of labelled texts (train.csv or one other .csv with the columns text, category and perhaps
     /// urgency), or on generated reports and notes in English and Chinese.
     Text {
@@ -133,6 +136,7 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         | Task::Glucose { epochs, out, .. }
         | Task::Text { epochs, out, .. } => (*epochs, out),
         Task::Activity(people) | Task::Sleep(people) => (people.epochs, &people.out),
+        Task::Deterioration(patients) => (patients.epochs, &patients.out),
     };
     let bar = epoch_bar(epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
@@ -153,6 +157,7 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         }
         Task::Activity(people) => return finish(people.activity(&mut progress)?, &bar, out),
         Task::Sleep(people) => return finish(people.sleep(&mut progress)?, &bar, out),
+        Task::Deterioration(patients) => return finish(patients.train(&mut progress)?, &bar, out),
         Task::Text { data, out, seed, epochs } => {
             let settings = TrainText { data: data.as_deref(), out, seed: *seed, epochs: *epochs };
             let trained = train_text(settings, &mut progress)?;

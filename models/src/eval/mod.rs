@@ -2,6 +2,7 @@
 
 pub mod anomaly;
 pub mod cgm;
+pub mod deterioration;
 pub mod ecg;
 pub mod ecg_data;
 pub mod motion;

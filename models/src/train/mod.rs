@@ -6,6 +6,7 @@
 mod adamw;
 mod anomaly;
 mod checkpoint;
+mod deterioration;
 mod ecg;
 mod ecg_rhythms;
 mod finetune;
@@ -22,6 +23,7 @@ mod text;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
+pub use deterioration::{TrainDeterioration, train_deterioration};
 pub use ecg::{Learner, TrainEcg, train_ecg, train_ecg_network};
 pub use finetune::{FROZEN, FineTuned, fine_tune};
 pub use fit::{Epoch, TrainReport};

@@ -17,7 +17,7 @@
 //! `news2_rising`, only while the total has no urgent word of its own.
 
 pub mod chart;
-pub(super) mod observations;
+pub(crate) mod observations;
 mod trend;
 
 use std::collections::VecDeque;
