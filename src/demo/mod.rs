@@ -35,7 +35,7 @@ const PERIOD_SCALE: f64 = 0.5;
 const CITY_STREAMS: usize = 40;
 const WARD_STREAMS: usize = 36;
 
-/// Findings that the closing report remembers for each simulated hour, many times what 65 devices usually raise; and the most
+/// Findings that the closing report remembers for each simulated hour, many times what 75 devices usually raise; and the most
 /// in all.
 const FINDINGS_PER_HOUR: f64 = 1_000.0;
 const MOST_FINDINGS: usize = 200_000;

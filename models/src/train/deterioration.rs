@@ -179,6 +179,6 @@ mod tests {
         }
         let (scale, shift) = platt(&logits, &targets);
         assert!((scale - 0.5).abs() < 0.02 && (shift + 1.0).abs() < 0.03, "{scale} {shift}");
-        assert_eq!(platt(&[1.0, 2.0], &[1.0, 1.0]).0.is_finite(), true);
+        assert!(platt(&[1.0, 2.0], &[1.0, 1.0]).0.is_finite());
     }
 }

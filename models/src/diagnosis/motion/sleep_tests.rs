@@ -91,9 +91,13 @@ fn a_short_walk_does_not_end_a_rest_and_a_long_hole_does() {
 #[test]
 fn rests_and_minutes_survive_a_restart() {
     let mut minutes = Minutes::default();
-    (0..70).for_each(|number| drop(minutes.push(&epoch(number, 0.3))));
+    for number in 0..70 {
+        minutes.push(&epoch(number, 0.3));
+    }
     let mut rest = None;
-    (0..50).for_each(|number| drop(Rest::push(&mut rest, number, true, number > 20)));
+    for number in 0..50 {
+        assert_eq!(Rest::push(&mut rest, number, true, number > 20), None);
+    }
     let mut writer = Writer::new(1);
     minutes.write(&mut writer);
     rest.unwrap().write(&mut writer);
