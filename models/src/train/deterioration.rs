@@ -92,29 +92,43 @@ fn calibrated(bytes: &[u8], held_back: &Samples) -> Result<Vec<u8>, ModelError> 
     Trainable::of(LAYOUT, tensors)?.to_bytes()
 }
 
-/// Scale and shift of logits with the least cross entropy, by Newton's method.
+/// Scale and shift of logits with the least cross entropy, by Newton's method; a step that makes it worse is halved.
 fn platt(logits: &[f32], targets: &[f32]) -> (f64, f64) {
-    let (mut scale, mut shift) = (1.0_f64, 0.0_f64);
+    let loss = |(scale, shift): (f64, f64)| -> f64 {
+        let each = logits.iter().zip(targets).map(|(z, y)| {
+            let (z, y) = (scale * f64::from(*z) + shift, f64::from(*y));
+            z.max(0.0) - z * y + (-z.abs()).exp().ln_1p()
+        });
+        each.sum()
+    };
+    let mut now = (1.0, 0.0);
     for _ in 0..50 {
-        let (mut ga, mut gb, mut haa, mut hab, mut hbb) = (0.0, 0.0, 1e-6, 0.0, 1e-6);
-        for (z, y) in logits.iter().zip(targets) {
-            let (z, y) = (f64::from(*z), f64::from(*y));
-            let p = 1.0 / (1.0 + (-(scale * z + shift)).exp());
-            let weight = p * (1.0 - p);
-            ga += (p - y) * z;
-            gb += p - y;
-            haa += weight * z * z;
-            hab += weight * z;
-            hbb += weight;
-        }
-        let determinant = haa * hbb - hab * hab;
-        if determinant.abs() < 1e-9 {
+        let Some((scale, shift)) = newton(now, logits, targets) else { break };
+        let least = loss(now) * (1.0 + 1e-12);
+        let part = |part: f64| (now.0 - part * scale, now.1 - part * shift);
+        let Some(next) = (0..20).map(|halved| part(0.5_f64.powi(halved))).find(|next| loss(*next) <= least) else {
             break;
-        }
-        scale -= (hbb * ga - hab * gb) / determinant;
-        shift -= (haa * gb - hab * ga) / determinant;
+        };
+        now = next;
     }
-    if scale.is_finite() && shift.is_finite() && scale > 0.0 { (scale, shift) } else { (1.0, 0.0) }
+    if now.0.is_finite() && now.1.is_finite() && now.0 > 0.0 { now } else { (1.0, 0.0) }
+}
+
+/// Newton's step of scale and shift.
+fn newton((scale, shift): (f64, f64), logits: &[f32], targets: &[f32]) -> Option<(f64, f64)> {
+    let (mut ga, mut gb, mut haa, mut hab, mut hbb) = (0.0, 0.0, 1e-6, 0.0, 1e-6);
+    for (z, y) in logits.iter().zip(targets) {
+        let (z, y) = (f64::from(*z), f64::from(*y));
+        let p = 1.0 / (1.0 + (-(scale * z + shift)).exp());
+        let weight = p * (1.0 - p);
+        ga += (p - y) * z;
+        gb += p - y;
+        haa += weight * z * z;
+        hab += weight * z;
+        hbb += weight;
+    }
+    let determinant: f64 = haa * hbb - hab * hab;
+    (determinant.abs() >= 1e-9).then(|| ((hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant))
 }
 
 fn choose(kept: &[Followed], scores: &[Vec<f64>]) -> AlarmFigures {

@@ -82,14 +82,16 @@ impl Axes {
         shares: [f64; 3],
         note: String,
     ) -> Vec<Contribution> {
-        let whole = shares.iter().sum::<f64>().max(1e-9);
+        let whole = shares.iter().sum::<f64>();
+        // Where nothing changed, all axes tell the same.
+        let share = |axis: usize| if whole > 1e-9 { shares[axis] / whole } else { 1.0 / 3.0 };
         let mut parts: Vec<Contribution> = (0..3)
             .map(|axis| Contribution {
                 field: self.fields[axis].1.clone(),
                 seen: seen[axis] / self.g,
                 expected: before.map(|before| before[axis] / self.g),
                 band: None,
-                share: shares[axis] / whole,
+                share: share(axis),
                 note: None,
             })
             .collect();
