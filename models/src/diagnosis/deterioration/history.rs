@@ -218,8 +218,8 @@ impl Snapshot {
 
     fn inputs(&self, omitted: Option<Observation>) -> [f32; INPUTS] {
         let mut numbers = Vec::with_capacity(INPUTS);
-        for sign in 0..SIGNS.len() {
-            numbers.extend(if omitted == Some(SIGNS[sign]) { unremarkable() } else { self.sign(sign) });
+        for (sign, observation) in SIGNS.iter().enumerate() {
+            numbers.extend(if omitted == Some(*observation) { unremarkable() } else { self.sign(sign) });
         }
         let total = |bucket: &Bucket| {
             let points = SCORED.iter().zip(bucket.points).filter(|(observation, _)| Some(**observation) != omitted);
