@@ -6,12 +6,14 @@
 mod adamw;
 mod anomaly;
 mod checkpoint;
+mod deterioration;
 mod ecg;
 mod ecg_rhythms;
 mod finetune;
 mod fit;
 mod glucose;
 mod lesson;
+mod motion;
 mod multivariate;
 pub mod online;
 pub mod plant;
@@ -22,10 +24,12 @@ mod text;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
+pub use deterioration::{TrainDeterioration, train_deterioration};
 pub use ecg::{Learner, TrainEcg, train_ecg, train_ecg_network};
 pub use finetune::{FROZEN, FineTuned, fine_tune};
 pub use fit::{Epoch, TrainReport};
 pub use glucose::{train_glucose, train_glucose_network};
 pub use lesson::Lesson;
+pub use motion::{TrainMotion, train_activity, train_sleep};
 pub use multivariate::train_multivariate;
 pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};
