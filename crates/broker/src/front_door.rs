@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::routes::Routes;
 use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
+use crate::threads::Threads;
 use crate::tls::Tls;
 use crate::{handshake, system_topics, transport};
 
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) store: StoreHandle,
     pub(crate) recovery: Recovery,
+    /// The intake's last answer was a refusal.
+    pub(crate) refusing: AtomicBool,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
     told: Arc<Semaphore>,
@@ -105,15 +108,15 @@ impl Metrics {
 
 impl Shared {
     /// Hands a message to whoever subscribed, and keeps it where it is retained. What must be stored for it is added to
-    /// `changes`.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+    /// `changes`. Gives back whether anybody subscribed.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
         if delivery.message.retain {
             match self.retained.keep(&delivery.message) {
                 Some(change) => changes.extend(change),
                 None => drop(self.metrics.not_retained.inc()),
             }
         }
-        self.routes.route(delivery, changes);
+        self.routes.route(delivery, changes)
     }
 
     /// Counts a connection that was refused.
@@ -138,6 +141,8 @@ pub struct FrontDoor {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Connections end with it.
+    _threads: Arc<Threads>,
 }
 
 impl FrontDoor {
@@ -175,16 +180,18 @@ impl FrontDoor {
         let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
+        let straight = config.straight_subscribers;
         let shared = Arc::new(Shared {
             retained: Retained::new(config.max_retained, config.max_retained_bytes.bytes() as usize, saved.retained),
             config,
             intake: ports.intake,
             clock: ports.clock,
             access,
-            routes: Routes::new(router, telemetry),
+            routes: Routes::new(router, straight, telemetry),
             sessions: Sessions::new(telemetry),
             store,
             recovery: ports.recovery,
+            refusing: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
             told: Arc::new(Semaphore::new(TOLD)),
@@ -196,19 +203,20 @@ impl FrontDoor {
         Sessions::restore(&shared, saved.sessions).await;
         shared.recovery.begin(&shared);
         let every = shared.config.system_interval.get();
+        let threads = Arc::new(Threads::start(shared.config.threads).map_err(BrokerError::Thread)?);
         let mut tasks = vec![
             tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),
             tokio::spawn(reload(Arc::downgrade(&shared), tls.clone())),
         ];
         let (plain, tls_address) = match beside {
             Some((listener, address)) => {
-                tasks.push(tokio::spawn(accept(listener, tls, shared.clone())));
+                tasks.push(tokio::spawn(accept(listener, tls, shared.clone(), threads.clone())));
                 (None, Some(address))
             }
             None => (tls.clone(), tls.map(|_| address)),
         };
-        tasks.push(tokio::spawn(accept(listener, plain, shared.clone())));
-        Ok(Self { address, tls_address, shared, stop, tasks })
+        tasks.push(tokio::spawn(accept(listener, plain, shared.clone(), threads.clone())));
+        Ok(Self { address, tls_address, shared, stop, tasks, _threads: threads })
     }
 
     /// Where it serves TLS, if it does; the same as [`FrontDoor::local_addr`] where it serves nothing else.
@@ -331,10 +339,10 @@ impl Drop for OpenConnection {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>, threads: Arc<Threads>) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared),
+            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared, &threads),
             Err(error) => {
                 // Out of file descriptors, usually: taking a breath lets some be closed.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -344,7 +352,7 @@ async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared
     }
 }
 
-fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>, threads: &Threads) {
     if let Err(error) = set_up(&stream) {
         tracing::debug!(%error, "a socket could not be set up");
     }
@@ -352,7 +360,12 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
     let reason = match count(shared, address) {
         Ok(open) => {
             let shared = shared.clone();
-            tokio::spawn(async move {
+            // Its socket is the serving thread's to watch.
+            let stream = match stream.into_std() {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
+            };
+            threads.spawn(async move {
                 transport::serve(stream, address, tls, shared).await;
                 drop(open);
             });

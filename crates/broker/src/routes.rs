@@ -1,12 +1,14 @@
 //! Who gets a message.
 //!
-//! Sessions that end with their connection are served by the message router. Sessions that outlive it, and groups, are served
-//! here and at once: their messages must be on disk before the publisher is told that his is safe (promise I1), so who gets them
-//! must be known in the call that routes.
+//! Sessions that outlive their connection, and groups, are served here and at once: their messages must be on disk before the
+//! publisher is told that his is safe (promise I1), so who gets them must be known in the call that routes. So are the first of the
+//! sessions that end with their connection, for each thread between publisher and subscriber costs both of them time. Those
+//! beyond are the message router's, so that a crowd's messages are not one connection's work. A session stays on the way on
+//! which it was first served, so that its messages keep their order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearside_telemetry::{Gauge, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -45,16 +47,21 @@ pub(crate) struct Routes {
     router: RouterHandle,
     routed: RwLock<FilterTree<SessionNumber>>,
     direct: RwLock<FilterTree<Subscriber>>,
+    /// How many sessions that end with their connection are served directly, and how many may be.
+    straight: AtomicUsize,
+    most_straight: usize,
     groups: Mutex<HashMap<String, Arc<Group>>>,
     subscriptions: Gauge,
 }
 
 impl Routes {
-    pub(crate) fn new(router: RouterHandle, telemetry: &Telemetry) -> Self {
+    pub(crate) fn new(router: RouterHandle, most_straight: usize, telemetry: &Telemetry) -> Self {
         Self {
             router,
             routed: RwLock::default(),
             direct: RwLock::default(),
+            straight: AtomicUsize::new(0),
+            most_straight,
             groups: Mutex::default(),
             subscriptions: telemetry.gauge(Metric::Subscriptions, &[]),
         }
@@ -75,9 +82,26 @@ impl Routes {
         for filter in session.filters() {
             self.unsubscribe(session, &filter).await;
         }
+        if session.straight.swap(false, Ordering::AcqRel) {
+            self.straight.fetch_sub(1, Ordering::AcqRel);
+        }
         if session.linked.load(Ordering::Acquire) {
             self.router.detach(session.number).await;
         }
+    }
+
+    /// Whether the session is served here. Decided when it first subscribes.
+    fn serves(&self, session: &Session) -> bool {
+        if session.durable || session.straight.load(Ordering::Acquire) {
+            return true;
+        }
+        if session.linked.load(Ordering::Acquire) {
+            return false;
+        }
+        let one_more = |count| (count < self.most_straight).then_some(count + 1);
+        let straight = self.straight.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok();
+        session.straight.store(straight, Ordering::Release);
+        straight
     }
 
     /// Adds a subscription that the session already holds. `new` where the session did not have the filter before; `number` is
@@ -97,7 +121,7 @@ impl Routes {
                 group
             });
             group.join(session, subscription.clone());
-        } else if new && session.durable {
+        } else if new && self.serves(session) {
             self.direct.write().insert(&subscription.filter, Subscriber::Session(session.clone()));
         } else if new {
             // Most devices never subscribe, and a link is not small.
@@ -120,7 +144,7 @@ impl Routes {
                 groups.remove(filter);
                 self.direct.write().remove(inner, &Subscriber::Group(group));
             }
-        } else if session.durable {
+        } else if self.serves(session) {
             self.direct.write().remove(filter, &Subscriber::Session(session.clone()));
         } else {
             self.routed.write().remove(filter, &session.number);
@@ -129,16 +153,17 @@ impl Routes {
         self.subscriptions.dec();
     }
 
-    /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+    /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`. Gives back whether anybody did.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
         let topic = delivery.message.topic.as_str();
-        if self.routed.read().matches_any(topic) {
+        let routed = self.routed.read().matches_any(topic);
+        if routed {
             self.router.publish(delivery.clone());
         }
         let mut found: Vec<Subscriber> = Vec::new();
         self.direct.read().for_each_match(topic, |subscriber| found.push(subscriber.clone()));
         if found.is_empty() {
-            return;
+            return routed;
         }
         // A session with overlapping filters gets the message once.
         found.sort_by_key(Subscriber::number);
@@ -150,5 +175,6 @@ impl Routes {
                 Subscriber::Group(group) => group.offer(&delivery, changes),
             }
         }
+        true
     }
 }

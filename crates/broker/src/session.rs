@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_schemas::{ClientId, Clock, PacketId, QoS};
 use nearside_telemetry::{Counter, Metric, Telemetry};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::answers::Asker;
@@ -104,8 +104,10 @@ pub(crate) struct Session {
     pub(crate) client: ClientId,
     /// Whether it outlives its connections and is kept on disk.
     pub(crate) durable: bool,
-    /// Whether the message router knows it.
+    /// Whether the message router serves it.
     pub(crate) linked: AtomicBool,
+    /// Whether it ends with its connection and is served without the router all the same.
+    pub(crate) straight: AtomicBool,
     bounds: SessionBounds,
     subscriptions: Mutex<HashMap<String, Subscription>>,
     recent: Mutex<Recent>,
@@ -133,6 +135,7 @@ impl Session {
             client,
             durable,
             linked: AtomicBool::new(false),
+            straight: AtomicBool::new(false),
             bounds,
             subscriptions: Mutex::default(),
             recent: Mutex::default(),
@@ -339,9 +342,17 @@ impl Session {
             return Err(Reason::Protocol);
         }
         self.end(&mut outgoing, at, changes);
-        drop(outgoing);
-        self.ready.notify_one();
+        self.resume(outgoing);
         Ok(())
+    }
+
+    /// Something in flight is through: what waits behind it may go out.
+    fn resume(&self, outgoing: MutexGuard<'_, Outgoing>) {
+        let waits = !outgoing.queue.is_empty();
+        drop(outgoing);
+        if waits {
+            self.ready.notify_one();
+        }
     }
 
     /// The message in flight at this place is through.
@@ -372,8 +383,7 @@ impl Session {
             // Section 4.3.3: a PUBREC with an error ends it.
             self.common.metrics.refused.inc();
             self.end(&mut outgoing, at, changes);
-            drop(outgoing);
-            self.ready.notify_one();
+            self.resume(outgoing);
             return Ok(Received::Again);
         }
         in_flight.stage = Stage::Received;

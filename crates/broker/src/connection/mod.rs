@@ -2,7 +2,7 @@
 //!
 //! The reader takes as many packets as one read brought, hands their publishes to the intake as one batch and waits for the
 //! answer before it reads again: what arrives meanwhile is one read and one batch, so the busier a client, the less each of its
-//! messages costs. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
+//! messages costs. Where somebody listens to the client it does not wait, for what it sends next is to reach them at once. The answer comes from the journal's thread after the fsync: it encodes the acknowledgements of the whole batch
 //! into one buffer, which the writer sends with one write.
 //!
 //! Where a message goes to a session that is kept on disk, or is retained, the acknowledgement waits for that too.
@@ -10,13 +10,14 @@
 mod publishes;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{ClientId, PacketId, QoS, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::publishes::Batch;
 use crate::access::{Origin, Principal};
@@ -113,6 +114,8 @@ pub(crate) struct Connection {
     /// The topics that the client gave numbers, from 1.
     aliases: HashMap<u16, Bytes>,
     rate: Rate,
+    /// Whether somebody subscribed to what the client published last.
+    heard: bool,
     /// What became of messages to the client in this read, for the session store.
     changes: Vec<Change>,
 }
@@ -139,6 +142,7 @@ impl Connection {
             topics: HashMap::new(),
             topic_bytes: 0,
             aliases: HashMap::new(),
+            heard: false,
             changes: Vec::new(),
         }
     }
@@ -195,36 +199,56 @@ impl Connection {
         // One and a half times the keep-alive (section 3.1.2.10).
         let patience =
             if secs == 0 { Duration::from_secs(86_400 * 365) } else { Duration::from_millis(u64::from(secs) * 1_500) };
-        let mut stopping = self.shared.stopping.clone();
+        let (mut stopping, live, outlet) =
+            (self.shared.stopping.clone(), self.opened.live.clone(), self.outlet.clone());
         let mut size = ReadSize(*READ.start());
+        // Made once: most reads come long before any of these.
+        let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
+        let (mut kicked, mut gone) = (pin!(live.kicked()), pin!(outlet.gone()));
+        let mut silence = pin!(sleep(patience));
         loop {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
+            let bound = if self.heard { self.most_unanswered() } else { 1 };
             // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
             tokio::select! {
-                () = self.unanswered.below(1) => {}
+                () = self.unanswered.below(bound) => {}
                 reason = self.opened.live.kicked() => return End::Kick(reason),
             }
             if let Err(end) = self.room().await {
                 return end;
             }
             buffer.reserve(size.0);
-            let read = tokio::select! {
-                read = timeout(patience, reader.read_buf(buffer)) => read,
-                reason = self.opened.live.kicked() => return End::Kick(reason),
-                () = self.outlet.gone() => return End::Gone,
-                _ = stopping.wait_for(|stopping| *stopping) => return End::Kick(Reason::ServerShuttingDown),
+            let by = Instant::now() + patience;
+            let read = loop {
+                tokio::select! {
+                    read = reader.read_buf(buffer) => break read,
+                    reason = &mut kicked => return End::Kick(reason),
+                    () = &mut gone => return End::Gone,
+                    _ = &mut stopped => return End::Kick(Reason::ServerShuttingDown),
+                    () = &mut silence => {
+                        if Instant::now() >= by {
+                            return End::Kick(Reason::KeepAlive);
+                        }
+                        // It counted from an earlier read.
+                        silence.as_mut().reset(by);
+                    }
+                }
             };
             match read {
-                Ok(Ok(0) | Err(_)) => return End::Gone,
-                Ok(Ok(n)) => {
+                Ok(0) | Err(_) => return End::Gone,
+                Ok(n) => {
                     size.follow(n);
                     self.shared.metrics.bytes.inc_by(n as u64);
                 }
-                Err(_) => return End::Kick(Reason::KeepAlive),
             }
         }
+    }
+
+    /// How many publishes of the client may wait for their answer.
+    pub(crate) fn most_unanswered(&self) -> usize {
+        usize::from(self.shared.config.receive_maximum)
     }
 
     /// Waits until it is known which QoS 2 messages the journal holds; not longer than the server runs.
@@ -240,7 +264,7 @@ impl Connection {
     /// Handles every whole packet in the buffer: publishes together, in order with what is around them.
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
-        let bound = usize::from(self.shared.config.receive_maximum);
+        let bound = self.most_unanswered();
         let mut batch = Batch::default();
         // What one read brought was received at one time.
         let received = self.shared.clock.now();

@@ -2,7 +2,8 @@
 //!
 //! Promise: nothing is acknowledged that is not on disk, or that was answered as received before it was (promise I1).
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
@@ -149,7 +150,7 @@ impl Connection {
 
     /// Answers one publish, after those before it. v3.1.1 has no way to refuse but to close: an acknowledgement would mean that it
     /// is safe (promise I1).
-    pub(super) async fn answer_apart(&self, apart: Apart, batch: &mut Batch) -> Result<(), End> {
+    pub(super) async fn answer_apart(&mut self, apart: Apart, batch: &mut Batch) -> Result<(), End> {
         self.submit(batch).await;
         self.unanswered.below(1).await;
         match apart {
@@ -169,19 +170,23 @@ impl Connection {
     }
 
     /// Hands the batch to the intake and waits for credit. Its acknowledgements go out when the intake answers.
-    pub(super) async fn submit(&self, batch: &mut Batch) {
+    ///
+    /// QoS 0 and 1 go to subscribers at once: a publisher that is told nothing, or that its message was refused, sends it again, and
+    /// QoS 1 may arrive twice. QoS 2 may not, and goes on when it is durable. Where the intake has begun to refuse, QoS 1 waits for its
+    /// answer too.
+    pub(super) async fn submit(&mut self, batch: &mut Batch) {
         if batch.publishes.is_empty() {
             return;
         }
         let (publishes, acks) = (std::mem::take(&mut batch.publishes), std::mem::take(&mut batch.acks));
         let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
-        let bound = usize::from(self.shared.config.receive_maximum);
-        self.unanswered.below(bound).await;
+        self.unanswered.below(self.most_unanswered()).await;
         let has_subscribers = !self.shared.routes.is_empty();
         if has_subscribers && self.shared.routes.has_direct() {
             self.shared.store.room().await;
         }
-        // QoS 0 goes to subscribers at once; the rest when it is durable.
+        let at_once = if self.shared.refusing.load(Ordering::Acquire) { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        self.heard = false;
         let mut later = Vec::new();
         let mut changes = Vec::new();
         for (place, publish) in publishes.iter().enumerate() {
@@ -194,14 +199,37 @@ impl Connection {
             let mut message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
             message.publisher = retain.then(|| self.client().clone());
             let delivery = Delivery { message, from: self.session().number };
-            if *qos == QoS::AtMostOnce { self.shared.route(&delivery, &mut changes) } else { later.push(delivery) }
+            if *qos <= at_once {
+                self.heard |= self.shared.route(&delivery, &mut changes);
+            } else {
+                later.push(delivery);
+            }
         }
-        self.shared.store.send(changes, None);
-        let answer = self.answer(&publishes, acks, later);
+        let storing = self.store_at_once(changes, !acks.is_empty());
+        let answer = self.answer(&publishes, acks, later, storing);
         self.shared.intake.submit(publishes, answer).await;
     }
 
-    fn answer(&self, publishes: &[Publish], acks: Vec<(AckKind, PacketId)>, later: Vec<Delivery>) -> Answer {
+    /// Hands over what was routed before it was durable. Gives back what the acknowledgements, if there are any, must wait for.
+    fn store_at_once(&self, changes: Vec<Change>, acknowledged: bool) -> Option<Arc<AtomicBool>> {
+        if changes.is_empty() || !acknowledged {
+            self.shared.store.send(changes, None);
+            return None;
+        }
+        let stored = Arc::new(AtomicBool::new(false));
+        let tell = stored.clone();
+        self.shared.store.send(changes, Some(Box::new(move |durable| tell.store(durable, Ordering::Release))));
+        Some(stored)
+    }
+
+    /// `storing` is true once what the session store got of this batch before is on disk; it is asked after the store has been waited for.
+    fn answer(
+        &self,
+        publishes: &[Publish],
+        acks: Vec<(AckKind, PacketId)>,
+        later: Vec<Delivery>,
+        storing: Option<Arc<AtomicBool>>,
+    ) -> Answer {
         let (shared, session) = (self.shared.clone(), self.session().clone());
         let unanswered = self.unanswered.clone();
         let waits_for = acks.len().max(1);
@@ -221,8 +249,14 @@ impl Connection {
         Box::new(move |durability| {
             let below = match durability {
                 Durability::Durable { below } => below,
-                Durability::Refused(refusal) => return answers.refuse(refusal),
+                Durability::Refused(refusal) => {
+                    shared.refusing.store(true, Ordering::Release);
+                    return answers.refuse(refusal);
+                }
             };
+            if shared.refusing.load(Ordering::Acquire) {
+                shared.refusing.store(false, Ordering::Release);
+            }
             shared.recovery.reach(below);
             let mut changes = Vec::new();
             if session.durable && !answers.taken.is_empty() {
@@ -233,12 +267,12 @@ impl Connection {
             for delivery in &later {
                 shared.route(delivery, &mut changes);
             }
-            if changes.is_empty() && unanswered.storing.load(Ordering::Acquire) == 0 {
+            if changes.is_empty() && storing.is_none() && unanswered.storing.load(Ordering::Acquire) == 0 {
                 return answers.acknowledge();
             }
             unanswered.storing.fetch_add(1, Ordering::AcqRel);
             let stored = move |durable| {
-                if durable {
+                if durable && storing.is_none_or(|stored| stored.load(Ordering::Acquire)) {
                     answers.acknowledge();
                 } else {
                     answers.refuse(RefusalReason::StorageFailed);

@@ -1,45 +1,12 @@
 //! QoS 2 from a client, while the message is on its way to the disk (section 4.3.3): answered once it is there, taken once.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nearside_broker::Recovery;
-use nearside_schemas::{Answer, BoxFuture, Durability, Intake, RefusalReason};
+use nearside_schemas::{Durability, RefusalReason};
 
+use crate::held::Held;
 use crate::support::*;
-
-/// Keeps what comes until the test says what became of it.
-#[derive(Default)]
-struct Held(Mutex<Vec<(Vec<nearside_schemas::Publish>, Answer)>>);
-
-impl Intake for Held {
-    fn submit(&self, batch: Vec<nearside_schemas::Publish>, answer: Answer) -> BoxFuture<'_, ()> {
-        self.0.lock().unwrap().push((batch, answer));
-        Box::pin(std::future::ready(()))
-    }
-}
-
-impl Held {
-    /// The next batch, once it is there.
-    async fn next(&self) -> (Vec<nearside_schemas::Publish>, Answer) {
-        let next = async {
-            loop {
-                let first = {
-                    let mut held = self.0.lock().unwrap();
-                    if held.is_empty() { None } else { Some(held.remove(0)) }
-                };
-                if let Some(first) = first {
-                    return first;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, next).await.expect("a batch in time")
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
-    }
-}
 
 async fn start() -> (Arc<Held>, Broker) {
     let intake = Arc::new(Held::default());

@@ -6,12 +6,14 @@
 mod access;
 mod connecting;
 mod exactly_once;
+mod held;
 mod hostile;
 mod limits;
 mod packets;
 mod properties;
 mod sessions;
 mod stored;
+mod straight;
 mod subscriptions;
 mod support;
 mod transports;

@@ -1,0 +1,123 @@
+//! What subscribers get before a message is on disk, and by which way.
+
+use std::sync::Arc;
+
+use nearside_schemas::{Durability, RefusalReason};
+
+use crate::held::Held;
+use crate::support::*;
+
+async fn start() -> (Arc<Held>, Broker) {
+    let intake = Arc::new(Held::default());
+    (intake.clone(), Setup { intake, ..Setup::default() }.start().await)
+}
+
+/// Their publisher is told when it is, as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn qos_1_does_not_wait_for_the_disk() {
+    let (intake, broker) = start().await;
+    let mut subscriber = broker.connect(5, "s").await;
+    subscriber.subscribe(5, &[("a", 1)]).await;
+    let mut publisher = broker.connect(5, "p").await;
+    for id in 1..=3 {
+        // The last is not answered yet, and this one is read all the same.
+        publisher.send(Publish::new("a", &id.to_string(), 1, id).bytes(5)).await;
+        assert_eq!(subscriber.message(5).await.payload, id.to_string().as_bytes());
+        publisher.expect_nothing().await;
+    }
+    for id in 1..=3 {
+        intake.next().await.1(Durability::Durable { below: 0 });
+        publisher.expect(ack(PUBACK, id)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qos_2_does() {
+    let (intake, broker) = start().await;
+    let mut subscriber = broker.connect(5, "s").await;
+    subscriber.subscribe(5, &[("a", 2)]).await;
+    let mut publisher = broker.connect(5, "p").await;
+    publisher.send(Publish::new("a", "x", 2, 1).bytes(5)).await;
+    let (_, answer) = intake.next().await;
+    subscriber.expect_nothing().await;
+    answer(Durability::Durable { below: 0 });
+    assert_eq!(subscriber.message(5).await.payload, b"x");
+}
+
+/// Where nothing can be kept, a message that its publisher sends again and again does not reach everybody again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn qos_1_waits_while_the_intake_refuses() {
+    let (intake, broker) = start().await;
+    let mut subscriber = broker.connect(5, "s").await;
+    subscriber.subscribe(5, &[("a", 1)]).await;
+    let mut publisher = broker.connect(5, "p").await;
+    let message = |id: u16| Publish::new("a", &id.to_string(), 1, id).bytes(5);
+    publisher.send(message(1)).await;
+    subscriber.message(5).await;
+    intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
+    publisher.expect(packet(PUBACK, &[0, 1, 0x97])).await;
+    for id in 2..=3 {
+        publisher.send(message(id)).await;
+        intake.next().await.1(Durability::Refused(RefusalReason::QuotaExceeded));
+        publisher.expect(packet(PUBACK, &[0, id as u8, 0x97])).await;
+        subscriber.expect_nothing().await;
+    }
+    publisher.send(message(4)).await;
+    intake.next().await.1(Durability::Durable { below: 0 });
+    assert_eq!(subscriber.message(5).await.payload, b"4");
+    publisher.expect(ack(PUBACK, 4)).await;
+    publisher.send(message(5)).await;
+    assert_eq!(subscriber.message(5).await.payload, b"5");
+}
+
+/// A durable subscriber's copy is stored at once; the acknowledgement waits for it and for the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_copy_does_not_stand_for_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let intake = Arc::new(Held::default());
+    let broker = Setup { intake: intake.clone(), ..Setup::stored_in(folder.path()) }.start().await;
+    let mut subscriber = broker.client().await;
+    subscriber.send(Connect::new(4, "s").persistent(0).bytes()).await;
+    subscriber.receive().await;
+    subscriber.subscribe(4, &[("a", 1)]).await;
+    let mut publisher = broker.connect(4, "p").await;
+    publisher.send(Publish::new("a", "x", 1, 1).bytes(4)).await;
+    assert_eq!(subscriber.message(4).await.payload, b"x");
+    let (_, answer) = intake.next().await;
+    broker.wait_for("nearside_broker_session_commit_seconds_count{}", 3.0).await;
+    publisher.expect_nothing().await;
+    answer(Durability::Durable { below: 0 });
+    publisher.expect(ack(PUBACK, 1)).await;
+}
+
+/// Those beyond the bound get theirs through the router; each session stays on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_served_in_order_on_either_way() {
+    let broker = Setup::default().with(|config| config.straight_subscribers = 2).start().await;
+    let mut subscribers = Vec::new();
+    for n in 0..4 {
+        let mut subscriber = broker.connect(4, &format!("s{n}")).await;
+        subscriber.subscribe(4, &[("a/#", 1), ("a/b", 0)]).await;
+        subscribers.push(subscriber);
+    }
+    // One who leaves makes room for another.
+    subscribers.remove(0).leave().await;
+    let mut late = broker.connect(4, "late").await;
+    late.subscribe(4, &[("a/b", 1)]).await;
+    subscribers.push(late);
+    let mut publisher = broker.connect(4, "p").await;
+    for id in 1..=50 {
+        publisher.publish(4, &Publish::new("a/b", &id.to_string(), 1, id)).await;
+    }
+    for subscriber in &mut subscribers {
+        for id in 1..=50 {
+            assert_eq!(subscriber.message(4).await.payload, id.to_string().as_bytes());
+        }
+        subscriber.send(unsubscribe(4, 1, &["a/#", "a/b"])).await;
+        subscriber.expect(ack(0xB0, 1)).await;
+    }
+    publisher.publish(4, &Publish::new("a/b", "nobody's", 1, 51)).await;
+    for subscriber in &mut subscribers {
+        subscriber.expect_nothing().await;
+    }
+}
