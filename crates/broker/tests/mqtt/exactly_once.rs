@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nearside_broker::Recovery;
-use nearside_schemas::{Durability, RefusalReason};
+use nearside_schemas::{Answer, Durability, RefusalReason};
 
 use crate::held::Held;
 use crate::support::*;
