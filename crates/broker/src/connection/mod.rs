@@ -210,11 +210,11 @@ impl Connection {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
-            let bound = if self.heard { self.most_unanswered() } else { 1 };
+            let most = if self.heard { self.most_unanswered() } else { 1 };
             // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
             tokio::select! {
-                () = self.unanswered.below(bound) => {}
-                reason = self.opened.live.kicked() => return End::Kick(reason),
+                () = self.unanswered.below(most) => {}
+                reason = &mut kicked => return End::Kick(reason),
             }
             if let Err(end) = self.room().await {
                 return end;
