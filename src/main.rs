@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod error;
+mod feedback;
 mod heart;
 mod middle;
 mod model_set;

@@ -3,12 +3,14 @@
 //!
 //! Promises: nothing is taken while the middle is replaced; connections wait, unacknowledged (promise I1).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter};
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
+use nearside_actors::feedback::{FeedbackDesk, FeedbackReply};
 use nearside_actors::handover;
 use nearside_actors::inference::{self, InferenceQueues};
 use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
@@ -23,10 +25,14 @@ use nearside_actors::stream::{BeginAt, PlannedModel, Shard, ShardSetup, StreamPl
 use nearside_config::SiteConfig;
 use nearside_deadletters::DeadLetters;
 use nearside_journal::{Checkpoint, JournalHandle, Lsn};
+use nearside_models::ModelError;
 use nearside_models::artefact::Library;
+use nearside_models::recent::RecentRows;
 use nearside_models::row_model::RowModel;
 use nearside_privacy::KeyRing;
-use nearside_schemas::{Answer, BoxFuture, Intake, KeyPurpose, KeySource, Publish, StreamName};
+use nearside_schemas::{
+    Answer, BoxFuture, Feedback, FeedbackOutcome, Intake, KeyPurpose, KeySource, ModelName, Publish, StreamName,
+};
 use nearside_telemetry::{Metric, Telemetry};
 use nearside_window::WindowPlan;
 use parking_lot::RwLock;
@@ -38,8 +44,11 @@ use crate::model_set::ModelSet;
 /// The stream definitions made ready, and the models with a network, one a queue.
 pub type Plans = (Vec<Arc<StreamPlan>>, Vec<Arc<dyn RowModel>>);
 
+/// The recent rows of models that learn online.
+pub type Recent = BTreeMap<ModelName, Arc<RecentRows>>;
+
 /// Makes every stream definition ready with its models.
-pub fn plan(config: &SiteConfig, set: &ModelSet) -> Result<Plans, StartError> {
+pub fn plan(config: &SiteConfig, set: &ModelSet, recent: &Recent) -> Result<Plans, StartError> {
     let mut networks: Vec<Arc<dyn RowModel>> = Vec::new();
     let mut plans = Vec::new();
     for (index, definition) in config.streams.iter().enumerate() {
@@ -50,7 +59,14 @@ pub fn plan(config: &SiteConfig, set: &ModelSet) -> Result<Plans, StartError> {
             let model = set.get(name)?.model.clone();
             model.accepts(&definition.spec.fields)?;
             let queue = (model.input_width() > 0).then(|| queue_of(&mut networks, &model));
-            models.push(PlannedModel { model, queue });
+            models.push(PlannedModel { model, queue, recent: recent.get(name).cloned() });
+        }
+        let is_of_patients = models.iter().any(|planned| planned.model.judges_patients());
+        if let Some(learns) = models.iter().find(|planned| is_of_patients && planned.recent.is_some()) {
+            let why = "it learns online, and a model for patients judges the same stream; take it out of [models.online], or use a copy \
+                       of it under another name there";
+            let model = learns.model.reference().name.to_string();
+            return Err(ModelError::Unfit { model, why: why.to_owned() }.into());
         }
         plans.push(Arc::new(StreamPlan {
             site: config.site.id.clone(),
@@ -97,6 +113,10 @@ pub struct Around {
     pub telemetry: Telemetry,
     /// The last findings and commands.
     pub board: Arc<Board>,
+    /// Where feedback comes in.
+    pub desk: Arc<FeedbackDesk>,
+    /// The recent rows of models that learn online.
+    pub recent: Recent,
 }
 
 /// Ingest, streams and inference of one configuration.
@@ -118,8 +138,8 @@ impl Middle {
     /// # Errors
     /// Where a model does not fit its stream or a thread cannot be started.
     pub fn build(config: &SiteConfig, set: &ModelSet, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
-        let (plans, networks) = plan(config, set)?;
-        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board } = around;
+        let (plans, networks) = plan(config, set, &around.recent)?;
+        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk, .. } = around;
         let to = Downstream {
             seal: seal.clone(),
             rules: rules.clone(),
@@ -138,6 +158,7 @@ impl Middle {
             letters: letters.clone(),
             stream_secret: keys.derive(KeyPurpose::StreamIds, b"v1"),
             max_streams: config.limits.max_streams,
+            desk: desk.clone(),
         };
         let ingest = Ingest::new(&plans, handles, setup, telemetry)?;
         let shards = shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect();
@@ -226,6 +247,17 @@ impl Current {
         *self.middle.write() = Arc::new(middle);
     }
 
+    /// Takes feedback in, as [`Ingest::take_feedback`] says; on a stream that nobody knows it is answered without a record.
+    pub async fn give_feedback(&self, publish: Publish, reply: FeedbackReply) {
+        let _taken = self.gate.read().await;
+        let middle = self.get();
+        match Feedback::read(&publish.payload, publish.received) {
+            Err(error) => reply(Ok(FeedbackOutcome::Malformed(error))),
+            Ok(feedback) if !middle.ingest.knows(&feedback) => reply(Ok(FeedbackOutcome::Unknown)),
+            Ok(_) => middle.ingest.take_feedback(publish, reply).await,
+        }
+    }
+
     /// Closes the gate once nobody is in it.
     pub async fn close(&self) -> Closed {
         self.gate.clone().write_owned().await
@@ -297,7 +329,9 @@ pub fn ended_under(checkpoint: &Checkpoint, config: &SiteConfig, base: &Path, li
         return None;
     }
     let models = ModelSet::load(&earlier, library, &ModelSet::default(), &library.failed());
-    if models.is_ok_and(|(models, _)| plan(&earlier, &models).is_ok()) && Rules::new(&earlier.rules).is_ok() {
+    if models.is_ok_and(|(models, _)| plan(&earlier, &models, &Recent::new()).is_ok())
+        && Rules::new(&earlier.rules).is_ok()
+    {
         return Some(earlier);
     }
     tracing::warn!("{lost}");

@@ -38,6 +38,18 @@ pub struct Refusal {
     pub error: ModelError,
 }
 
+/// What a start goes on with.
+pub struct Resumed {
+    /// The models that judge.
+    pub models: ModelSet,
+    /// What was in force before those of them that are still on trial.
+    pub tried: ModelSet,
+    /// Whether the folder holds other versions, which wait to be put in force.
+    pub is_renewable: bool,
+    /// What cannot be used.
+    pub refusals: Vec<Refusal>,
+}
+
 /// The models of a site's folder; `base` is where the site's relative paths begin.
 pub fn library(config: &SiteConfig, base: &Path, keys: Option<Arc<KeyRing>>) -> Library {
     let kept = nearside_config::kept_models(&base.join(&config.site.data_dir));
@@ -75,9 +87,43 @@ impl ModelSet {
                     instead
                 }
             };
+            if let Some(error) = library.fault_of_learnt(name.as_str()) {
+                let version = loaded.model.reference().to_string();
+                refusals.push(Refusal { name: name.clone(), instead: version, error });
+            }
             models.insert(name.clone(), loaded);
         }
         Ok((Self(models), refusals))
+    }
+
+    /// What a start goes on with: of each model the version that was in force when the gateway ended, where it is still at hand, so that
+    /// the journal is taken in again by those that judged it (promise I5). What the folder holds beyond is put in force, on trial, by the
+    /// first look at it.
+    ///
+    /// # Errors
+    /// As [`ModelSet::load`].
+    pub fn resume(config: &SiteConfig, library: &Library, avoided: &BTreeSet<String>) -> Result<Resumed, ModelError> {
+        let was = library.in_force();
+        let mut before = Self::default();
+        for name in config.streams.iter().flat_map(|stream| &stream.models) {
+            let found = match was.get(name.as_str()) {
+                Some(digest) => library.load_again(name.as_str(), digest),
+                // A data folder of a version that did not note it.
+                None => library.load_kept(name.as_str()).and_then(Result::ok),
+            };
+            before.0.extend(found.map(|found| (name.clone(), found)));
+        }
+        let (found, refusals) = Self::load(config, library, &before, avoided)?;
+        let waiting: Vec<ModelName> = found.differing(&before).map(|(name, _)| name.clone()).collect();
+        let models = found.with(&waiting, &before);
+        let is_renewable = found.differing(&models).next().is_some();
+        // In force already when the gateway ended, and its trial not over.
+        let mut tried = Self::default();
+        for (name, loaded) in &models.0 {
+            let kept = library.load_kept(name.as_str()).and_then(Result::ok);
+            tried.0.extend(kept.filter(|kept| kept.digest != loaded.digest).map(|kept| (name.clone(), kept)));
+        }
+        Ok(Resumed { models, tried, is_renewable, refusals })
     }
 
     /// A model by the name that streams use.
@@ -86,6 +132,11 @@ impl ModelSet {
     /// Where no stream named it when the set was loaded.
     pub fn get(&self, name: &ModelName) -> Result<&Loaded, ModelError> {
         self.0.get(name).ok_or_else(|| nearside_models::catalog::unknown(name.as_str()))
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &ModelName> {
+        self.0.keys()
     }
 
     /// The models that differ from those of another set, or that it does not have.
@@ -122,9 +173,16 @@ impl ModelSet {
         }
     }
 
-    /// Keeps copies of the folder's models, for a start that finds them damaged.
-    pub fn keep(&self, library: &Library) {
-        for (name, loaded) in &self.0 {
+    /// Notes for the next start which versions are in force.
+    pub fn note(&self, library: &Library) {
+        if let Err(error) = library.note_in_force(self.digests().into_iter()) {
+            tracing::warn!(%error, "the next start does not know which versions of models are in force");
+        }
+    }
+
+    /// Keeps copies of the folder's models, for a start that finds them damaged, but for those that `tried` has another version of.
+    pub fn keep(&self, library: &Library, tried: &Self) {
+        for (name, loaded) in self.0.iter().filter(|(name, _)| tried.get(name).is_err()) {
             if let Err(error) = library.keep(name.as_str(), loaded) {
                 tracing::warn!(model = %name, %error, "no copy of the model could be kept for the next start");
             }

@@ -10,6 +10,7 @@
 //! that was acknowledged is lost on the way.
 
 mod back;
+mod online;
 mod renewal;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use nearside_actors::OnStop;
 use nearside_actors::board::Board;
 use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
+use nearside_actors::feedback::FeedbackDesk;
 use nearside_actors::guardian::Guardian;
 use nearside_actors::handover::{self, PATIENCE};
 use nearside_actors::ingest::Ingest;
@@ -41,10 +43,12 @@ use nearside_uplink::Uplink;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::back::Back;
+use self::online::Learning;
 use crate::error::StartError;
+use crate::feedback::{self, GiveFeedback};
 use crate::heart::{Earlier, Heart, Start};
-use crate::middle::{self, Around, Closed, Current, Middle};
-use crate::model_set::{self, ModelSet};
+use crate::middle::{self, Around, Closed, Current, Middle, Recent};
+use crate::model_set::{self, ModelSet, Resumed};
 use crate::publisher::Publisher;
 use crate::view::{GatewayView, Parts};
 
@@ -133,6 +137,8 @@ pub struct Gateway {
     /// Digests of models that failed when they were in force.
     avoided: BTreeSet<String>,
     trial: Option<renewal::Trial>,
+    has_waiting_models: bool,
+    learning: Option<Learning>,
     current: Arc<Current>,
     around: Around,
     store: Arc<CheckpointStore>,
@@ -167,6 +173,7 @@ impl Gateway {
         let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
         let library = model_set::library(config, &base, Some(keys.clone()));
         let back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
+        let (desk, answers) = FeedbackDesk::new(&telemetry);
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
@@ -177,13 +184,15 @@ impl Gateway {
             rollup: back.rollup.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
+            desk: desk.clone(),
+            recent: online::recent(config),
         };
-        let nothing = ModelSet::default();
-        let (models, refusals) = ModelSet::load(config, &library, &nothing, &library.failed())?;
+        let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
+        online::check(&config.models.online, &library)?;
         let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
-        models.came_in_force(&nothing, &telemetry);
-        models.keep(&library);
+        models.came_in_force(&ModelSet::default(), &telemetry);
+        models.keep(&library, &tried);
         // Until recovery is over.
         let closed = current.close().await;
         let guardian = Arc::new(Guardian::default());
@@ -227,6 +236,7 @@ impl Gateway {
         let front_door = FrontDoor::open(config.broker.clone(), ports, &telemetry).await?;
         let publisher = Arc::new(Publisher(front_door.publisher()));
         let waiting = back.commands.watch_depth();
+        tokio::spawn(feedback::publish_answers(answers, front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
         let progress = Arc::new(Progress::default());
         let parts = Parts {
@@ -235,13 +245,20 @@ impl Gateway {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
+            desk,
             current: current.clone(),
             outbox: back.outbox.clone(),
             journal: back.journal.clone(),
             depths: vec![back.rules.watch_depth(), back.rollup.watch_depth(), back.seal.watch_depth()],
         };
         let view = GatewayView::new(config, parts);
-        let console = Console::bind(config.console.clone(), Arc::new(view)).await?;
+        let giving = GiveFeedback {
+            current: current.clone(),
+            progress: progress.clone(),
+            credentials: front_door.credentials(),
+            clock: clock.clone(),
+        };
+        let console = Console::bind(config.console.clone(), Arc::new(view), Arc::new(giving)).await?;
         let console_addr = console.local_addr();
         let console = tokio::spawn(console.run(stopped));
         telemetry.gauge(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -252,6 +269,8 @@ impl Gateway {
             library,
             models,
             trial: None,
+            has_waiting_models: is_renewable,
+            learning: None,
             heart: (None, watch::Sender::new(true)),
             checkpointer: None,
             gate: Some(closed),
@@ -272,6 +291,10 @@ impl Gateway {
         let earlier = back.earlier.map(|earlier| gateway.earlier(&earlier, back.begins_at)).transpose()?;
         gateway.start_heart(Start { checkpoint: back.checkpoint, reader: back.reader, earlier }, back.begins_at);
         gateway.note(EpochKind::Start, config, &gateway.models).await;
+        gateway.models.note(&gateway.library);
+        gateway.begin_trial(&tried);
+        gateway.learning =
+            Learning::start(&gateway.config.models.online, &gateway.library, &gateway.around, &gateway.clock)?;
         Ok(gateway)
     }
 
@@ -318,7 +341,11 @@ impl Gateway {
     /// The middle that takes in checkpoint and journal under the configuration from before.
     fn earlier(&self, config: &SiteConfig, begins_at: Lsn) -> Result<Earlier, StartError> {
         let (models, _) = ModelSet::load(config, &self.library, &self.models, &self.avoided)?;
-        let middle = Middle::build(config, &models, &self.around, begins_at)?;
+        // Not what waits in the folder, but what was in force.
+        let models = models.with(self.models.names(), &self.models);
+        // Nothing is learnt from the streams of a configuration that goes.
+        let around = Around { recent: Recent::new(), ..self.around.clone() };
+        let middle = Middle::build(config, &models, &around, begins_at)?;
         Ok(Earlier {
             checkpointer: self.checkpointer_of(&middle),
             middle,
@@ -407,7 +434,7 @@ impl Gateway {
         stopping: &watch::Receiver<bool>,
     ) -> Result<Vec<&'static str>, StartError> {
         // What may be wrong with it is found before anything is touched.
-        middle::plan(config, &models)?;
+        middle::plan(config, &models, &self.around.recent)?;
         let rules = Rules::new(&config.rules).map_err(nearside_actors::ActorError::from)?;
         if !self.progress.is_done() {
             return Err(StartError::Reload("the gateway is still taking in its journal"));
@@ -455,6 +482,8 @@ impl Gateway {
         old.stop();
         models.came_in_force(&self.models, &self.around.telemetry);
         let before = std::mem::replace(&mut self.models, models);
+        // After the epoch: cut off in between, the next start goes on with the versions before, and there is nothing to take in again.
+        self.models.note(&self.library);
         self.begin_trial(&before);
         let waits = middle::sections_that_wait(&self.config, config);
         let mut in_force = config.clone();

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use nearside_actors::board::Board;
+use nearside_actors::feedback::FeedbackDesk;
 use nearside_actors::guardian::Guardian;
 use nearside_actors::recovery::Progress;
 use nearside_actors::stage::Depth;
 use nearside_config::SiteConfig;
-use nearside_console::{CommandRow, FindingRow, Health, PageData, Readiness, StageRow, StreamRow, View};
+use nearside_console::{CommandRow, FindingRow, Health, LearningRow, PageData, Readiness, StageRow, StreamRow, View};
 use nearside_journal::JournalHandle;
 use nearside_outbox::{OutboxHandle, Trouble};
-use nearside_schemas::{Clock, Contribution};
+use nearside_schemas::{Clock, Contribution, Opinion};
 use nearside_telemetry::{Metric, Telemetry};
 
 use crate::middle::Current;
@@ -32,6 +33,7 @@ pub struct GatewayView {
     depths: Vec<Depth>,
     progress: Arc<Progress>,
     guardian: Arc<Guardian>,
+    desk: Arc<FeedbackDesk>,
 }
 
 /// The parts that a view looks at.
@@ -46,6 +48,8 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// The last findings and commands.
     pub board: Arc<Board>,
+    /// What operators said of findings.
+    pub desk: Arc<FeedbackDesk>,
     /// The streams that are in force.
     pub current: Arc<Current>,
     /// The outbox.
@@ -59,7 +63,7 @@ pub struct Parts {
 impl GatewayView {
     /// A view of a gateway.
     pub fn new(config: &SiteConfig, parts: Parts) -> Self {
-        let Parts { progress, guardian, clock, telemetry, board, current, outbox, journal, depths } = parts;
+        let Parts { progress, guardian, clock, telemetry, board, desk, current, outbox, journal, depths } = parts;
         Self {
             site: config.site.id.to_string(),
             has_uplink: config.uplink.is_some(),
@@ -72,6 +76,7 @@ impl GatewayView {
             depths,
             progress,
             guardian,
+            desk,
         }
     }
 
@@ -109,7 +114,10 @@ impl GatewayView {
     fn findings(&self) -> Vec<FindingRow> {
         let rows = self.board.findings(SHOWN).into_iter().map(|posted| {
             let finding = posted.finding;
+            let tag = finding.tag();
             FindingRow {
+                feedback: self.desk.said_of(&tag).map(Opinion::as_str),
+                id: tag.to_string(),
                 at: finding.at.to_string(),
                 stream: format!("{} {}", posted.stream, posted.whose).trim_end().to_owned(),
                 stream_id: finding.window.stream.to_string(),
@@ -207,6 +215,12 @@ impl View for GatewayView {
             rule: posted.rule,
             outcome: posted.outcome.to_owned(),
         });
+        let learning = self.board.steps(SHOWN).into_iter().map(|posted| LearningRow {
+            at: posted.at.to_string(),
+            model: posted.model,
+            outcome: posted.outcome.to_owned(),
+            text: posted.text,
+        });
         PageData {
             site: self.site.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -216,6 +230,7 @@ impl View for GatewayView {
             stages: stages.collect(),
             findings: self.findings(),
             commands: commands.collect(),
+            learning: learning.collect(),
             outbox_items: stats.items.iter().sum(),
             outbox_bytes: stats.bytes,
             uplink: uplink.to_owned(),

@@ -244,3 +244,82 @@ fn a_model_is_tuned_on_recordings_and_kept_only_where_it_is_better() {
         "learns each stream by itself",
     );
 }
+
+/// Weights that give finite numbers for what a model is tried with and none for a value far off its level: they take the newest value's
+/// distance times almost the largest number there is.
+fn failing(folder: &Path, version: &str) {
+    let place = forecaster(folder, "forecaster", version);
+    let path = place.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let skip = &header["skip.weight"];
+    let (start, outputs) =
+        (skip["data_offsets"][0].as_u64().unwrap() as usize, skip["shape"][1].as_u64().unwrap() as usize);
+    let data = &mut bytes[8 + length..];
+    data.fill(0);
+    data[start..start + 4 * outputs]
+        .chunks_exact_mut(4)
+        .for_each(|weight| weight.copy_from_slice(&1e38_f32.to_le_bytes()));
+    let mut card = catalog::card("forecaster", Some(&place)).unwrap();
+    card.sha256 = Some(nearside_models::card::digest(&bytes));
+    let draft = folder.join("draft").join("failing");
+    artefact::write(&draft, &card, &bytes).unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&draft, &place).unwrap();
+}
+
+const ONE: &str = "nearside_model_in_force{model=\"forecaster\",version=\"one\"}";
+const TWO: &str = "nearside_model_in_force{model=\"forecaster\",version=\"two\"}";
+
+/// A version whose passes fail is in force: it gives way to the one before, in this run and the next.
+async fn rolls_back(gateway: Gateway) {
+    let changes = |outcome: &str| format!("nearside_model_changes_total{{model=\"forecaster\",outcome=\"{outcome}\"}}");
+    gateway.wait_for(&changes("in_force"), 1.0);
+    assert_eq!(gateway.metric(TWO), 1.0);
+    // A jump, and what comes once it is part of the past.
+    publish_all("second", gateway.broker, readings(405, 440)).await;
+    gateway.wait_for(&changes("rolled_back"), 1.0);
+    assert_eq!((gateway.metric(ONE), gateway.metric(TWO)), (1.0, 0.0));
+    let errors = gateway.metric("nearside_inference_errors_total{model=\"forecaster\"}");
+    assert!(errors >= 1.0);
+    publish_all("third", gateway.broker, readings(845, 400)).await;
+    gateway.wait_for("nearside_inference_rows_total{model=\"forecaster\"}", 840.0);
+    assert_eq!(
+        gateway.metric("nearside_inference_errors_total{model=\"forecaster\"}"),
+        errors,
+        "the one before judges"
+    );
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+    assert_eq!((gateway.metric(ONE), gateway.metric(TWO)), (1.0, 0.0), "it is not tried again");
+    assert!(gateway.metric(&changes("refused")) >= 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
+fn with_version_one() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    forecaster(folder.path(), "forecaster", "one");
+    write_site(folder.path(), &format!("[models]\nfolder = \"models\"\n{STREAM}models = [\"forecaster\"]\n"));
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_passes_fail_gives_way_to_the_one_before() {
+    let gateway = Gateway::start_in(with_version_one(), &[]).map_err(drop).expect("it starts");
+    publish_all("first", gateway.broker, readings(0, 405)).await;
+    failing(gateway.folder.path(), "two");
+    rolls_back(gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_found_at_the_start_is_on_trial_and_the_journal_is_taken_in_without_it() {
+    let gateway = Gateway::start_in(with_version_one(), &[]).map_err(drop).expect("it starts");
+    publish_all("first", gateway.broker, readings(0, 405)).await;
+    let folder = gateway.kill();
+    failing(folder.path(), "two");
+    let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+    assert_eq!((gateway.metric(ONE), gateway.metric(TWO)), (1.0, 0.0), "that which judged what the journal holds");
+    rolls_back(gateway).await;
+}

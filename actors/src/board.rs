@@ -30,9 +30,23 @@ pub struct PostedCommand {
     pub at: Timestamp,
 }
 
+/// A step of a model that learns online.
+#[derive(Clone, Debug)]
+pub struct PostedStep {
+    /// The model.
+    pub model: String,
+    /// What it came to.
+    pub outcome: &'static str,
+    /// In figures.
+    pub text: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// The board.
 pub struct Board {
     bound: usize,
+    steps: Mutex<VecDeque<PostedStep>>,
     findings: Mutex<VecDeque<PostedFinding>>,
     commands: Mutex<VecDeque<PostedCommand>>,
 }
@@ -40,7 +54,7 @@ pub struct Board {
 impl Board {
     /// A board for `bound` findings and as many commands.
     pub fn new(bound: usize) -> Self {
-        Self { bound: bound.max(1), findings: Mutex::default(), commands: Mutex::default() }
+        Self { bound: bound.max(1), steps: Mutex::default(), findings: Mutex::default(), commands: Mutex::default() }
     }
 
     /// Posts a finding.
@@ -51,6 +65,16 @@ impl Board {
     /// Posts a command.
     pub fn post_command(&self, posted: PostedCommand) {
         push(&mut self.commands.lock(), posted, self.bound);
+    }
+
+    /// Posts a step of a model that learns online.
+    pub fn post_step(&self, posted: PostedStep) {
+        push(&mut self.steps.lock(), posted, self.bound);
+    }
+
+    /// The last `most` steps of models that learn online, newest first.
+    pub fn steps(&self, most: usize) -> Vec<PostedStep> {
+        self.steps.lock().iter().rev().take(most).cloned().collect()
     }
 
     /// The last `most` findings, newest first.

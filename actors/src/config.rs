@@ -190,7 +190,7 @@ pub struct RuleConfig {
     #[serde(default)]
     pub streams: Vec<StreamName>,
     /// The condition, in CEL. Findings: `finding.label`, `.score`, `.threshold`, `.severity`, `.stream`, `.model`, `.rows`, `.text`,
-    /// `.seen.FIELD`. Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
+    /// `.seen.FIELD`, `.id` (for feedback). Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
     /// `.findings`, `.verdict`, `.set_aside`.
     pub when: String,
     /// What to publish.

@@ -6,6 +6,8 @@
 //! the journal's (I5).
 //! Never: a payload, a topic or a key is logged (I2).
 
+mod feedback;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -16,8 +18,8 @@ use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
-    Answer, Durability, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason, StreamId, StreamMap,
-    StreamName, Timestamp, Topic, failpoint,
+    Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason,
+    StreamId, StreamMap, StreamName, Timestamp, Topic, failpoint,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +27,7 @@ use smallvec::SmallVec;
 
 use crate::credit::{ShardCredit, admit, try_admit};
 use crate::error::ActorError;
+use crate::feedback::FeedbackDesk;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::read_ahead::Run;
@@ -97,6 +100,7 @@ pub struct Ingest {
     max_streams: usize,
     /// Where messages go that could not be read.
     letters: DeadLetters,
+    desk: Arc<FeedbackDesk>,
     draining: AtomicBool,
     no_stream: Counter,
     credit_waits: Counter,
@@ -114,6 +118,8 @@ pub struct IngestSetup {
     pub stream_secret: SecretKey,
     /// Most streams.
     pub max_streams: usize,
+    /// Where feedback comes in.
+    pub desk: Arc<FeedbackDesk>,
 }
 
 /// Messages of a batch that hold no credit yet.
@@ -143,7 +149,7 @@ impl Ingest {
         setup: IngestSetup,
         telemetry: &Telemetry,
     ) -> Result<Self, ActorError> {
-        let IngestSetup { journal, outlet, letters, stream_secret, max_streams } = setup;
+        let IngestSetup { journal, outlet, letters, stream_secret, max_streams, desk } = setup;
         let definitions = plans.iter().map(|plan| Definition::new(plan, telemetry)).collect::<Result<_, _>>()?;
         Ok(Self {
             definitions,
@@ -156,6 +162,7 @@ impl Ingest {
             stream_count: AtomicUsize::new(0),
             max_streams,
             letters,
+            desk,
             draining: AtomicBool::new(false),
             no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
@@ -340,6 +347,13 @@ impl Ingest {
         // What became of parts that were committed before the last: the whole batch is durable only if all of it is.
         let refused = Arc::new(Mutex::new(None));
         for publish in batch {
+            if publish.topic.as_str() == FEEDBACK_TOPIC {
+                // It acts on what stands behind it: what stands in front is handed on first.
+                self.admit_chunk(&mut chunk, &mut part, &refused).await;
+                self.commit(std::mem::take(&mut part), Some(note_refusal(&refused))).await;
+                self.take_published_feedback(publish, &refused).await;
+                continue;
+            }
             let before = chunk.drafts.len();
             self.decode(&publish, Lsn(chunk.messages.len() as u64), &mut chunk.drafts);
             let own = &chunk.drafts[before..];
@@ -376,13 +390,7 @@ impl Ingest {
             place(&mut own, part);
             if try_admit(&mut own, &mut part.works).is_err() {
                 // What was admitted so far goes on its way first: waiting while holding credit could wait for itself.
-                let noted = refused.clone();
-                let note = Box::new(move |durability| {
-                    if matches!(durability, Durability::Refused(_)) {
-                        noted.lock().get_or_insert(durability);
-                    }
-                });
-                self.commit(std::mem::take(part), Some(note)).await;
+                self.commit(std::mem::take(part), Some(note_refusal(refused))).await;
                 self.credit_waits.inc();
                 place(&mut own, part);
                 admit(&mut own, &mut part.works).await;
@@ -560,6 +568,16 @@ impl Definition {
         let parts = self.key_from_topic.iter();
         parts.filter_map(|topic| if *topic { from_topic.next() } else { from_payload.next() }).collect()
     }
+}
+
+/// An answer that only notes the first refusal.
+fn note_refusal(refused: &Arc<Mutex<Option<Durability>>>) -> Answer {
+    let noted = refused.clone();
+    Box::new(move |durability| {
+        if matches!(durability, Durability::Refused(_)) {
+            noted.lock().get_or_insert(durability);
+        }
+    })
 }
 
 /// Waits until every sender is dropped.

@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod config;
 pub mod credit;
 mod error;
+pub mod feedback;
 pub mod fence;
 pub mod guardian;
 pub mod handover;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use nearside_journal::{Item, Lsn, Reader, Record};
-use nearside_schemas::{Publish, QoS};
+use nearside_schemas::{FEEDBACK_TOPIC, Publish, QoS};
 use tokio::sync::oneshot;
 
 use crate::ingest::Ingest;
@@ -76,6 +76,10 @@ fn decode(ingest: &Ingest, items: Vec<Item>) -> Vec<Step> {
     let mut run = Run::default();
     for item in items {
         let step = match item {
+            // It is for a stream to heed between its readings.
+            Item::Record(lsn, Record::Publish(publish)) if publish.topic.as_str() == FEEDBACK_TOPIC => {
+                Step::Record(lsn, Record::Publish(publish))
+            }
             Item::Record(lsn, Record::Publish(publish)) => {
                 let drafts = ingest.decode_again(lsn, &publish, &mut run.drafts);
                 run.messages.push((lsn, drafts));

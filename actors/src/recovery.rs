@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nearside_journal::{Checkpoint, Lsn, Reader, Record};
-use nearside_schemas::{Publish, StreamId};
+use nearside_schemas::{Publish, QoS, StreamId};
 
 use crate::ingest::Ingest;
 use crate::read_ahead::{Step, read_ahead};
@@ -149,8 +149,15 @@ pub async fn replay(
             found.records += 1;
             last = lsn;
             match record {
-                // They are in runs.
-                Record::Publish(_) | Record::Epoch { .. } => {}
+                Record::Epoch { .. } => {}
+                // The others are in runs.
+                Record::Publish(feedback) => {
+                    if feedback.qos == QoS::ExactlyOnce {
+                        journalled(lsn, &feedback);
+                    }
+                    ingest.hand_on(lsn, &mut again);
+                    ingest.hear_again(lsn, &feedback).await;
+                }
                 Record::Tick(now) => {
                     ingest.hand_on(lsn, &mut again);
                     ingest.tick_again(lsn, now).await;

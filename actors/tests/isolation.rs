@@ -12,6 +12,7 @@ use actix::{Actor, Arbiter};
 use bytes::Bytes;
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
+use nearside_actors::feedback::FeedbackDesk;
 use nearside_actors::inference::InferenceQueues;
 use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
 use nearside_actors::outlet::{Downstream, Outlet};
@@ -111,7 +112,7 @@ fn plan() -> Arc<StreamPlan> {
         spec: Arc::new(spec),
         finding_retention: windows.retention(),
         windows,
-        models: vec![PlannedModel { model: Arc::new(Poisonable(reference)), queue: None }],
+        models: vec![PlannedModel { model: Arc::new(Poisonable(reference)), queue: None, recent: None }],
         min_rows: 1,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute: 3,
@@ -173,6 +174,7 @@ impl Gateway {
             letters: letters.clone(),
             stream_secret: SecretKey::new([5; 32]),
             max_streams: 100,
+            desk: FeedbackDesk::new(&telemetry).0,
         };
         let ingest = Ingest::new(&plans, vec![ShardHandle { address, credit }], setup, &telemetry).unwrap();
         Self { ingest, letters, seal, telemetry, windows, received: 1_000 }

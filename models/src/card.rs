@@ -3,6 +3,9 @@
 //! The folder that a card and its weights stand in is [`crate::artefact`]'s. Promises: weights are used only if their SHA-256 is the
 //! one on the card; an unknown key on a card is an error, not a surprise later.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
 use nearside_schemas::{ModelName, ModelRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -65,6 +68,9 @@ pub struct Card {
     pub outputs: Vec<String>,
     /// The score from which on it flags, the same for every stream.
     pub threshold: f64,
+    /// Settings of the method by name, in the units that their names state. A card need not repeat those that ship.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, f64>,
     /// Rows from which a model first learns what is usual for a stream; absent for a model without such a phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_rows: Option<u32>,
@@ -175,6 +181,17 @@ impl Card {
     /// The name and version that findings carry.
     pub fn reference(&self) -> ModelRef {
         ModelRef { name: self.name.clone(), version: self.version.as_str().into() }
+    }
+
+    /// A setting of the method: as the card says, or `usual`. Fails where it is not within `range`.
+    pub fn option(&self, name: &str, usual: f64, range: RangeInclusive<f64>) -> Result<f64, ModelError> {
+        let value = self.options.get(name).copied().unwrap_or(usual);
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        let why =
+            format!("{CARD_FILE}: the option `{name}` is {value} and must be {} to {}", range.start(), range.end());
+        Err(ModelError::Damaged { model: self.name.to_string(), why })
     }
 
     /// Whether these are the weights that the card describes; without a digest on the card there must be none.

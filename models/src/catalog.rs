@@ -14,9 +14,12 @@ use crate::anomaly::sensor_check::SensorCheck;
 use crate::artefact::{self, Trust};
 use crate::card::{self, Card};
 use crate::compress;
+use crate::diagnosis::deterioration::Deterioration;
 use crate::diagnosis::ecg::EcgRhythm;
 use crate::diagnosis::glucose_forecast::GlucoseForecast;
 use crate::diagnosis::glucose_range::GlucoseRange;
+use crate::diagnosis::motion::activity::ActivityModel;
+use crate::diagnosis::motion::sleep::SleepModel;
 use crate::diagnosis::news2::News2;
 use crate::row_model::RowModel;
 use crate::text::TextTriage;
@@ -54,7 +57,13 @@ const TABLE: &[Entry] = &[
         name: "news2",
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
-        build: |card, _| Ok(Arc::new(News2::new(&card))),
+        build: |card, _| Ok(Arc::new(News2::new(&card)?)),
+    },
+    Entry {
+        name: "deterioration",
+        card: include_str!("../weights/deterioration/card.toml"),
+        weights: include_bytes!("../weights/deterioration/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(Deterioration::new(&card, weights)?)),
     },
     Entry {
         name: "sensor-check",
@@ -79,6 +88,18 @@ const TABLE: &[Entry] = &[
         card: include_str!("../weights/ecg-rhythm/card.toml"),
         weights: include_bytes!("../weights/ecg-rhythm/model.safetensors"),
         build: |card, weights| Ok(Arc::new(EcgRhythm::new(&card, weights)?)),
+    },
+    Entry {
+        name: "activity",
+        card: include_str!("../weights/activity/card.toml"),
+        weights: include_bytes!("../weights/activity/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(ActivityModel::new(&card, weights)?)),
+    },
+    Entry {
+        name: "sleep",
+        card: include_str!("../weights/sleep/card.toml"),
+        weights: include_bytes!("../weights/sleep/model.safetensors"),
+        build: |card, weights| Ok(Arc::new(SleepModel::new(&card, weights)?)),
     },
     Entry {
         name: "text-triage",
@@ -136,6 +157,11 @@ pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError
     let shipped = Card::parse(entry.name, entry.card)?;
     if card.task != shipped.task {
         return damaged(format!("its task is {:?}; that of `{}` is {:?}", card.task, entry.name, shipped.task));
+    }
+    if let Some(unknown) = card.options.keys().find(|name| !shipped.options.contains_key(*name)) {
+        let known: Vec<&str> = shipped.options.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { String::from("it has none") } else { format!("it has {}", known.join(", ")) };
+        return damaged(format!("`{}` has no option `{unknown}`; {known}", entry.name));
     }
     if weights.is_empty() != entry.weights.is_empty() {
         let (has, does) = if weights.is_empty() { ("no", "needs") } else { ("", "has no") };

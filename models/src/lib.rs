@@ -15,6 +15,7 @@ pub mod diagnosis;
 mod error;
 pub mod eval;
 pub mod mlp;
+pub mod recent;
 pub mod row_model;
 mod snapshot;
 pub mod text;

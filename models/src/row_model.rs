@@ -6,7 +6,7 @@
 //! depend on rows alone, never on outputs, so many rows may be taken before the first is judged. Models without a
 //! network have an input width of 0 and are judged at once.
 
-use nearside_schemas::{Contribution, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
+use nearside_schemas::{Contribution, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use crate::ModelError;
 
@@ -30,6 +30,19 @@ pub trait RowModel: Send + Sync + 'static {
 
     /// Whether it judges each field by itself and names the one it flags first; otherwise it judges the row as a whole.
     fn judges_fields(&self) -> bool {
+        false
+    }
+
+    /// Whether it judges patients. Feedback changes no threshold on a stream that such a model judges, whatever else judges it; so this is
+    /// true unless a model says otherwise.
+    fn judges_patients(&self) -> bool {
+        true
+    }
+
+    /// Whether operators' feedback on findings with this label moves its threshold ([`RowState::raise_threshold`]). Not where the label
+    /// states a fact, such as a sensor that repeats one value.
+    fn heeds_feedback(&self, label: &str) -> bool {
+        let _ = label;
         false
     }
 
@@ -70,8 +83,20 @@ pub trait RowState: Send {
     /// Instead of step 2, where the forward pass failed or came too late: forgets the oldest taken row.
     fn skip(&mut self);
 
+    /// Rows judged from here on meet a threshold raised by `steps` on this field, or on the row where the model judges it as a whole; 0 is
+    /// the card's again. See [`raised_threshold`]. It is not part of a snapshot.
+    fn raise_threshold(&mut self, field: Option<&FieldName>, steps: f64) {
+        let _ = (field, steps);
+    }
+
     /// The state as bytes, versioned. Rows that were taken and not judged are not part of it.
     fn snapshot(&self) -> Vec<u8>;
+}
+
+/// A threshold of scores between 0 and 1 raised by `steps`: each takes the distance to 1 times `1/√2`, which for the forecaster is one in ten
+/// times rarer.
+pub fn raised_threshold(threshold: f64, steps: f64) -> f64 {
+    1.0 - (1.0 - threshold) * (-0.5 * steps).exp2()
 }
 
 /// What a model says of one row.

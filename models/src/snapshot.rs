@@ -61,6 +61,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Starts to read what one of some versions wrote, and says which.
+    pub(crate) fn of_versions(
+        model: &'a str,
+        versions: std::ops::RangeInclusive<u8>,
+        bytes: &'a [u8],
+    ) -> Result<(Self, u8), ModelError> {
+        let mut reader = Self { model, rest: bytes };
+        match reader.u8()? {
+            found if versions.contains(&found) => Ok((reader, found)),
+            found => Err(reader.damaged(&format!(
+                "a state of version {found}, not {} to {}",
+                versions.start(),
+                versions.end()
+            ))),
+        }
+    }
+
     /// An error that says what is wrong.
     pub(crate) fn damaged(&self, why: &str) -> ModelError {
         ModelError::Damaged { model: self.model.to_owned(), why: format!("snapshot: {why}") }

@@ -11,6 +11,7 @@ pub mod arrow_schema;
 pub mod codec;
 mod command;
 mod failpoint;
+mod feedback;
 mod finding;
 mod ids;
 mod nearest;
@@ -31,6 +32,10 @@ mod window;
 pub use address::{AddressError, deserialize_address, deserialize_optional_address, parse_address};
 pub use command::Command;
 pub use failpoint::failpoint;
+pub use feedback::{
+    FEEDBACK_ANSWER_TOPIC, FEEDBACK_TOPIC, Feedback, FeedbackError, FeedbackOutcome, FindingTag, MAX_FEEDBACK_BYTES,
+    Opinion,
+};
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
     ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,

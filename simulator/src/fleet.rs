@@ -22,7 +22,7 @@ use crate::ward::Ward;
 pub enum Profile {
     /// Traffic, air, noise, energy, parking and reports of citizens.
     City,
-    /// Vital signs, ECG, glucose, activity and notes of patients.
+    /// Vital signs, ECG, glucose, activity, notes and motion of patients.
     Ward,
 }
 
@@ -43,7 +43,7 @@ pub struct FleetConfig {
     /// The site.
     pub profile: Profile,
     /// How many devices in all. A larger fleet holds the smaller one's devices; from 8 on a city has every kind of
-    /// device, and each 5 make one more patient of a ward.
+    /// device, and each 6 make one more patient of a ward.
     pub streams: usize,
     /// Same seed, same messages.
     pub seed: u64,

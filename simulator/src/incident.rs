@@ -10,6 +10,7 @@ use std::time::Duration;
 use nearside_schemas::Timestamp;
 
 use crate::random::Random;
+use crate::rhythm;
 
 /// How a sensor fails.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -63,6 +64,12 @@ pub enum IncidentKind {
     UrgentReport,
     /// A nurse writes of a patient in danger.
     AlarmingNote,
+    /// A patient who walks falls and stays on the floor.
+    Fall,
+    /// A patient gets up at night and walks about.
+    BedExit,
+    /// A patient lies for hours without turning.
+    Immobility,
 }
 
 impl IncidentKind {
@@ -86,6 +93,9 @@ impl IncidentKind {
             Self::Hypoglycaemia => "hypoglycaemia",
             Self::UrgentReport => "urgent report",
             Self::AlarmingNote => "alarming note",
+            Self::Fall => "fall",
+            Self::BedExit => "out of bed at night",
+            Self::Immobility => "long without turning",
         }
     }
 
@@ -99,7 +109,28 @@ impl IncidentKind {
             Self::Deterioration => 40 * 60,
             Self::Hypoglycaemia => 90 * 60,
             Self::UrgentReport | Self::AlarmingNote => 30 * 60,
+            Self::Fall => 8 * 60,
+            Self::BedExit => 6 * 60,
+            Self::Immobility => 5 * 3_600,
         })
+    }
+
+    /// Whether it can begin at this time of day.
+    fn can_begin(self, at: Timestamp) -> bool {
+        match self {
+            // When everybody has been in bed for a while, and is for a while longer.
+            Self::BedExit => !(5.5..22.5).contains(&rhythm::hour(at)),
+            _ => true,
+        }
+    }
+
+    /// The share of its usual length that must have room.
+    fn least_share(self) -> f64 {
+        match self {
+            // Shorter, it is nothing out of the ordinary.
+            Self::Immobility => 1.3,
+            _ => LEAST_SHARE,
+        }
     }
 
     /// How long it takes from its start to its full size.
@@ -108,7 +139,7 @@ impl IncidentKind {
             Self::Crash => 60,
             Self::AirSensorFault(SensorFault::Drift) => 6 * 60,
             Self::AirSensorFault(_) | Self::ProbeOff(_) | Self::LeadsOff | Self::VentricularBeats => 0,
-            Self::UrgentReport | Self::AlarmingNote => 0,
+            Self::UrgentReport | Self::AlarmingNote | Self::Fall | Self::BedExit | Self::Immobility => 0,
             Self::NoiseEvent | Self::PowerSurge => 10,
             Self::VoltageSag => 5,
             Self::Deterioration => 10 * 60,
@@ -122,7 +153,7 @@ impl IncidentKind {
         Duration::from_secs(match self {
             Self::Crash => 120,
             Self::AirSensorFault(_) | Self::ProbeOff(_) | Self::LeadsOff | Self::VentricularBeats => 0,
-            Self::UrgentReport | Self::AlarmingNote => 0,
+            Self::UrgentReport | Self::AlarmingNote | Self::Fall | Self::BedExit | Self::Immobility => 0,
             Self::NoiseEvent | Self::PowerSurge => 10,
             Self::VoltageSag => 5,
             Self::Deterioration => 10 * 60,
@@ -200,6 +231,10 @@ pub(crate) fn level_of(effects: &[Effect], at: Timestamp, sort: impl Fn(Incident
 
 /// When the incident at full size has been shown in ten messages of a device with this period.
 pub(crate) fn detectable_by(kind: IncidentKind, from: Timestamp, until: Timestamp, period: Duration) -> Timestamp {
+    if kind == IncidentKind::Immobility {
+        // It is the length that makes it one.
+        return until;
+    }
     let onset = kind.onset().min(until.since(from).mul_f64(ONSET_SHARE));
     from.plus(onset).plus(period.saturating_mul(10)).min(until)
 }
@@ -259,7 +294,9 @@ pub(crate) fn plan(
     }
     let places: Vec<&Places> = places
         .iter()
-        .filter(|places| !places.devices.is_empty() && places.kind.usual().mul_f64(LEAST_SHARE) < span.room)
+        .filter(|places| {
+            !places.devices.is_empty() && places.kind.usual().mul_f64(places.kind.least_share()) < span.room
+        })
         .collect();
     let days = span.whole.as_secs_f64() / 86_400.0;
     let more = ((streams as f64 * days / 3.0).round() as usize).min(MOST);
@@ -286,6 +323,9 @@ fn place(
         let device = *places.devices.get(random.below(places.devices.len()))?;
         let from = span.start.plus(Duration::from_secs_f64((spare * random.uniform()).floor()));
         let until = from.plus(length);
+        if !places.kind.can_begin(from) {
+            continue;
+        }
         let others = taken.entry(group(device)).or_default();
         // In the second half of the tries a device may be used again, at last with less time between.
         let apart = if attempt < TRIES * 3 / 4 { APART } else { Duration::from_secs(60) };

@@ -7,10 +7,12 @@
 
 mod address;
 mod city;
+mod course;
 mod error;
 mod fleet;
 mod incident;
 mod load;
+mod motion;
 mod payload;
 mod publish;
 mod random;
@@ -19,9 +21,11 @@ mod site;
 mod ward;
 
 pub use address::BrokerUrl;
+pub use course::{Cohort, Fate, VitalCourse, Vitals};
 pub use error::SimulatorError;
 pub use fleet::{Fleet, FleetConfig, Message, Profile};
 pub use incident::{Incident, IncidentKind, ProbeFault, SensorFault};
 pub use load::{LoadConfig, LoadLimit, LoadReport, load};
+pub use motion::{Crowd, MotionRecording, MotionTruth, Posture};
 pub use publish::{Pace, Progress, PublishOptions, PublishReport, Timeline, publish_fleet};
 pub use ward::personal_markers;

@@ -16,6 +16,8 @@ use nearside_models::eval::nab_data::{Series, read_folder};
 use nearside_models::train::train_network;
 use serde_json::json;
 
+use super::courses::EvalOnPatients;
+use super::motion::EvalOnPeople;
 use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
 use crate::error::StartError;
 
@@ -36,6 +38,12 @@ enum Task {
     Glucose(glucose::Glucose),
     /// Heartbeats of recorded ECGs: found in the raw signal and classed, held against annotations where there are any.
     Ecg(super::eval_ecg::EcgArgs),
+    /// Activity and falls, on simulated people that no training saw, beside thresholds.
+    Activity(EvalOnPeople),
+    /// Sleep and wake, on nights of simulated people that no training saw, beside the formula of Cole and Kripke.
+    Sleep(EvalOnPeople),
+    /// The forecast of deterioration, on simulated patients that no training saw, beside NEWS2 and its trend drawn on.
+    Deterioration(EvalOnPatients),
     /// A text classifier on a folder of labelled texts: accuracy, macro F1, and how true its probabilities are.
     Text(text::Text),
 }
@@ -70,6 +78,9 @@ pub fn run(args: &EvalArgs) -> Result<(), StartError> {
         Task::Skab(args) => skab::run(args),
         Task::Glucose(args) => glucose::run(args),
         Task::Ecg(args) => super::eval_ecg::run(args),
+        Task::Activity(args) => args.activity(),
+        Task::Sleep(args) => args.sleep(),
+        Task::Deterioration(args) => args.run(),
         Task::Text(args) => text::run(args),
     }
 }

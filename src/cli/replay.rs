@@ -56,7 +56,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
     let base = args.config.parent().unwrap_or(Path::new("."));
     let key_file = base.join(&config.site.data_dir).join(&config.privacy.key_file);
     let models = site_models(&config, base, &key_file)?;
-    let (plans, _) = crate::middle::plan(&config, &models)?;
+    let (plans, _) = crate::middle::plan(&config, &models, &crate::middle::Recent::new())?;
     let plan = plans.iter().find(|plan| plan.spec.name.as_str() == args.stream).ok_or_else(|| {
         let names: Vec<&str> = plans.iter().map(|plan| plan.spec.name.as_str()).collect();
         StartError::Usage(format!("the site has no stream `{}`; it has: {}", args.stream, names.join(", ")))

@@ -130,6 +130,11 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         Ok(true) => eprintln!("error: a new model failed\n  hint: the version before is in force again"),
         Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
+    match gateway.renew_waiting(stopping).await {
+        Ok(0) => {}
+        Ok(count) => eprintln!("{count} models of another version are in force"),
+        Err(error) => tracing::warn!(%error, "versions of models that wait could not be put in force yet"),
+    }
     let Some(folder) = folder else { return };
     if !folder.has_changed() {
         return;

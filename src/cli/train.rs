@@ -1,14 +1,17 @@
 //! `nearside train`: makes a model's folder from stated data and a seed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use nearside_models::train::{
-    Epoch, TrainAnomaly, TrainEcg, TrainText, train_anomaly, train_ecg, train_glucose, train_multivariate, train_text,
+    Epoch, TrainAnomaly, TrainEcg, TrainReport, TrainText, train_anomaly, train_ecg, train_glucose, train_multivariate,
+    train_text,
 };
 use serde_json::json;
 
+use super::courses::TrainOnPatients;
+use super::motion::TrainOnPeople;
 use crate::error::StartError;
 
 /// Trains a model.
@@ -89,6 +92,12 @@ enum Task {
         #[arg(long)]
         resume: bool,
     },
+    /// The network that tells lying, sitting, standing, walking and falls apart, on simulated people.
+    Activity(TrainOnPeople),
+    /// The network that tells sleep from wake, on nights of simulated people.
+    Sleep(TrainOnPeople),
+    /// The forecast of deterioration, on courses of simulated patients.
+    Deterioration(TrainOnPatients),
     /// The text classifier, on a folder of labelled texts (train.csv or one other .csv with the columns text, category and perhaps
     /// urgency), or on generated reports and notes in English and Chinese.
     Text {
@@ -126,6 +135,8 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         | Task::Multivariate { epochs, out, .. }
         | Task::Glucose { epochs, out, .. }
         | Task::Text { epochs, out, .. } => (*epochs, out),
+        Task::Activity(people) | Task::Sleep(people) => (people.epochs, &people.out),
+        Task::Deterioration(patients) => (patients.epochs, &patients.out),
     };
     let bar = epoch_bar(epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
@@ -144,6 +155,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Glucose { data, out, seed, epochs, resume } => {
             train_glucose(data, out, *seed, *epochs, *resume, &mut progress)
         }
+        Task::Activity(people) => return finish(people.activity(&mut progress)?, &bar, out),
+        Task::Sleep(people) => return finish(people.sleep(&mut progress)?, &bar, out),
+        Task::Deterioration(patients) => return finish(patients.train(&mut progress)?, &bar, out),
         Task::Text { data, out, seed, epochs } => {
             let settings = TrainText { data: data.as_deref(), out, seed: *seed, epochs: *epochs };
             let trained = train_text(settings, &mut progress)?;
@@ -156,6 +170,11 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
             Ok(trained.training)
         }
     }?;
+    finish(report, &bar, out)
+}
+
+/// Says what came of it.
+fn finish(report: TrainReport, bar: &ProgressBar, out: &Path) -> Result<(), StartError> {
     bar.finish_and_clear();
     println!("{}", json!({ "folder": out.display().to_string(), "report": report }));
     Ok(())

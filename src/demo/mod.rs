@@ -33,9 +33,9 @@ pub use report::Report;
 const PERIOD_SCALE: f64 = 0.5;
 /// Devices of each profile.
 const CITY_STREAMS: usize = 40;
-const WARD_STREAMS: usize = 25;
+const WARD_STREAMS: usize = 30;
 
-/// Findings that the closing report remembers for each simulated hour, many times what 65 devices usually raise; and the most
+/// Findings that the closing report remembers for each simulated hour, many times what 70 devices usually raise; and the most
 /// in all.
 const FINDINGS_PER_HOUR: f64 = 1_000.0;
 const MOST_FINDINGS: usize = 200_000;

@@ -139,6 +139,30 @@ impl Gateway {
         text
     }
 
+    /// Sends JSON to the console, as this user (`name:password`) where one is given; gives back status and body.
+    pub fn post(&self, path: &str, body: &str, user: Option<&str>) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.console).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let user = user.map(|user| {
+            let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, user);
+            format!("Authorization: Basic {encoded}\r\n")
+        });
+        let (host, user, length) = (self.console, user.unwrap_or_default(), body.len());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n");
+        write!(stream, "{head}{user}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect(&text);
+        (status, text.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
+    }
+
+    /// The state as the console gives it.
+    pub fn state(&self) -> serde_json::Value {
+        let text = self.get("/api/v1/state");
+        serde_json::from_str(text.split_once("\r\n\r\n").expect(&text).1).unwrap()
+    }
+
     /// A metric's value, 0 where the line is not there.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.get("/metrics");

@@ -13,6 +13,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[streams]", "actors/src/config.rs", "StreamsConfig"),
     ("[inference]", "actors/src/config.rs", "InferenceConfig"),
     ("[models]", "models/src/artefact/mod.rs", "ModelsConfig"),
+    ("[models.online]", "models/src/recent.rs", "OnlineConfig"),
     ("[[stream]]", "config/src/raw.rs", "RawStream"),
     ("[[stream]] windows", "crates/window/src/config.rs", "WindowConfig"),
     ("[[rule]]", "actors/src/config.rs", "RuleConfig"),
@@ -173,7 +174,7 @@ fn kind_in_words(kind: &str) -> String {
             "table".to_owned()
         }
         kind if kind.ends_with("WindowConfig") => "tables".to_owned(),
-        kind if kind.ends_with("TlsConfig") => "table".to_owned(),
+        kind if kind.ends_with("TlsConfig") || kind == "OnlineConfig" => "table".to_owned(),
         "QoS" => "0 or 1".to_owned(),
         _ => "text".to_owned(),
     }

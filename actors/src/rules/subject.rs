@@ -27,6 +27,7 @@ impl Origin {
 
 #[derive(Serialize)]
 struct FindingView<'a> {
+    id: String,
     stream: &'a str,
     model: &'a str,
     label: &'a str,
@@ -79,6 +80,7 @@ pub(super) fn finding_tree(finding: &Finding, origin: &Origin) -> serde_json::Va
 
 fn finding_view<'a>(finding: &'a Finding, origin: &'a Origin) -> FindingView<'a> {
     FindingView {
+        id: finding.tag().to_string(),
         stream: origin.spec.name.as_str(),
         model: finding.model.name.as_str(),
         label: &finding.label,

@@ -12,11 +12,13 @@ use nearside_schemas::Timestamp;
 
 use super::backlog::Gathered;
 use super::component::StreamComponent;
+use super::messages::ShardFeedback;
 use super::outputs::Outputs;
 use super::shard::ShardState;
 use super::state::StreamState;
 use super::stream_ref::StreamRef;
 use crate::credit::Admission;
+use crate::feedback::FeedbackReply;
 
 impl Message for Gathered {
     type Result = ();
@@ -93,12 +95,15 @@ pub struct StreamActor {
     state_wanted: Option<TakeState>,
     /// Bounded by credit, as the mailbox is.
     held: VecDeque<Held>,
+    /// Who hears what becomes of feedback, by its record. Bounded by the desk's slots.
+    replies: Vec<(Lsn, FeedbackReply)>,
 }
 
 /// A message that waits for the state to be given.
 enum Held {
     Readings(Gathered),
     Tick(Tick),
+    Feedback(ShardFeedback),
 }
 
 impl StreamActor {
@@ -111,6 +116,7 @@ impl StreamActor {
             asked_for: None,
             state_wanted: None,
             held: VecDeque::new(),
+            replies: Vec::new(),
         }
     }
 
@@ -134,6 +140,14 @@ impl StreamActor {
         self.flush(None);
     }
 
+    fn take_feedback(&mut self, heard: ShardFeedback) {
+        self.stream.taken();
+        let ShardFeedback { lsn, feedback, reply, .. } = heard;
+        self.replies.extend(reply.map(|reply| (lsn, reply)));
+        self.component.on_feedback(lsn, feedback, &mut self.outputs);
+        self.flush(None);
+    }
+
     /// Gives the state to who waits for it where everything is judged, then takes what was held.
     fn give_state(&mut self) {
         if self.state_wanted.is_some() && self.component.is_judged_through() {
@@ -149,6 +163,7 @@ impl StreamActor {
             match held {
                 Held::Readings(gathered) => self.take_readings(gathered),
                 Held::Tick(tick) => self.take_tick(tick),
+                Held::Feedback(heard) => self.take_feedback(heard),
             }
         }
     }
@@ -168,6 +183,11 @@ impl StreamActor {
             self.shard.submit(queue, &self.stream, request, admission.clone());
         }
         self.shard.publish(&self.component, &mut self.outputs);
+        for (record, outcome) in self.outputs.heard.drain(..) {
+            if let Some(at) = self.replies.iter().position(|(asked, _)| *asked == record) {
+                (self.replies.swap_remove(at).1)(Ok(outcome));
+            }
+        }
         // Who rests wants no tick but the one at which it retires.
         let retires = || self.component.is_at_rest().then(|| self.retires_at());
         if let Some(deadline) = self.component.next_deadline().or_else(retires)
@@ -191,6 +211,18 @@ impl Handler<Gathered> for StreamActor {
             self.held.push_back(Held::Readings(gathered));
         } else {
             self.take_readings(gathered);
+        }
+    }
+}
+
+impl Handler<ShardFeedback> for StreamActor {
+    type Result = ();
+
+    fn handle(&mut self, heard: ShardFeedback, _: &mut Self::Context) {
+        if self.state_wanted.is_some() {
+            self.held.push_back(Held::Feedback(heard));
+        } else {
+            self.take_feedback(heard);
         }
     }
 }

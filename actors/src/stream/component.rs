@@ -6,20 +6,21 @@
 //! did it named (promise I3).
 //! Never: it knows of actors, threads or the time of day.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use nearside_journal::Lsn;
 use nearside_models::row_model::{Row, RowState};
 use nearside_schemas::{
-    CloseCause, ClosedWindow, Finding, KeyValues, ModelName, ModelRef, Reading, SetAsideReason, StreamId, Summary,
-    Timestamp, Values, Verdict,
+    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelName, ModelRef, Reading,
+    SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
 };
 use nearside_window::StreamWindows;
 
+use super::feedback::{FeedbackLog, explain};
 use super::findings::{FindingLog, field_of};
 use super::outputs::{Outputs, ScoredRow, note_placement, push_request};
-use super::plan::StreamPlan;
+use super::plan::{PlannedModel, StreamPlan};
 use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
 use crate::skew::Skew;
@@ -38,6 +39,8 @@ struct Judge {
     pending: VecDeque<Pending>,
     taken: u64,
     judged: u64,
+    /// What operators said of its findings.
+    feedback: FeedbackLog,
     /// Inputs on their way to the network whose rows are given up: their outputs are nobody's.
     stale: usize,
 }
@@ -186,6 +189,26 @@ impl StreamComponent {
         self.release(out);
     }
 
+    /// Takes what an operator said of a finding. It acts on the rows that come after it.
+    pub fn on_feedback(&mut self, record: Lsn, feedback: Feedback, out: &mut Outputs) {
+        let model = |planned: &PlannedModel| planned.model.reference().name == feedback.finding.model;
+        match self.plan.models.iter().position(model) {
+            Some(model) => {
+                let judge = &mut self.judges[model];
+                judge.feedback.hear(judge.taken, record, feedback);
+                self.settle_feedback(model, out);
+            }
+            None => out.heard.push((record, FeedbackOutcome::Unknown)),
+        }
+    }
+
+    /// Heeds feedback whose rows in front of it are all judged.
+    fn settle_feedback(&mut self, model: usize, out: &mut Outputs) {
+        let Some(judge) = self.judges.get_mut(model).filter(|judge| judge.feedback.has_waiting()) else { return };
+        let on_patients = self.plan.models.iter().any(|planned| planned.model.judges_patients());
+        judge.feedback.settle(judge.judged, &self.plan.models[model], on_patients, out);
+    }
+
     /// Lets time pass: closes idle windows and, where verdicts are asked for at the time of day, gives up on those that are too
     /// late. While a journal is replayed they are not: hours pass in it while a network computes.
     pub fn on_tick(&mut self, now: Timestamp, verdicts_expire: bool, out: &mut Outputs) {
@@ -270,6 +293,7 @@ impl StreamComponent {
             skipped: self.skipped.clone(),
             latest_finding,
             findings: findings.clone(),
+            feedback: self.feedback(),
         };
         // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
         let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
@@ -318,8 +342,16 @@ impl StreamComponent {
         (stream, lost)
     }
 
+    fn feedback(&self) -> BTreeMap<ModelName, FeedbackLog> {
+        let models = self.plan.models.iter().zip(&self.judges).filter(|(_, judge)| !judge.feedback.is_empty());
+        models.map(|(planned, judge)| (planned.model.reference().name.clone(), judge.feedback.clone())).collect()
+    }
+
     fn take_own(&mut self, own: OwnPart) {
-        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings } = own;
+        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings, mut feedback } = own;
+        for (planned, judge) in self.plan.models.iter().zip(&mut self.judges) {
+            judge.feedback = feedback.remove(&planned.model.reference().name).unwrap_or_default();
+        }
         (self.heard_at, self.last_received) = (heard_at, last_received);
         self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
         self.findings.restore(latest_finding, findings);
@@ -328,6 +360,9 @@ impl StreamComponent {
     fn show_to_models(&mut self, time: Timestamp, values: &Values, out: &mut Outputs) {
         for model in 0..self.judges.len() {
             let mut data = Vec::new();
+            if let Some(recent) = &self.plan.models[model].recent {
+                recent.push(self.id, &self.plan.spec.fields, time, values);
+            }
             let judge = &mut self.judges[model];
             let row = Row { time, values };
             let state = &mut judge.state;
@@ -347,6 +382,7 @@ impl StreamComponent {
 
     /// Judges the oldest pending row of a model, or skips it where there are no outputs.
     fn judge_next(&mut self, model: usize, outputs: Option<&[f32]>, out: &mut Outputs) {
+        self.settle_feedback(model, out);
         let Some(judge) = self.judges.get_mut(model) else { return };
         let Some(row) = judge.pending.pop_front() else { return };
         judge.judged += 1;
@@ -359,13 +395,18 @@ impl StreamComponent {
             self.note_skip(row.time, model);
             return;
         };
-        let Ok(mut verdict) = fenced(|| state.judge(outputs)) else {
+        let raised = judge.feedback.steps_at(row.time);
+        let verdict = fenced(|| {
+            raised.iter().for_each(|(field, steps)| state.raise_threshold(field.as_ref(), *steps));
+            state.judge(outputs)
+        });
+        let Ok(mut verdict) = verdict else {
             self.note_skip(row.time, model);
             self.rebuild_judge(model, row.time, out);
             return;
         };
         for sighting in std::mem::take(&mut verdict.sightings) {
-            let finding = Finding {
+            let mut finding = Finding {
                 window: self.windows.primary_window(row.time),
                 model: self.plan.models[model].model.reference().clone(),
                 label: sighting.label.to_owned(),
@@ -379,8 +420,10 @@ impl StreamComponent {
                 contributions: sighting.contributions,
                 text: sighting.text,
             };
-            if let Some(raised) = self.findings.note(finding) {
-                out.raised.push(raised);
+            explain(&mut finding, &raised);
+            if let Some(first) = self.findings.note(finding) {
+                self.judges[model].feedback.note(&first);
+                out.raised.push(first);
             }
         }
         if out.keep_scores {
@@ -401,6 +444,7 @@ impl StreamComponent {
 
     /// Summarises the windows whose rows are all judged.
     fn release(&mut self, out: &mut Outputs) {
+        (0..self.judges.len()).for_each(|model| self.settle_feedback(model, out));
         while self.waiting.front().is_some_and(|waiting| self.is_judged(waiting)) {
             if let Some(waiting) = self.waiting.pop_front() {
                 self.summarise(waiting, None, out);
@@ -534,7 +578,7 @@ impl StreamComponent {
 
 impl Judge {
     fn new(state: Box<dyn RowState>) -> Self {
-        Self { state, pending: VecDeque::new(), taken: 0, judged: 0, stale: 0 }
+        Self { state, pending: VecDeque::new(), taken: 0, judged: 0, feedback: FeedbackLog::default(), stale: 0 }
     }
 }
 

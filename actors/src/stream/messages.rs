@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use actix::Message;
 use nearside_journal::Lsn;
-use nearside_schemas::{StreamId, Timestamp};
+use nearside_schemas::{Feedback, StreamId, Timestamp};
 
 use super::actor::Judged;
 use super::state::StreamState;
 use super::stream_ref::{StreamRef, Work};
+use crate::feedback::FeedbackReply;
 
 /// Committed work for a shard, in journal order.
 pub struct ShardBatch {
@@ -50,6 +51,22 @@ impl Message for ShardTick {
 pub struct BeginAt(pub Lsn);
 
 impl Message for BeginAt {
+    type Result = ();
+}
+
+/// What an operator said of a finding of a stream.
+pub struct ShardFeedback {
+    /// The stream.
+    pub stream: Arc<StreamRef>,
+    /// The record that says so.
+    pub lsn: Lsn,
+    /// What was said.
+    pub feedback: Feedback,
+    /// Who hears what became of it; nobody where it is read back from the journal.
+    pub reply: Option<FeedbackReply>,
+}
+
+impl Message for ShardFeedback {
     type Result = ();
 }
 

@@ -6,6 +6,7 @@ mod component;
 #[cfg(test)]
 mod component_tests;
 mod dirty;
+mod feedback;
 mod findings;
 mod messages;
 mod outputs;
@@ -17,9 +18,10 @@ mod stream_ref;
 pub use actor::{Judged, StreamActor};
 pub use backlog::Gathered;
 pub use component::StreamComponent;
+pub use feedback::{HALF_LIFE, MOST_STEPS};
 pub use messages::{
     AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
-    ShardJudged, ShardTick,
+    ShardFeedback, ShardJudged, ShardTick,
 };
 pub use outputs::{InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};

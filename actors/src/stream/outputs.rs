@@ -2,7 +2,7 @@
 
 use nearside_journal::Lsn;
 use nearside_models::row_model::RowVerdict;
-use nearside_schemas::{Finding, SetAsideReason, Summary, Timestamp};
+use nearside_schemas::{FeedbackOutcome, Finding, SetAsideReason, Summary, Timestamp};
 use nearside_window::Placement;
 
 use crate::skew::Skew;
@@ -50,6 +50,8 @@ pub struct Outputs {
     pub poison: Vec<(Lsn, &'static str)>,
     /// Whether the stream was given up just now.
     pub parked: bool,
+    /// What became of feedback, by the record that it came in.
+    pub heard: Vec<(Lsn, FeedbackOutcome)>,
     /// Each row's verdicts, where `keep_scores` is on.
     pub scores: Vec<ScoredRow>,
     /// Whether to fill `scores`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nearside_models::recent::RecentRows;
 use nearside_models::row_model::RowModel;
 use nearside_schemas::{SiteId, StreamSpec};
 use nearside_window::WindowPlan;
@@ -35,4 +36,6 @@ pub struct PlannedModel {
     pub model: Arc<dyn RowModel>,
     /// The index of its inference queue; `None` where it has no network and judges at once.
     pub queue: Option<usize>,
+    /// Where its rows are kept, where it learns online.
+    pub recent: Option<Arc<RecentRows>>,
 }

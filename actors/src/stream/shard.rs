@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
-use nearside_schemas::{SetAsideReason, StreamMap, Timestamp};
+use nearside_schemas::{FeedbackOutcome, SetAsideReason, StreamMap, Timestamp};
 use tokio::time::Instant;
 
 use super::actor::{DrainStream, StreamActor, TakeState, Tick};
@@ -23,7 +23,7 @@ use super::component::StreamComponent;
 use super::dirty::{Dirty, DirtyStreams};
 use super::messages::{
     AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
-    ShardJudged, ShardTick,
+    ShardFeedback, ShardJudged, ShardTick,
 };
 use super::outputs::{InferenceRequest, Outputs};
 use super::plan::StreamPlan;
@@ -230,6 +230,43 @@ impl ShardState {
         tracing::error!(stream = %stream.id, "a stream's mailbox was full in spite of credit");
     }
 
+    /// Hands feedback on behind the readings that stand in front of it in the journal.
+    fn hear(self: &Rc<Self>, heard: ShardFeedback) {
+        self.hand_on();
+        let lsn = heard.lsn;
+        if !heard.stream.holds(lsn) {
+            self.hand_on_feedback(heard);
+        }
+        self.given.set(self.given.get().max(Lsn(lsn.0 + 1)));
+    }
+
+    fn hand_on_feedback(self: &Rc<Self>, mut heard: ShardFeedback) {
+        let stream = heard.stream.clone();
+        let knows = |stream: &StreamRef| {
+            self.streams.borrow().contains_key(&stream.id) || self.resting.borrow().contains_key(&stream.id)
+        };
+        if !knows(&stream) {
+            if let Some(reply) = heard.reply.take() {
+                reply(Ok(FeedbackOutcome::Unknown));
+            }
+            return;
+        }
+        self.dirty.borrow_mut().mark(&stream, heard.lsn, self.now.get());
+        stream.given();
+        let unsent = match self.address(&stream).try_send(heard) {
+            Err(SendError::Closed(heard)) => {
+                self.streams.borrow_mut().remove(&stream.id);
+                self.address(&stream).try_send(heard).is_err()
+            }
+            sent => sent.is_err(),
+        };
+        if unsent {
+            // The desk's slots keep it below the mailbox's bound.
+            stream.taken();
+            tracing::error!(stream = %stream.id, "a stream did not take feedback; the next start takes it in");
+        }
+    }
+
     /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
     /// ask for is not known. So a tick reaches a stream at the same place among its readings in every run (promise I5).
     fn due(&self, tick: &ShardTick) -> Vec<Arc<StreamRef>> {
@@ -366,6 +403,14 @@ impl Handler<ShardJudged> for Shard {
                 tracing::error!(%stream, "a stream did not take its answers; their rows stay unjudged");
             }
         }
+    }
+}
+
+impl Handler<ShardFeedback> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, heard: ShardFeedback, _: &mut Self::Context) {
+        self.state.hear(heard);
     }
 }
 

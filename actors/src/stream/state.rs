@@ -3,11 +3,13 @@
 //!
 //! Never: a state leaves the process but encrypted; it holds the stream's key and the rows of its windows (promise I2).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use nearside_schemas::{Finding, KeyValues, Personal, StreamName, Timestamp};
+use nearside_schemas::{Finding, KeyValues, ModelName, Personal, StreamName, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use super::feedback::FeedbackLog;
 
 const VERSION: u8 = 2;
 /// The flag of [`StreamState::windows_closed`].
@@ -39,6 +41,9 @@ pub(super) struct OwnPart {
     pub(super) skipped: VecDeque<(Timestamp, usize)>,
     pub(super) latest_finding: Timestamp,
     pub(super) findings: VecDeque<Finding>,
+    /// By model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) feedback: BTreeMap<ModelName, FeedbackLog>,
 }
 
 impl StreamState {

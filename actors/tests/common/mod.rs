@@ -88,7 +88,7 @@ pub fn plan() -> Arc<StreamPlan> {
         spec: Arc::new(spec),
         finding_retention: windows.retention(),
         windows,
-        models: vec![PlannedModel { model, queue: None }],
+        models: vec![PlannedModel { model, queue: None, recent: None }],
         min_rows: 1,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute: 5,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::view::{CommandRow, FindingRow, PageData, StageRow, StreamRow};
+use crate::view::{CommandRow, FindingRow, LearningRow, PageData, StageRow, StreamRow};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #888; --warn: #b45309; --crit: #dc2626; --ok: #15803d; }
@@ -56,6 +56,9 @@ pub(crate) fn render(data: &PageData) -> String {
         stream,
     );
     section(&mut html, "Commands to devices", &["when", "rule", "outcome"], &data.commands, command);
+    if !data.learning.is_empty() {
+        section(&mut html, "Models that learn", &["when", "model", "step", "figures"], &data.learning, learning);
+    }
     section(&mut html, "Stages", &["stage", "waiting", "bound", "when full", "runs on"], &data.stages, stage);
     html.push_str(
         "<p class=\"soft\"><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/state\">state as JSON</a></p></html>",
@@ -85,11 +88,12 @@ fn section<T>(html: &mut String, title: &str, columns: &[&str], rows: &[T], row:
 
 fn finding(html: &mut String, row: &FindingRow) {
     let reasons: Vec<String> = row.reasons.iter().map(|reason| escape(reason)).collect();
+    let said = row.feedback.map(|said| format!(" · an operator says: {}", said.replace('_', " "))).unwrap_or_default();
     let short: String = row.stream_id.chars().take(8).collect();
     let _ = write!(
         html,
         "<td>{}</td><td>{}<small>{}</small></td><td class=\"{}\">{}<small>{}</small></td>\
-         <td class=\"n\">{:.3}<small>from {:.3}</small></td><td>{}<small>{}</small></td>",
+         <td class=\"n\">{:.3}<small>from {:.3}</small></td><td>{}<small>{}</small><small>{}{said}</small></td>",
         escape(&row.at),
         escape(&row.stream),
         escape(&short),
@@ -100,6 +104,7 @@ fn finding(html: &mut String, row: &FindingRow) {
         row.threshold,
         escape(&row.text),
         reasons.join(" · "),
+        escape(&row.id),
     );
 }
 
@@ -122,6 +127,11 @@ fn stream(html: &mut String, row: &StreamRow) {
 
 fn command(html: &mut String, row: &CommandRow) {
     let _ = write!(html, "<td>{}</td><td>{}</td><td>{}</td>", escape(&row.at), escape(&row.rule), escape(&row.outcome));
+}
+
+fn learning(html: &mut String, row: &LearningRow) {
+    let cells = [&row.at, &row.model, &row.outcome, &row.text].map(|cell| escape(cell));
+    let _ = write!(html, "<td>{}</td>", cells.join("</td><td>"));
 }
 
 fn stage(html: &mut String, row: &StageRow) {
@@ -166,6 +176,8 @@ mod tests {
                 runs_on: bad.into(),
             }],
             findings: vec![FindingRow {
+                id: bad.into(),
+                feedback: Some("false_alarm"),
                 at: bad.into(),
                 stream: bad.into(),
                 stream_id: bad.into(),
@@ -178,6 +190,7 @@ mod tests {
                 reasons: vec![bad.into()],
             }],
             commands: vec![CommandRow { at: bad.into(), rule: bad.into(), outcome: bad.into() }],
+            learning: vec![LearningRow { at: bad.into(), model: bad.into(), outcome: bad.into(), text: bad.into() }],
             outbox_items: 0,
             outbox_bytes: 0,
             uplink: bad.into(),
@@ -185,6 +198,7 @@ mod tests {
         let html = render(&data);
         assert!(!html.contains("<script") && !html.contains("alert('x')"));
         assert!(html.contains("&lt;script&gt;"));
+        assert!(html.contains("an operator says: false alarm"));
         assert!(html.contains("3<small>past 3</small>"), "what was set aside stands with its reason");
     }
 }

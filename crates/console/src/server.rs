@@ -7,12 +7,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use nearside_schemas::deserialize_address;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::feedback::{self, FeedbackPort};
 use crate::page;
 use crate::view::{Health, Readiness, View};
 
@@ -61,9 +62,10 @@ pub struct Console {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     view: Arc<dyn View>,
-    slots: Semaphore,
+    pub(crate) feedback: Arc<dyn FeedbackPort>,
+    pub(crate) slots: Semaphore,
 }
 
 impl Console {
@@ -71,12 +73,16 @@ impl Console {
     ///
     /// # Errors
     /// Where it cannot be opened.
-    pub async fn bind(config: ConsoleConfig, view: Arc<dyn View>) -> Result<Self, ConsoleError> {
+    pub async fn bind(
+        config: ConsoleConfig,
+        view: Arc<dyn View>,
+        feedback: Arc<dyn FeedbackPort>,
+    ) -> Result<Self, ConsoleError> {
         let refused = |source| ConsoleError { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let slots = Semaphore::new(config.max_requests.clamp(1, Semaphore::MAX_PERMITS));
-        Ok(Self { listener, address, shared: Arc::new(Shared { view, slots }) })
+        Ok(Self { listener, address, shared: Arc::new(Shared { view, feedback, slots }) })
     }
 
     /// Where it listens; tells the port where 0 was asked for.
@@ -92,7 +98,9 @@ impl Console {
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/api/v1/state", get(state))
-            .with_state(self.shared);
+            .route("/api/v1/feedback", post(feedback::post))
+            .with_state(self.shared)
+            .into_make_service_with_connect_info::<SocketAddr>();
         let stopped = async move {
             // A sender that is gone means the gateway is too.
             let _ = stop.wait_for(|stop| *stop).await;

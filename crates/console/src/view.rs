@@ -61,6 +61,11 @@ pub struct StageRow {
 /// One finding.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct FindingRow {
+    /// Its name, for feedback.
+    pub id: String,
+    /// What an operator said of it: `false_alarm` or `confirmed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<&'static str>,
     /// Event time.
     pub at: String,
     /// The stream definition.
@@ -94,6 +99,19 @@ pub struct CommandRow {
     pub outcome: String,
 }
 
+/// A step of a model that learns online.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+pub struct LearningRow {
+    /// When.
+    pub at: String,
+    /// The model.
+    pub model: String,
+    /// What it came to.
+    pub outcome: String,
+    /// In figures.
+    pub text: String,
+}
+
 /// Everything the first page shows.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub struct PageData {
@@ -113,6 +131,8 @@ pub struct PageData {
     pub findings: Vec<FindingRow>,
     /// The last commands, newest first.
     pub commands: Vec<CommandRow>,
+    /// The last steps of models that learn online, newest first.
+    pub learning: Vec<LearningRow>,
     /// Items that wait for the cloud.
     pub outbox_items: u64,
     /// Bytes that wait for the cloud.

@@ -103,7 +103,9 @@ table! {
     InferenceErrors, "nearside_inference_errors_total", Counter, ["model"], "Forward passes that failed.";
     ModelInForce, "nearside_model_in_force", Gauge, ["model", "version"], "1 while this version of a model judges, 0 once another does.";
     ModelChanges, "nearside_model_changes_total", Counter, ["model", "outcome"], "What became of versions of models while the gateway ran: loaded and tried, in force, refused, rolled back.";
+    OnlineSteps, "nearside_online_steps_total", Counter, ["model", "outcome"], "Steps of models that learn online, by what they came to.";
     Unjudged, "nearside_windows_unjudged_total", Counter, ["stream"], "Windows summarised without every model's verdict.";
+    Feedback, "nearside_feedback_total", Counter, ["stream", "verdict", "outcome"], "Operators' feedback on findings, by stream definition, verdict and what became of it.";
     Findings, "nearside_findings_total", Counter, ["stream", "label", "severity"], "Findings, by stream definition, label and severity.";
 
     RulesFired, "nearside_rules_fired_total", Counter, ["rule"], "Times a rule's condition held.";

@@ -18,7 +18,7 @@ use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue
 
 use crate::ModelError;
 use crate::card::Card;
-use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
+use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting, raised_threshold};
 use crate::snapshot::{Reader, Writer};
 
 /// Values of the past that a field keeps.
@@ -54,6 +54,7 @@ impl RobustZ {
         let numeric = fields.iter().enumerate().filter(|(_, field)| field.kind == FieldKind::Number);
         RobustZState {
             fields: numeric.map(|(column, field)| (column, field.name.clone(), Baseline::default())).collect(),
+            thresholds: vec![self.threshold; fields.iter().filter(|field| field.kind == FieldKind::Number).count()],
             threshold: self.threshold,
             pending: VecDeque::new(),
         }
@@ -67,6 +68,14 @@ impl RowModel for RobustZ {
 
     fn judges_fields(&self) -> bool {
         true
+    }
+
+    fn judges_patients(&self) -> bool {
+        false
+    }
+
+    fn heeds_feedback(&self, label: &str) -> bool {
+        label != FLAT_LINE
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
@@ -98,6 +107,8 @@ impl RowModel for RobustZ {
 struct RobustZState {
     /// Column, name and baseline of each numeric field.
     fields: Vec<(usize, FieldName, Baseline)>,
+    /// Of each of `fields`: the card's, or raised by feedback.
+    thresholds: Vec<f64>,
     threshold: f64,
     /// The numeric values of rows that were taken and not judged, in the order of `fields`.
     pending: VecDeque<Option<f64>>,
@@ -111,13 +122,18 @@ impl RowState for RobustZState {
     }
 
     fn judge(&mut self, _outputs: &[f32]) -> RowVerdict {
-        let (threshold, flag_at) = (self.threshold, flag_at(self.threshold));
-        let mut verdict = RowVerdict { threshold, ..RowVerdict::default() };
+        let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
         let mut seen: Vec<(usize, Judged)> = Vec::new();
         for (index, (_, _, baseline)) in self.fields.iter_mut().enumerate() {
             let Some(Some(value)) = self.pending.pop_front() else { continue };
-            let judged = baseline.judge(value, flag_at);
-            let score = if judged.label == Some(FLAT_LINE) { threshold } else { score(judged.z) };
+            let threshold = self.thresholds[index];
+            let judged = baseline.judge(value, flag_at(threshold));
+            let score = match (judged.label, score(judged.z)) {
+                (Some(FLAT_LINE), _) => threshold,
+                // Beyond the card's threshold and not beyond the raised one.
+                (None, score) if score >= self.threshold => self.threshold.next_down(),
+                (_, score) => score,
+            };
             verdict.score = verdict.score.max(score);
             if judged.label.is_some() {
                 seen.push((index, judged));
@@ -125,9 +141,17 @@ impl RowState for RobustZState {
         }
         if !seen.is_empty() {
             verdict.flagged = true;
-            verdict.sightings.push(self.sighting(seen, verdict.score));
+            let (sighting, threshold) = self.sighting(seen, verdict.score);
+            verdict.sightings.push(sighting);
+            verdict.threshold = threshold;
         }
         verdict
+    }
+
+    fn raise_threshold(&mut self, field: Option<&FieldName>, steps: f64) {
+        if let Some(at) = self.fields.iter().position(|(_, name, _)| Some(name) == field) {
+            self.thresholds[at] = raised_threshold(self.threshold, steps);
+        }
     }
 
     fn skip(&mut self) {
@@ -143,16 +167,20 @@ impl RowState for RobustZState {
 }
 
 impl RobustZState {
-    fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
+    /// What was seen, and the threshold of the field that it is about.
+    fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> (Sighting, f64) {
         seen.sort_by(|(_, a), (_, b)| b.z.abs().total_cmp(&a.z.abs()));
-        let flag_at = flag_at(self.threshold);
+        let band = |index: usize, judged: &Judged| {
+            let ordinary = flag_at(self.thresholds[index]) * judged.scale;
+            (judged.median - ordinary, judged.median + ordinary)
+        };
         let sum: f64 = seen.iter().map(|(_, judged)| judged.z.abs()).sum();
         let count = seen.len() as f64;
         let contributions = seen.iter().map(|(index, judged)| Contribution {
             field: self.fields[*index].1.clone(),
             seen: judged.value,
             expected: Some(judged.median),
-            band: Some((judged.median - flag_at * judged.scale, judged.median + flag_at * judged.scale)),
+            band: Some(band(*index, judged)),
             share: if sum > 0.0 { judged.z.abs() / sum } else { 1.0 / count },
             note: judged.label.filter(|label| *label != judged.side()).map(String::from),
         });
@@ -166,7 +194,8 @@ impl RobustZState {
             }
             _ => format!("{name} is {:.1} robust standard deviations from its recent median.", first.z),
         };
-        Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
+        let label = first.label.unwrap_or(SPIKE);
+        (Sighting { label, severity: Severity::Warning, score, contributions, text }, self.thresholds[*index])
     }
 }
 

@@ -54,6 +54,10 @@ impl SensorCheck {
 }
 
 impl RowModel for SensorCheck {
+    fn judges_patients(&self) -> bool {
+        false
+    }
+
     fn reference(&self) -> &ModelRef {
         &self.reference
     }

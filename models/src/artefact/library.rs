@@ -1,24 +1,39 @@
 //! The models that a site may use: those of its folder before those that ship.
 //!
 //! Promises: a model is handed out only after a forward pass that gave finite numbers of the right shape; a version that was in
-//! force stays at hand, so a folder that is damaged later does not keep the gateway from starting.
+//! force stays at hand, so a folder that is damaged later does not keep the gateway from starting; a copy is replaced so that being cut
+//! off at any moment leaves the old one or the new one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Artefact, MAX_CARD, ModelsConfig, SIGNATURE_FILE, Signer, Trust, file, place, read, read_bounded};
+use super::{
+    Artefact, MAX_CARD, ModelsConfig, SALT, SIGNATURE_FILE, Signer, Trust, encrypt, file, place, read, read_bounded,
+    write,
+};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
+use crate::compress;
 use crate::row_model::RowModel;
+use crate::train::online::Version;
 
 /// Rows of the pass that a model is tried with.
 const WARM_UP_ROWS: usize = 64;
 
 /// The file of digests of models that failed, beside the copies that are kept.
 const FAILED: &str = "failed";
+
+/// The file of names and digests of the models in force, beside the copies that are kept.
+const IN_FORCE: &str = "in_force";
+
+/// The folder of what was learnt online, beside the copies that are kept.
+const LEARNT: &str = ".online";
+
+/// The file that says by its digest from which model something was learnt.
+const LEARNT_FROM: &str = "learnt_from";
 
 /// Where a model came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +44,8 @@ pub enum Origin {
     Folder,
     /// The copy of what was in force before.
     Kept,
+    /// What this site has learnt online.
+    Learnt,
 }
 
 impl Origin {
@@ -38,6 +55,7 @@ impl Origin {
             Self::Shipped => "shipped",
             Self::Folder => "folder",
             Self::Kept => "kept copy",
+            Self::Learnt => "learnt online",
         }
     }
 }
@@ -60,6 +78,8 @@ pub struct Loaded {
 pub struct Library {
     folder: Option<PathBuf>,
     kept: Option<PathBuf>,
+    /// Where versions are that were learnt online.
+    learnt: Option<PathBuf>,
     trust: Trust,
 }
 
@@ -71,9 +91,11 @@ impl Library {
         kept: PathBuf,
         site: Option<Arc<dyn nearside_schemas::KeySource>>,
     ) -> Self {
+        let learns = !config.online.models.is_empty();
         Self {
             folder: config.folder.as_ref().map(|folder| base.join(folder)),
-            kept: config.folder.is_some().then_some(kept),
+            learnt: learns.then(|| kept.join(LEARNT)),
+            kept: (learns || config.folder.is_some()).then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
         }
     }
@@ -92,8 +114,75 @@ impl Library {
         names
     }
 
-    /// The model as it is now: of the folder where it holds one of that name, else the one that ships.
+    /// The model as it is now: what was learnt online from the one of the folder or that ships, else that one.
     pub fn load(&self, name: &str) -> Result<Loaded, ModelError> {
+        let base = self.load_base(name)?;
+        match self.load_learnt(name) {
+            Some((of, Ok(learnt))) if of == base.digest => Ok(learnt),
+            _ => Ok(base),
+        }
+    }
+
+    /// Why what was learnt online from the model as it is now cannot be used, where it cannot.
+    pub fn fault_of_learnt(&self, name: &str) -> Option<ModelError> {
+        let (of, learnt) = self.load_learnt(name)?;
+        learnt.err().filter(|_| self.load_base(name).is_ok_and(|base| base.digest == of))
+    }
+
+    /// What was learnt online under that name, and the digest of the model that it was learnt from.
+    fn load_learnt(&self, name: &str) -> Option<(String, Result<Loaded, ModelError>)> {
+        let folder = self.learnt.as_ref()?.join(name);
+        let of = std::fs::read_to_string(folder.join(LEARNT_FROM)).ok()?;
+        // Encrypted with the site's key, so it is the site's own: nobody signs it.
+        let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
+        let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
+        let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
+        let loaded = read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact)? }));
+        Some((of, loaded))
+    }
+
+    /// Puts a version that was learnt online in the place of the one that it was learnt from; `salt` must be fresh. It is encrypted.
+    pub fn put_learnt(&self, name: &str, version: &Version, salt: [u8; SALT]) -> Result<(), ModelError> {
+        let none = || ModelError::Untrusted { model: name.to_owned(), why: "no site's key is at hand".to_owned() };
+        let (Some(learnt), Some(keys)) = (&self.learnt, &self.trust.site) else { return Err(none()) };
+        let of = self.load_base(name)?.digest;
+        let draft = learnt.join(format!(".{name}.new"));
+        clear(&draft)?;
+        write(&draft, &version.card, &version.weights)?;
+        encrypt(&draft, keys.as_ref(), salt)?;
+        place(&draft.join(LEARNT_FROM), of.as_bytes())?;
+        sync(&draft)?;
+        swap(&draft, &learnt.join(name), &replaced(learnt, name))
+    }
+
+    /// Forgets what was learnt online under that name.
+    pub fn drop_learnt(&self, name: &str) -> Result<(), ModelError> {
+        self.learnt.as_ref().map_or(Ok(()), |learnt| clear(&learnt.join(name)))
+    }
+
+    /// Forgets what was learnt online under that name, unless it has this digest.
+    pub fn drop_learnt_but(&self, name: &str, digest: &str) -> Result<(), ModelError> {
+        let is_it =
+            |(_, learnt): (String, Result<Loaded, ModelError>)| learnt.is_ok_and(|learnt| learnt.digest == digest);
+        if self.load_learnt(name).is_some_and(is_it) { Ok(()) } else { self.drop_learnt(name) }
+    }
+
+    /// Card and weights (32-bit floats) of the model with this digest, wherever it is.
+    pub fn version(&self, name: &str, digest: &str) -> Option<Version> {
+        let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
+        let folders = [&self.learnt, &self.folder, &self.kept].into_iter().flatten().map(|root| root.join(name));
+        let found = folders.filter_map(|folder| read(&folder, &trust).ok()).find(|found| found.digest == digest);
+        if let Some(Artefact { card, weights, .. }) = found {
+            let weights = compress::decode(name, &weights).ok()?.into_owned();
+            return Some(Version { card: Card { weights: None, ..card }, weights });
+        }
+        let ships = catalog::digest(name).is_ok_and(|shipped| shipped == digest);
+        let (card, weights) = ships.then(|| catalog::parts(name, None).ok()).flatten()?;
+        Some(Version { card, weights: weights.into_owned() })
+    }
+
+    /// Of the folder where it holds one of that name, else the one that ships.
+    fn load_base(&self, name: &str) -> Result<Loaded, ModelError> {
         let Some(root) = &self.folder else { return shipped(name) };
         // A folder that went away, such as a disk that is not mounted, says nothing of the models in it.
         std::fs::metadata(root).map_err(file(root))?;
@@ -101,10 +190,21 @@ impl Library {
         if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { shipped(name) }
     }
 
-    /// The copy of what was in force under that name.
+    /// The copy of what was in force under that name. Where a copy was being replaced when the gateway was cut off, the one before.
     pub fn load_kept(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
-        let folder = self.kept.as_ref()?.join(name);
-        folder.join(CARD_FILE).exists().then(|| self.load_from(name, &folder, Origin::Kept))
+        let kept = self.kept.as_ref()?;
+        let copies = [kept.join(name), replaced(kept, name)].into_iter().filter(|copy| copy.join(CARD_FILE).exists());
+        copies
+            .map(|copy| self.load_from(name, &copy, Origin::Kept))
+            .reduce(|one, other| if one.is_ok() { one } else { other })
+    }
+
+    /// The model with this digest under that name: the copy that is kept, or the one that ships.
+    pub fn load_again(&self, name: &str, digest: &str) -> Option<Loaded> {
+        let kept = self.load_kept(name).and_then(Result::ok).filter(|kept| kept.digest == digest);
+        let learnt = || self.load_learnt(name).and_then(|(_, learnt)| learnt.ok()).filter(|one| one.digest == digest);
+        let ships = || catalog::digest(name).is_ok_and(|shipped| shipped == digest);
+        kept.or_else(learnt).or_else(|| ships().then(|| shipped(name).ok()).flatten())
     }
 
     /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
@@ -118,8 +218,9 @@ impl Library {
         let (Some(root), Some(kept)) = (&self.folder, &self.kept) else { return Ok(()) };
         let target = kept.join(name);
         match loaded.origin {
-            Origin::Kept => Ok(()),
-            Origin::Shipped => clear(&target),
+            // What was learnt stays where it is, beside the copy of what it was learnt from.
+            Origin::Kept | Origin::Learnt => Ok(()),
+            Origin::Shipped => clear(&target).and_then(|()| clear(&replaced(kept, name))),
             Origin::Folder => {
                 let draft = kept.join(format!(".{name}.new"));
                 clear(&draft)?;
@@ -128,8 +229,7 @@ impl Library {
                 if self.load_from(name, &draft, Origin::Kept)?.digest != loaded.digest {
                     return clear(&draft);
                 }
-                clear(&target)?;
-                std::fs::rename(&draft, &target).map_err(file(&target))
+                swap(&draft, &target, &replaced(kept, name))
             }
         }
     }
@@ -148,6 +248,21 @@ impl Library {
         let lines: String = failed.iter().map(|digest| format!("{digest}\n")).collect();
         std::fs::create_dir_all(kept).map_err(file(kept))?;
         place(&kept.join(FAILED), lines.as_bytes())
+    }
+
+    /// Names and digests of the models that were in force when it was last noted.
+    pub fn in_force(&self) -> BTreeMap<String, String> {
+        let text = self.kept.as_ref().and_then(|kept| std::fs::read_to_string(kept.join(IN_FORCE)).ok());
+        let pair = |line: &str| line.split_once(' ').map(|(name, digest)| (name.to_owned(), digest.to_owned()));
+        text.unwrap_or_default().lines().filter_map(pair).collect()
+    }
+
+    /// Remembers which models are in force, for the next start: it takes the journal in again with those that judged it.
+    pub fn note_in_force<'a>(&self, models: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), ModelError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let lines: String = models.map(|(name, digest)| format!("{name} {digest}\n")).collect();
+        std::fs::create_dir_all(kept).map_err(file(kept))?;
+        place(&kept.join(IN_FORCE), lines.as_bytes())
     }
 
     fn load_from(&self, name: &str, folder: &Path, origin: Origin) -> Result<Loaded, ModelError> {
@@ -232,6 +347,30 @@ fn clear(folder: &Path) -> Result<(), ModelError> {
     }
 }
 
+/// Where the copy that is being replaced stands until the new one is in its place.
+fn replaced(kept: &Path, name: &str) -> PathBuf {
+    kept.join(format!(".{name}.old"))
+}
+
+/// Puts a draft that is on disk in its place. Whenever this is cut off, a whole copy stands in the place or at `old`.
+fn swap(draft: &Path, target: &Path, old: &Path) -> Result<(), ModelError> {
+    if target.join(CARD_FILE).exists() {
+        clear(old)?;
+        std::fs::rename(target, old).map_err(file(target))?;
+    } else {
+        clear(target)?;
+    }
+    std::fs::rename(draft, target).map_err(file(target))?;
+    if let Some(parent) = target.parent() {
+        sync(parent)?;
+    }
+    clear(old)
+}
+
+fn sync(path: &Path) -> Result<(), ModelError> {
+    std::fs::File::open(path).and_then(|opened| opened.sync_all()).map_err(file(path))
+}
+
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
     std::fs::create_dir_all(to).map_err(file(to))?;
     for entry in std::fs::read_dir(from).map_err(file(from))?.flatten() {
@@ -241,8 +380,10 @@ fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
         let name = name.to_string_lossy();
         let is_part = [CARD_FILE, SIGNATURE_FILE].contains(&name.as_ref()) || name.starts_with("model.");
         if is_part && path.is_file() {
-            std::fs::copy(&path, to.join(entry.file_name())).map_err(file(&path))?;
+            let copied = to.join(entry.file_name());
+            std::fs::copy(&path, &copied).map_err(file(&path))?;
+            sync(&copied)?;
         }
     }
-    Ok(())
+    sync(to)
 }

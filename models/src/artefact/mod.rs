@@ -20,6 +20,7 @@ pub use self::library::{Library, Loaded, Origin, method_of, try_folder};
 pub use self::signature::{PublicKey, SIGNATURE_FILE, SigningKey};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
+use crate::recent::OnlineConfig;
 
 /// Weights larger than this are refused: an edge gateway's models are small, and a damaged length must not fill the memory.
 const MAX_WEIGHTS: u64 = 64 << 20;
@@ -41,6 +42,8 @@ pub struct ModelsConfig {
     pub trusted_keys: Vec<PublicKey>,
     /// Whether a model of the folder needs the signature of a trusted key. Models that ship are part of the program and need none.
     pub require_signature: bool,
+    /// Models that go on learning; see `[models.online]`.
+    pub online: OnlineConfig,
 }
 
 impl ModelsConfig {
@@ -49,7 +52,7 @@ impl ModelsConfig {
         if self.require_signature && self.trusted_keys.is_empty() {
             return Err("`require_signature` needs at least one key in `trusted_keys`".to_owned());
         }
-        Ok(())
+        self.online.validate()
     }
 }
 

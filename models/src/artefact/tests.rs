@@ -29,6 +29,7 @@ fn library(root: &Path, trust: &Trust) -> Library {
         folder: Some(PathBuf::from("models")),
         trusted_keys: trust.keys.clone(),
         require_signature: trust.is_required,
+        ..ModelsConfig::default()
     };
     Library::new(&config, root, root.join("kept"), trust.site.clone())
 }
@@ -135,4 +136,54 @@ fn a_card_for_another_network_task_or_schema_is_refused() {
     card.sha256 = Some(crate::card::digest(&weights));
     write(&folder, &card, &weights).unwrap();
     assert!(matches!(library.load("forecaster"), Err(ModelError::Damaged { .. })));
+}
+
+#[test]
+fn being_cut_off_while_a_copy_is_replaced_leaves_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (models, kept) = (root.path().join("models"), root.path().join("kept"));
+    let library = library(root.path(), &Trust::default());
+    let version = || library.load_kept("forecaster").map(|kept| kept.unwrap().model.reference().version.to_string());
+    let keep = || library.keep("forecaster", &library.load("forecaster").unwrap()).unwrap();
+    forecaster(&models, "forecaster", "1");
+    keep();
+    // The draft is whole or half there, and the old copy in its place.
+    forecaster(&kept, ".draft", "2");
+    assert_eq!(version().unwrap(), "1");
+    // The old copy is out of the way, and the draft not yet in its place.
+    std::fs::rename(kept.join("forecaster"), kept.join(".forecaster.old")).unwrap();
+    assert_eq!(version().unwrap(), "1");
+    // The new copy is in its place, and the old one not yet gone.
+    forecaster(&models, "forecaster", "2");
+    keep();
+    assert_eq!(version().unwrap(), "2");
+    forecaster(&kept, "forecaster", "1");
+    std::fs::rename(kept.join("forecaster"), kept.join(".forecaster.old")).unwrap();
+    forecaster(&kept, "forecaster", "2");
+    assert_eq!(version().unwrap(), "2");
+    // The new copy is damaged, by a disk that lied: the old one is still good.
+    std::fs::write(kept.join("forecaster/model.safetensors"), b"").unwrap();
+    assert_eq!(version().unwrap(), "1");
+    // What a cut left does not stand in the way of the next copy, and does not outlive it.
+    keep();
+    assert_eq!(version().unwrap(), "2");
+    assert!(!kept.join(".forecaster.old").exists());
+}
+
+#[test]
+fn what_was_in_force_is_remembered_and_found_again() {
+    let root = tempfile::tempdir().unwrap();
+    let models = root.path().join("models");
+    forecaster(&models, "forecaster", "2");
+    let library = library(root.path(), &Trust::default());
+    assert!(library.in_force().is_empty());
+    let two = library.load("forecaster").unwrap();
+    library.keep("forecaster", &two).unwrap();
+    let shipped = catalog::digest("forecaster").unwrap();
+    library.note_in_force([("forecaster", two.digest.as_str()), ("other", "x")].into_iter()).unwrap();
+    assert_eq!(library.in_force()["forecaster"], two.digest);
+    assert_eq!(library.in_force().len(), 2);
+    assert_eq!(library.load_again("forecaster", &two.digest).unwrap().origin, Origin::Kept);
+    assert_eq!(library.load_again("forecaster", &shipped).unwrap().origin, Origin::Shipped);
+    assert!(library.load_again("forecaster", "something else").is_none());
 }

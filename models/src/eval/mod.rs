@@ -2,8 +2,10 @@
 
 pub mod anomaly;
 pub mod cgm;
+pub mod deterioration;
 pub mod ecg;
 pub mod ecg_data;
+pub mod motion;
 pub mod nab;
 pub mod nab_data;
 pub mod skab;

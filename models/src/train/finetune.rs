@@ -59,15 +59,20 @@ impl FineTuned {
 }
 
 /// The three parts of all recordings.
-struct Parts([Samples; 3]);
+pub(super) struct Parts([Samples; 3]);
 
 impl Parts {
-    fn new(inputs: usize) -> Self {
+    pub(super) fn new(inputs: usize) -> Self {
         Self([(); 3].map(|()| Samples::new(inputs, 1)))
     }
 
+    /// Rows of each part.
+    pub(super) fn rows(&self) -> [usize; 3] {
+        [0, 1, 2].map(|part| self.0[part].len())
+    }
+
     /// The part that a row of so many belongs to.
-    fn of(&mut self, row: usize, rows: usize) -> &mut Samples {
+    pub(super) fn of(&mut self, row: usize, rows: usize) -> &mut Samples {
         let tenth = 10 * row / rows.max(1);
         &mut self.0[usize::from(tenth >= CHOOSE_FROM) + usize::from(tenth >= TAIL_FROM)]
     }
@@ -100,13 +105,29 @@ pub fn fine_tune(
             return Err(ModelError::Unfit { model: card.name.to_string(), why });
         }
     };
-    let rows = [0, 1, 2].map(|part| parts.0[part].len());
+    let rows = parts.rows();
     if rows.iter().any(|rows| *rows < LEAST) {
         let why = format!(
             "too little to tune on: {rows:?} usable rows to learn from, to choose and to compare; {LEAST} of each at least"
         );
         return Err(ModelError::Data { path: data.to_owned(), why });
     }
+    let mut tuned = tune(card, weights, parts, recordings, fit, seed, progress)?;
+    tuned.describe(card, seed, epochs);
+    Ok(tuned)
+}
+
+/// Goes on with a model on parts of recordings.
+pub(super) fn tune(
+    card: &Card,
+    weights: &[u8],
+    parts: Parts,
+    recordings: usize,
+    fit: Fit,
+    seed: u64,
+    progress: &mut dyn FnMut(&Epoch),
+) -> Result<FineTuned, ModelError> {
+    let rows = parts.rows();
     let [learn, choose, tail] = parts.0;
     let fit = Fit { rate: GENTLER * fit.rate, ..fit };
     let start = Trainable::load(fit.layout, weights)?;
@@ -114,26 +135,29 @@ pub fn fine_tune(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (tuned, report) = fit.go_on(start, &FROZEN, &learn, &choose, &mut rng, None, progress)?;
     let loss_after = fit.mean_loss(&Trainable::load(fit.layout, &tuned)?, &tail)?;
-    let mut tuned =
-        FineTuned { card: card.clone(), weights: tuned, recordings, rows, frozen: FROZEN, loss_before, loss_after };
-    tuned.describe(card, seed, epochs, report.sha256);
-    Ok(tuned)
+    let mut card = card.clone();
+    card.version = format!("{}-{}", card.version.split('-').next().unwrap_or_default(), &report.sha256[..8]);
+    card.sha256 = Some(report.sha256);
+    Ok(FineTuned { card, weights: tuned, recordings, rows, frozen: FROZEN, loss_before, loss_after })
 }
 
 impl FineTuned {
-    fn describe(&mut self, before: &Card, seed: u64, epochs: usize, sha256: String) {
+    fn describe(&mut self, before: &Card, seed: u64, epochs: usize) {
         let command =
             format!("nearside finetune {} --data DIR --seed {seed} --epochs {epochs} --out FOLDER", before.name);
+        self.describe_as(before, &command);
+    }
+
+    /// Says on the card where it comes from, and that `command` made it.
+    pub(super) fn describe_as(&mut self, before: &Card, command: &str) {
         let figure = |name: &str, value: f32| Metric {
             name: name.to_owned(),
             value: (f64::from(value) * 1e4).round() / 1e4,
             on: format!("{} rows, the last fifth of each of {} recordings of the site", self.rows[2], self.recordings),
-            command: command.clone(),
+            command: command.to_owned(),
         };
         let metrics = vec![figure("loss", self.loss_after), figure("loss before", self.loss_before)];
         let card = &mut self.card;
-        card.version = format!("{}-{}", before.version.split('-').next().unwrap_or_default(), &sha256[..8]);
-        card.sha256 = Some(sha256);
         card.weights = None;
         card.from = Some(before.reference().to_string());
         card.frozen = FROZEN.map(str::to_owned).to_vec();

@@ -8,7 +8,7 @@ use nearside_schemas::Timestamp;
 
 use super::patient::Patient;
 use crate::incident::IncidentKind;
-use crate::payload::millis;
+use crate::payload::{millis, push_thousandths};
 use crate::random::Random;
 
 /// Samples a second.
@@ -150,22 +150,6 @@ fn encode(at: Timestamp, samples: &[f64]) -> Vec<u8> {
     out
 }
 
-/// A number of microvolts as millivolts with three digits. Strips are most of a ward's bytes, and the standard
-/// formatting of floating point numbers most of the time they would take.
-fn push_thousandths(out: &mut Vec<u8>, n: i32) {
-    if n < 0 {
-        out.push(b'-');
-    }
-    let n = n.unsigned_abs();
-    let digit = |n: u32| b'0' + (n % 10) as u8;
-    if n >= 10_000 {
-        out.extend_from_slice((n / 1_000).to_string().as_bytes());
-    } else {
-        out.push(digit(n / 1_000));
-    }
-    out.extend_from_slice(&[b'.', digit(n / 100), digit(n / 10), digit(n)]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,15 +183,6 @@ mod tests {
             assert!((60.0 / mean / rate - 1.0).abs() < 0.06, "{} for {rate}", 60.0 / mean);
             let deviation = intervals.iter().map(|i| (i - mean).powi(2)).sum::<f64>().sqrt();
             assert!(deviation > 0.0);
-        }
-    }
-
-    #[test]
-    fn samples_are_written_as_millivolts() {
-        for (n, text) in [(0, "0.000"), (-5, "-0.005"), (1_150, "1.150"), (-12_345, "-12.345"), (10_000, "10.000")] {
-            let mut out = Vec::new();
-            push_thousandths(&mut out, n);
-            assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
 

@@ -1,4 +1,5 @@
-//! A hospital ward: each patient has a monitor, an ECG, a glucose sensor, an activity tracker and a nurse who writes.
+//! A hospital ward: each patient has a monitor, an ECG, a glucose sensor, an activity tracker, a nurse who writes, and a patch that
+//! feels motion.
 //!
 //! All devices of a patient show the same body, which lives in [`patient`].
 
@@ -6,7 +7,9 @@ mod activity;
 mod ecg;
 mod glucose;
 mod notes;
+mod patch;
 mod patient;
+mod routine;
 
 use std::time::Duration;
 
@@ -20,6 +23,7 @@ use crate::site::{Cadence, Outline, Site};
 use activity::Tracker;
 use ecg::Electrodes;
 use glucose::GlucoseSensor;
+use patch::Accelerometer;
 use patient::{Monitor, Patient};
 
 enum Instrument {
@@ -28,6 +32,7 @@ enum Instrument {
     Glucose(GlucoseSensor),
     Tracker(Tracker),
     Nurse,
+    Accelerometer(Accelerometer),
 }
 
 struct Device {
@@ -35,7 +40,7 @@ struct Device {
     random: Random,
 }
 
-/// The ward as a [`Site`]. Device `i` belongs to patient `i / 5`.
+/// The ward as a [`Site`]. Device `i` belongs to patient `i / 6`.
 pub(crate) struct Ward {
     patients: Vec<Patient>,
     devices: Vec<Device>,
@@ -43,12 +48,13 @@ pub(crate) struct Ward {
 }
 
 /// The devices of one patient.
-const PER_PATIENT: usize = 5;
+const PER_PATIENT: usize = 6;
 const VITALS: usize = 0;
 const ECG: usize = 1;
 const GLUCOSE: usize = 2;
 const ACTIVITY: usize = 3;
 const NOTES: usize = 4;
+const MOTION: usize = 5;
 
 impl Ward {
     pub(crate) fn new(streams: usize, seed: u64, start: Timestamp) -> Self {
@@ -68,7 +74,8 @@ impl Ward {
                 ECG => Instrument::Electrodes(Electrodes::new(&mut random)),
                 GLUCOSE => Instrument::Glucose(GlucoseSensor::new(start, &mut random)),
                 ACTIVITY => Instrument::Tracker(Tracker::new(start)),
-                _ => Instrument::Nurse,
+                NOTES => Instrument::Nurse,
+                _ => Instrument::Accelerometer(Accelerometer::new(&mut random)),
             };
             ward.devices.push(Device { instrument, random });
             ward.outlines.push(outline(device % PER_PATIENT, &record_number(number)));
@@ -97,6 +104,10 @@ fn outline(part: usize, key: &str) -> Outline {
         }
         GLUCOSE => ("glucose", "glucose", Cadence::every(300)),
         ACTIVITY => ("activity", "activity", Cadence::every(60)),
+        MOTION => {
+            let lag = Duration::from_secs(patch::STRIP_SECONDS);
+            ("motion", "motion", Cadence::Every { period: lag, lag })
+        }
         _ => ("notes", "note", Cadence::NowAndThen { mean: Duration::from_secs(900) }),
     };
     Outline { stream, key: key.to_owned(), topic: format!("ward/{key}/{topic}"), cadence }
@@ -108,6 +119,7 @@ fn shown_by(kind: IncidentKind) -> usize {
         IncidentKind::LeadsOff | IncidentKind::VentricularBeats => ECG,
         IncidentKind::Hypoglycaemia => GLUCOSE,
         IncidentKind::AlarmingNote => NOTES,
+        IncidentKind::Fall | IncidentKind::BedExit | IncidentKind::Immobility => MOTION,
         _ => VITALS,
     }
 }
@@ -132,7 +144,8 @@ impl Site for Ward {
             Instrument::Monitor(monitor) => monitor.read(at, patient, random),
             Instrument::Electrodes(electrodes) => electrodes.read(at, patient, random),
             Instrument::Glucose(sensor) => sensor.read(at, patient, random),
-            Instrument::Tracker(tracker) => tracker.read(at, random),
+            Instrument::Tracker(tracker) => tracker.read(at, patient, random),
+            Instrument::Accelerometer(accelerometer) => accelerometer.read(at, patient, random),
             Instrument::Nurse => {
                 let is_alarming = patient.level(at, |kind| kind == IncidentKind::AlarmingNote) > 0.0;
                 notes::note(at, number, is_alarming, random)
@@ -150,6 +163,9 @@ impl Site for Ward {
             IncidentKind::LeadsOff,
             IncidentKind::Hypoglycaemia,
             IncidentKind::AlarmingNote,
+            IncidentKind::Fall,
+            IncidentKind::BedExit,
+            IncidentKind::Immobility,
         ]
         .into_iter()
         .map(|kind| Places { kind, devices: self.devices_of(shown_by(kind)) })

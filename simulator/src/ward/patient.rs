@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nearside_schemas::Timestamp;
 
+use super::routine::Routine;
 use crate::incident::{Effect, IncidentKind, ProbeFault, level_of};
+use crate::motion::pose::Pose;
 use crate::payload::millis;
 use crate::random::{Random, SlowNoise};
 use crate::rhythm;
@@ -37,7 +39,11 @@ pub(crate) struct Patient {
     wander: [SlowNoise; 5],
     effects: Vec<Effect>,
     body: Body,
+    routine: Routine,
 }
+
+/// Streams of random numbers for the patients' days, far from those of bodies and devices.
+const ROUTINES: u64 = u64::MAX / 4;
 
 const STEP: Duration = Duration::from_secs(5);
 
@@ -59,8 +65,9 @@ impl Patient {
             consciousness: 'A',
         };
         let wander = [300.0, 240.0, 420.0, 900.0, 3_600.0].map(|tau| SlowNoise::new(tau, &mut random));
+        let routine = Routine::new(start, Random::new(seed, ROUTINES + number as u64));
         let mut patient =
-            Self { grid: Grid::new(start, STEP), random, usual, wander, effects: Vec::new(), body: usual };
+            Self { grid: Grid::new(start, STEP), random, usual, wander, effects: Vec::new(), body: usual, routine };
         patient.body = patient.body_at(start);
         patient
     }
@@ -82,6 +89,11 @@ impl Patient {
     /// The body now.
     pub(crate) fn body(&self) -> &Body {
         &self.body
+    }
+
+    /// What the patient does at an instant that is at most minutes before any asked for.
+    pub(crate) fn pose(&mut self, at: Timestamp) -> Pose {
+        self.routine.pose(at, &self.effects)
     }
 
     /// How much of an incident there is.

@@ -23,7 +23,7 @@ fn config(profile: Profile, streams: usize, seed: u64) -> FleetConfig {
 }
 
 /// The streams that both sites' configurations are written for: name, topic and seconds between messages.
-const TABLE: [(&str, &str, Option<u64>); 12] = [
+const TABLE: [(&str, &str, Option<u64>); 13] = [
     ("traffic", "city/{junction}/traffic", Some(10)),
     ("traffic-zh", "城市/{junction}/交通", Some(10)),
     ("air", "city/{station}/air", Some(30)),
@@ -36,6 +36,7 @@ const TABLE: [(&str, &str, Option<u64>); 12] = [
     ("glucose", "ward/{patient}/glucose", Some(300)),
     ("activity", "ward/{patient}/activity", Some(60)),
     ("notes", "ward/{patient}/note", None),
+    ("motion", "ward/{patient}/motion", Some(10)),
 ];
 
 fn stream_of(topic: &str) -> (&'static str, String, Option<u64>) {
@@ -123,7 +124,7 @@ proptest! {
 
 #[test]
 fn devices_keep_their_period_and_topics_their_stream() {
-    for (profile, streams) in [(Profile::City, 40), (Profile::Ward, 20)] {
+    for (profile, streams) in [(Profile::City, 40), (Profile::Ward, 24)] {
         let fleet = Fleet::new(config(profile, streams, 3));
         let expected: BTreeMap<String, (&str, String)> =
             fleet.streams().map(|(stream, key, topic)| (topic.to_owned(), (stream, key.to_owned()))).collect();
@@ -171,7 +172,7 @@ fn every_kind_of_device_is_there_from_eight_on() {
 #[test]
 fn every_payload_is_what_its_stream_says() {
     let mut seen: HashMap<&str, usize> = HashMap::new();
-    for (profile, streams) in [(Profile::City, 40), (Profile::Ward, 10)] {
+    for (profile, streams) in [(Profile::City, 40), (Profile::Ward, 12)] {
         for seed in 0..2 {
             for message in Fleet::new(config(profile, streams, seed)) {
                 let (stream, ..) = stream_of(&message.topic);
@@ -263,6 +264,16 @@ fn check_payload(stream: &str, message: &Message) {
             assert!(columns[1].parse::<u32>().unwrap() < 150);
             assert!(["lying", "sitting", "standing", "walking"].contains(&columns[2]));
         }
+        "motion" => {
+            let value = json(message);
+            sent_after(value["ts"].as_i64().unwrap(), 10_000);
+            assert_eq!(value["hz"], 25);
+            for axis in ["x", "y", "z"] {
+                let samples = value[axis].as_array().unwrap();
+                assert_eq!(samples.len(), 250);
+                samples.iter().for_each(|sample| within(sample, -8.0, 8.0));
+            }
+        }
         "reports" | "notes" => {
             let value = json(message);
             sent_after(value["ts"].as_i64().unwrap(), 0);
@@ -276,7 +287,7 @@ fn check_payload(stream: &str, message: &Message) {
 
 #[test]
 fn half_an_hour_starts_quiet_and_holds_every_incident() {
-    for (profile, streams, least) in [(Profile::City, 8, 4), (Profile::City, 100, 6), (Profile::Ward, 30, 5)] {
+    for (profile, streams, least) in [(Profile::City, 8, 4), (Profile::City, 100, 6), (Profile::Ward, 36, 5)] {
         for seed in 0..20 {
             let fleet = Fleet::new(config(profile, streams, seed));
             let incidents = fleet.incidents();

@@ -60,7 +60,7 @@ fn scores(messages: &[Message], topic: &str) -> Vec<(Timestamp, u32)> {
 fn a_deteriorating_patient_drifts_to_a_score_of_seven() {
     each_incident(
         Profile::Ward,
-        30,
+        36,
         |kind| kind == IncidentKind::Deterioration,
         |incident, messages| {
             let scores = scores(messages, &incident.topics[0]);
@@ -78,9 +78,9 @@ fn a_deteriorating_patient_drifts_to_a_score_of_seven() {
 #[test]
 fn a_day_of_healthy_patients_never_scores_five() {
     let day = Duration::from_secs(86_400);
-    let fleet = Fleet::new(FleetConfig { incidents: false, duration: Some(day), ..config(Profile::Ward, 6, 9) });
+    let fleet = Fleet::new(FleetConfig { incidents: false, duration: Some(day), ..config(Profile::Ward, 5, 9) });
     let all: Vec<u32> = fleet.filter(|m| m.topic.ends_with("vitals")).map(|m| news2(&json(&m))).collect();
-    assert!(all.len() > 2_880);
+    assert!(all.len() > 2_870);
     assert!(all.iter().all(|score| *score < 5), "{:?}", all.iter().max());
     assert!(mean(all.iter().map(|score| f64::from(*score))) < 0.3);
 }
@@ -89,7 +89,7 @@ fn a_day_of_healthy_patients_never_scores_five() {
 fn saturation_falls_and_probes_come_off() {
     each_incident(
         Profile::Ward,
-        30,
+        36,
         |kind| kind == IncidentKind::Desaturation,
         |incident, messages| {
             let (before, during) = around(&series(messages, &incident.topics[0], "spo2"), incident);
@@ -97,7 +97,7 @@ fn saturation_falls_and_probes_come_off() {
         },
     );
     let off = |wanted| move |kind| kind == IncidentKind::ProbeOff(wanted);
-    each_incident(Profile::Ward, 30, off(ProbeFault::Missing), |incident, messages| {
+    each_incident(Profile::Ward, 36, off(ProbeFault::Missing), |incident, messages| {
         for message in messages.iter().filter(|message| message.topic == incident.topics[0]) {
             let value = json(message);
             let at = Timestamp::from_millis(value["ts"].as_i64().unwrap());
@@ -105,7 +105,7 @@ fn saturation_falls_and_probes_come_off() {
             assert_eq!(value.get("spo2").is_none(), off, "{value}");
         }
     });
-    each_incident(Profile::Ward, 30, off(ProbeFault::Frozen), |incident, messages| {
+    each_incident(Profile::Ward, 36, off(ProbeFault::Frozen), |incident, messages| {
         for field in ["heart_rate", "systolic", "temperature"] {
             let all = series(messages, &incident.topics[0], field);
             let inside: Vec<f64> =
@@ -133,7 +133,7 @@ fn the_ecg_shows_lost_leads_and_broad_beats() {
         |strip: &[f64]| strip.iter().copied().fold(f64::MIN, f64::max) - strip.iter().copied().fold(f64::MAX, f64::min);
     each_incident(
         Profile::Ward,
-        30,
+        36,
         |kind| kind == IncidentKind::LeadsOff,
         |incident, messages| {
             let (during, before) = strips(messages, incident);
@@ -145,7 +145,7 @@ fn the_ecg_shows_lost_leads_and_broad_beats() {
     let high = |strip: &[f64]| strip.iter().filter(|sample| **sample > 0.6).count();
     each_incident(
         Profile::Ward,
-        30,
+        36,
         |kind| kind == IncidentKind::VentricularBeats,
         |incident, messages| {
             let (during, before) = strips(messages, incident);
@@ -184,7 +184,7 @@ fn meals_lift_glucose_and_long_runs_see_it_fall_too_low() {
     let fleet = Fleet::new(FleetConfig {
         duration: Some(Duration::from_secs(12 * 3_600)),
         period_scale: 1.0,
-        ..config(Profile::Ward, 15, 4)
+        ..config(Profile::Ward, 18, 4)
     });
     let low = find(&fleet, |kind| kind == IncidentKind::Hypoglycaemia).expect("half a day has room for it");
     let falls = |incident: &&Incident| incident.kind == IncidentKind::Hypoglycaemia;
@@ -206,7 +206,7 @@ fn meals_lift_glucose_and_long_runs_see_it_fall_too_low() {
 fn personal_markers_stand_in_notes_and_keys_alone() {
     let markers = personal_markers();
     let mut met: HashMap<&str, usize> = HashMap::new();
-    let fleet = Fleet::new(FleetConfig { ..config(Profile::Ward, 80, 2) });
+    let fleet = Fleet::new(FleetConfig { ..config(Profile::Ward, 96, 2) });
     let mut all = fleet.personal_markers();
     all.retain(|marker| !markers.contains(&marker.as_str()));
     assert_eq!(all.len(), 16, "one key a patient: {all:?}");

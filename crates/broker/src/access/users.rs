@@ -123,8 +123,8 @@ publish = ["+/{user}/#"]
 subscribe = ["+/{user}/#"]
 
 [roles.operator]
-publish = ["#"]
-subscribe = ["#", "$SYS/#"]
+publish = ["#", "$nearside/feedback"]
+subscribe = ["#", "$SYS/#", "$nearside/#"]
 
 [roles.viewer]
 subscribe = ["#", "$SYS/#"]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
+use nearside_schemas::{Answer, Durability, FEEDBACK_TOPIC, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 
 use super::{Connection, End};
 use crate::answers::{Answers, Asker, Settles};
@@ -120,7 +120,8 @@ impl Connection {
             return Ok(Err(Reason::TopicName));
         }
         // What the server says of itself only it says (section 4.7.2).
-        if text.starts_with("$SYS/") || !self.principal.may_publish(text) {
+        let is_ours = text.starts_with("$SYS/") || text.starts_with("$nearside/") && text != FEEDBACK_TOPIC;
+        if is_ours || !self.principal.may_publish(text) {
             return Ok(Err(Reason::NotAuthorized));
         }
         if self.topics.len() >= REMEMBERED_TOPICS || self.topic_bytes + name.len() > REMEMBERED_BYTES {

@@ -23,7 +23,7 @@ use self::network::{Network, OUTPUTS};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
 use crate::card::Card;
-use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
+use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting, raised_threshold};
 use crate::snapshot::{Reader, Writer};
 
 /// The name in the catalogue.
@@ -48,7 +48,7 @@ impl Forecaster {
     fn state(&self, fields: &[FieldSpec]) -> ForecasterState {
         let numeric = fields.iter().enumerate().filter(|(_, field)| field.kind == FieldKind::Number);
         ForecasterState {
-            fields: numeric.map(|(column, field)| Field::new(column, field.name.clone())).collect(),
+            fields: numeric.map(|(column, field)| Field::new(column, field.name.clone(), self.threshold)).collect(),
             threshold: self.threshold,
             taken: VecDeque::new(),
         }
@@ -62,6 +62,14 @@ impl RowModel for Forecaster {
 
     fn judges_fields(&self) -> bool {
         true
+    }
+
+    fn judges_patients(&self) -> bool {
+        false
+    }
+
+    fn heeds_feedback(&self, label: &str) -> bool {
+        label != FLAT_LINE
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
@@ -115,6 +123,8 @@ struct Field {
     hold: Hold,
     repeats: Repeats,
     pace: Pace,
+    /// The card's, or raised by feedback.
+    threshold: f64,
 }
 
 /// A value that waits for its forecast.
@@ -156,16 +166,15 @@ impl RowState for ForecasterState {
 
     fn judge(&mut self, outputs: &[f32]) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
-        let least = evidence_at(self.threshold);
         let mut outputs = outputs.chunks_exact(OUTPUTS);
         let mut seen = Vec::new();
         for (index, field) in self.fields.iter_mut().enumerate() {
             let Some(Some(taken)) = self.taken.pop_front() else { continue };
             let Some(quantiles) = outputs.next() else { continue };
-            let judged = field.judge(&taken, quantiles, least);
+            let judged = field.judge(&taken, quantiles, evidence_at(field.threshold));
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
-                (Some(_), score) => score.max(self.threshold),
+                (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
             };
@@ -177,8 +186,17 @@ impl RowState for ForecasterState {
         if !seen.is_empty() {
             verdict.flagged = true;
             verdict.sightings.push(self.sighting(seen, verdict.score));
+            // The sighting is about its first field, whose threshold may be raised; so it was for its score at least.
+            let first = verdict.sightings[0].contributions.first().map(|part| &part.field);
+            let of_first = self.fields.iter().find(|field| Some(&field.name) == first);
+            verdict.threshold = of_first.map_or(self.threshold, |field| field.threshold);
         }
         verdict
+    }
+
+    fn raise_threshold(&mut self, field: Option<&FieldName>, steps: f64) {
+        let known = self.fields.iter_mut().find(|known| Some(&known.name) == field);
+        known.into_iter().for_each(|known| known.threshold = raised_threshold(self.threshold, steps));
     }
 
     fn skip(&mut self) {
@@ -227,7 +245,7 @@ struct Judged {
 }
 
 impl Field {
-    fn new(column: usize, name: FieldName) -> Self {
+    fn new(column: usize, name: FieldName, threshold: f64) -> Self {
         let (history, errors) = (History::default(), Errors::default());
         Self {
             column,
@@ -237,6 +255,7 @@ impl Field {
             hold: Hold::default(),
             repeats: Repeats::default(),
             pace: Pace::default(),
+            threshold,
         }
     }
 

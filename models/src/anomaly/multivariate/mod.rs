@@ -26,7 +26,7 @@ use self::watch::{INPUTS, Taken, Watch};
 use crate::ModelError;
 use crate::card::Card;
 use crate::mlp::{Layout, Network};
-use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
+use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting, raised_threshold};
 use crate::snapshot::{Reader, Writer};
 
 /// The name in the catalogue.
@@ -97,6 +97,14 @@ impl RowModel for Multivariate {
         Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
     }
 
+    fn judges_patients(&self) -> bool {
+        false
+    }
+
+    fn heeds_feedback(&self, _label: &str) -> bool {
+        true
+    }
+
     fn input_width(&self) -> usize {
         INPUTS
     }
@@ -156,6 +164,12 @@ impl RowState for State {
             verdict.sightings.push(self.sighting(label, &taken, verdict.score));
         }
         verdict
+    }
+
+    fn raise_threshold(&mut self, field: Option<&FieldName>, steps: f64) {
+        if field.is_none() {
+            self.alarm.threshold = raised_threshold(self.alarm.of_card, steps);
+        }
     }
 
     fn skip(&mut self) {
@@ -254,6 +268,8 @@ impl Label {
 /// From the fields' log odds to one alarm an incident.
 #[derive(Clone, Debug, PartialEq)]
 struct Alarm {
+    of_card: f64,
+    /// The card's, or raised by feedback.
     threshold: f64,
     /// Log odds of a row, averaged; `None` before the first.
     odds: Option<f64>,
@@ -265,7 +281,7 @@ struct Alarm {
 
 impl Alarm {
     fn new(fields: usize, threshold: f64) -> Self {
-        Self { threshold, odds: None, suspicion: vec![0.0; fields], label: None }
+        Self { of_card: threshold, threshold, odds: None, suspicion: vec![0.0; fields], label: None }
     }
 
     /// The row's score; afterwards `label` says whether it is flagged and as what.
@@ -288,7 +304,7 @@ impl Alarm {
                 self.label = first.map(Label::of);
                 score.max(self.threshold)
             }
-            None => score.min(self.threshold.next_down()),
+            None => score.min(self.of_card.next_down()),
             Some(_) if odds < begins_at - HYSTERESIS => {
                 self.label = None;
                 score

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearside_schemas::{FieldPolicy, Personal};
+use nearside_schemas::{FieldKind, FieldPolicy, FieldValue, Personal};
 
 use super::*;
 
@@ -22,7 +22,7 @@ const NAMES: [&str; 8] =
     ["heart_rate", "respiration", "spo2", "oxygen", "systolic", "temperature", "consciousness", "spo2_scale"];
 
 fn model() -> News2 {
-    News2::new(&crate::catalog::card("news2", None).unwrap())
+    News2::new(&crate::catalog::card("news2", None).unwrap()).unwrap()
 }
 
 fn text(text: &str) -> FieldValue {
@@ -340,4 +340,69 @@ fn a_restored_state_goes_on_as_if_nothing_had_happened() {
     for cut in 0..bytes.len() {
         assert!(model.restore(&spec, &bytes[..cut]).is_err());
     }
+}
+
+#[test]
+fn a_rise_below_the_charts_thresholds_is_said_with_its_past() {
+    let number = FieldValue::Number;
+    let model = model();
+    let mut state = model.new_state(&fields(&NAMES));
+    // Checks by a nurse: 0 at first, 1 for the pulse an hour later, then 1 + 2 + 1 for pulse, breath and pressure.
+    assert!(!judge(state.as_mut(), 0, &well()).flagged);
+    assert!(!judge(state.as_mut(), 3_600, &with(&[("heart_rate", number(95.0))])).flagged);
+    let worse = [("heart_rate", number(95.0)), ("respiration", number(22.0)), ("systolic", number(105.0))];
+    let verdict = judge(state.as_mut(), 7_200, &with(&worse));
+    assert_eq!(total(&verdict), 4);
+    let [rise] = verdict.sightings.as_slice() else { panic!("{verdict:?}") };
+    assert_eq!((rise.label, rise.severity), ("news2_rising", Severity::Warning));
+    assert_eq!(verdict.threshold, 3.0 / 20.0, "three points above the lowest, which was 0");
+    assert!(
+        rise.text.contains("suggests") && rise.text.contains("0 (2.0 h before), 1 (60 min before)"),
+        "{}",
+        rise.text
+    );
+    assert_eq!(rise.contributions[0].field.as_str(), "respiration");
+    assert_eq!(rise.contributions[0].note.as_deref(), Some("0 points 2.0 h before"));
+    // A point more is the chart's own word: one finding, not two; and it carries the past.
+    let verdict =
+        judge(state.as_mut(), 9_000, &with(&[worse[0].clone(), worse[1].clone(), ("systolic", number(95.0))]));
+    assert_eq!(verdict.sightings.iter().map(|s| s.label).collect::<Vec<_>>(), ["news2_medium"]);
+    assert!(verdict.sightings[0].text.contains("Earlier totals") && verdict.sightings[0].text.contains("rising by"));
+    // Back to 3: falling is no alarm.
+    let better = judge(state.as_mut(), 10_800, &with(&worse[..2]));
+    assert_eq!((total(&better), better.flagged), (3, false));
+}
+
+#[test]
+fn the_trend_survives_a_restart_and_states_without_one_are_read() {
+    let number = FieldValue::Number;
+    let model = model();
+    let mut state = model.new_state(&fields(&NAMES));
+    judge(state.as_mut(), 0, &well());
+    let bytes = state.snapshot();
+    let worse = with(&[("heart_rate", number(115.0)), ("respiration", number(22.0))]);
+    let mut again = model.restore(&fields(&NAMES), &bytes).unwrap();
+    let verdict = judge(again.as_mut(), 3_600, &worse);
+    assert_eq!(verdict, judge(state.as_mut(), 3_600, &worse));
+    assert_eq!(verdict.sightings.len(), 1);
+    // Version 1 ended with the observations: version byte, time, and eight of them with 17 bytes each or 1.
+    let known = 7;
+    let mut first = bytes[..1 + 8 + 17 * known + (8 - known)].to_vec();
+    first[0] = 1;
+    let mut old = model.restore(&fields(&NAMES), &first).unwrap();
+    let verdict = judge(old.as_mut(), 3_600, &worse);
+    assert_eq!((total(&verdict), verdict.flagged), (4, false), "it knows no past");
+    assert!(model.restore(&fields(&NAMES), &bytes[..bytes.len() - 1]).is_err());
+}
+
+#[test]
+fn options_that_are_unknown_or_out_of_range_are_refused() {
+    let refused = |name: &str, value: f64| {
+        let mut card = crate::catalog::card("news2", None).unwrap();
+        card.options.insert(name.to_owned(), value);
+        crate::catalog::build(card, &[]).err().map(|error| error.to_string())
+    };
+    assert!(refused("trend_hours", 100.0).unwrap().contains("0.5 to 24"));
+    assert!(refused("trend_days", 1.0).unwrap().contains("trend_hours"));
+    assert_eq!(refused("trend_hours", 12.0), None);
 }
