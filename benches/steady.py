@@ -290,6 +290,8 @@ def result(probes, watch, cloud):
     tenth = max(1, len(resident) // 10)
     medians = [sorted(part)[len(part) // 2] for part in (resident[n:n + tenth] for n in range(0, len(resident), tenth))][:10]
     mean = sum(medians) / len(medians)
+    if len(steady) < 2:
+        sys.exit("STEADY must hold at least two samples")
     first, last = steady[0], steady[-1]
     readings = last["readings"] - first["readings"]
     print(json.dumps({
