@@ -148,7 +148,7 @@ async fn recover(
     let mut found = recovery::adopt(&middle.ingest, checkpoint).await;
     recovery::replay(&middle.ingest, reader, span, listeners, progress, &mut found).await;
     let checkpoint = loop {
-        if handover::close(&mut of_earlier, &changed, clock.now()).await {
+        if handover::close(&mut of_earlier, &changed, clock.now(), true).await {
             match handover::commit(&of_earlier.store, &changed, &source) {
                 Ok(checkpoint) => break checkpoint,
                 Err(error) => tracing::error!(%error, "the changed configuration cannot be put in force"),
@@ -158,10 +158,10 @@ async fn recover(
         tokio::time::sleep(BETWEEN_TRIES).await;
     };
     tracing::info!(streams = changed.len(), "the configuration was changed while the gateway did not run");
+    middle.stop();
     let adopted = recovery::adopt(ingest, checkpoint).await;
     rules.send_async(RulesMessage::Reload(next_rules)).await;
     rollup.send_async(RollUpMessage::Reload(next_rollup)).await;
-    middle.stop();
     found.damaged += adopted.damaged;
     Recovered { forgotten: adopted.forgotten, ..found }
 }

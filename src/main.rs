@@ -11,6 +11,7 @@ mod pipeline;
 mod publisher;
 mod replay;
 mod view;
+mod wall_clock;
 
 use std::process::ExitCode;
 

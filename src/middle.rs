@@ -21,7 +21,7 @@ use nearside_actors::rules::Rules;
 use nearside_actors::rules_stage::RulesMessage;
 use nearside_actors::seal::SealMessage;
 use nearside_actors::stage::StageSender;
-use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
+use nearside_actors::stream::{BeginAt, PlannedModel, Shard, ShardSetup, StreamPlan};
 use nearside_config::SiteConfig;
 use nearside_deadletters::DeadLetters;
 use nearside_journal::{Checkpoint, JournalHandle, Lsn};
@@ -170,8 +170,17 @@ impl Middle {
         self.ingest.shards_live() && self.queues.is_alive()
     }
 
+    /// From now on the first record that it takes from devices is this one.
+    pub async fn begin_at(&self, lsn: Lsn) {
+        for (_, address) in &self.shards {
+            // A shard that has ended is seen by health.
+            let _ = address.send(BeginAt(lsn)).await;
+        }
+    }
+
     /// Ends its threads.
     pub fn stop(&self) {
+        self.outlet.end();
         for (arbiter, _) in &self.shards {
             arbiter.stop();
         }

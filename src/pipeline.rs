@@ -33,7 +33,7 @@ use nearside_broker::{FrontDoor, Ports, Recovery, SessionStore};
 use nearside_config::SiteConfig;
 use nearside_console::Console;
 use nearside_deadletters::DeadLetters;
-use nearside_journal::{CheckpointStore, CommitOutcome, EpochKind, Lsn, Reader, Record};
+use nearside_journal::{Checkpoint, CheckpointStore, CommitOutcome, EpochKind, Lsn, Reader, Record};
 use nearside_models::artefact::Library;
 use nearside_outbox::OutboxHandle;
 use nearside_privacy::KeyRing;
@@ -466,20 +466,16 @@ impl Gateway {
             return Err(StartError::Reload("the last checkpoint ended by a fault; start again"));
         };
         let old = self.current.get();
-        let changed = middle::changed_streams(&self.config, config);
-        let unwritten = || StartError::Reload("not everything could be judged, or journal and checkpoint written");
-        if !handover::close(&mut checkpointer, &changed, self.clock.now()).await {
-            return Err(unwritten());
-        }
-        let begins_at = self.note(kind, config, &models).await.ok_or_else(unwritten)?;
-        let middle = Middle::build(config, &models, &self.around, begins_at)?;
-        let checkpoint = match handover::commit(&self.store, &changed, &config.source) {
-            Ok(checkpoint) => checkpoint,
+        // Before any window is closed.
+        let middle = Middle::build(config, &models, &self.around, Lsn(0))?;
+        let (checkpoint, begins_at) = match self.hand_over(&mut checkpointer, config, &models, kind).await {
+            Ok(handed_over) => handed_over,
             Err(error) => {
                 middle.stop();
-                return Err(error.into());
+                return Err(error);
             }
         };
+        middle.begin_at(begins_at).await;
         self.around.rules.send_async(RulesMessage::Reload(Box::new(rules))).await;
         self.around.rollup.send_async(RollUpMessage::Reload(config.rollup.clone())).await;
         self.current.replace(middle);
@@ -499,6 +495,24 @@ impl Gateway {
         self.config = in_force;
         self.start_heart(Start { checkpoint, reader: Reader::empty(), earlier: None }, begins_at);
         Ok(waits)
+    }
+
+    /// Closes the windows of changed definitions and puts the other configuration in force on disk. Gives what its streams go on from, and
+    /// the number of the next record.
+    async fn hand_over(
+        &self,
+        checkpointer: &mut Checkpointer,
+        config: &SiteConfig,
+        models: &ModelSet,
+        kind: EpochKind,
+    ) -> Result<(Checkpoint, Lsn), StartError> {
+        let changed = middle::changed_streams(&self.config, config);
+        let unwritten = || StartError::Reload("not everything could be judged, or journal and checkpoint written");
+        if !handover::close(checkpointer, &changed, self.clock.now(), false).await {
+            return Err(unwritten());
+        }
+        let begins_at = self.note(kind, config, models).await.ok_or_else(unwritten)?;
+        Ok((handover::commit(&self.store, &changed, &config.source)?, begins_at))
     }
 
     /// Stops front to back: refuse, let every acknowledged reading be judged, keep or close the windows, seal, commit, take the last

@@ -160,8 +160,9 @@ impl View for GatewayView {
     }
 
     fn health(&self) -> Health {
-        if self.telemetry.total(Metric::JournalErrors) > 0 {
-            return Health::Failing("the journal cannot write; nothing is acknowledged until a restart".to_owned());
+        if self.telemetry.gauge(Metric::JournalFailing, &[]).get() > 0.0 {
+            let why = "the journal cannot write: is the disk full? Nothing is acknowledged until it can; it is tried again every second";
+            return Health::Failing(why.to_owned());
         }
         match self.outbox.trouble() {
             Some(Trouble::Poisoned) => {

@@ -2,6 +2,7 @@
 //! `fuzz/run.sh`.
 //!
 //! `NEARSIDE_FUZZ_RUNS` says how many mutations each target gets, `NEARSIDE_FUZZ_SEED` from which seed; both are printed.
+//! `NEARSIDE_FUZZ_TARGET` names one target, and the others are left out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -22,7 +23,9 @@ use targets::Target;
 const LONGEST: usize = 4_096;
 
 fn all() -> impl Iterator<Item = &'static Target> {
-    targets::TARGETS.iter().chain(site::TARGETS)
+    let wanted = std::env::var("NEARSIDE_FUZZ_TARGET").ok();
+    let all = targets::TARGETS.iter().chain(site::TARGETS);
+    all.filter(move |(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name))
 }
 
 fn folder(target: &str) -> PathBuf {

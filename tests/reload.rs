@@ -90,6 +90,10 @@ async fn change_while_it_does_not_run(end: impl Fn(Gateway) -> tempfile::TempDir
     assert_eq!(cloud.wait_for(rows("same", 10)).await["data"]["cause"], "full");
     assert_eq!(cloud.wait_for(rows("other", 4)).await["data"]["cause"], "full");
     assert_eq!(gateway.metric("nearside_stream_panics_total{stage=\"restore\"}"), 0.0, "no state is lost");
+    for name in ["same", "other"] {
+        let active = gateway.metric(&format!("nearside_streams_active{{stream=\"{name}\"}}"));
+        assert_eq!(active, 1.0, "{name} is counted once, by the middle that is in force");
+    }
     // The next start finds the new configuration in force.
     let (code, folder) = gateway.terminate();
     assert_eq!(code, Some(0));

@@ -22,14 +22,17 @@ pub const SAVED_NAME: &str = "configuration";
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Lets everything taken be judged, closes the windows of `changed` definitions, and puts every stream's state on disk. False where
-/// something does not answer or the disk refuses: then streams go on as they are, and may be asked again.
-pub async fn close(checkpointer: &mut Checkpointer, changed: &[StreamName], now: Timestamp) -> bool {
+/// something does not answer or the disk refuses: then streams go on as they are, and may be asked again. A disk that refuses the states
+/// as they are is found before any window is closed. Where windows are not closed `for_good` and the disk refuses right after, later
+/// rows revise them where their definition says so.
+pub async fn close(checkpointer: &mut Checkpointer, changed: &[StreamName], now: Timestamp, for_good: bool) -> bool {
     let ingest = checkpointer.ingest.clone();
     // Everything recorded before is handed on once this is answered.
     checkpointer.journal.barrier().await
         && tokio::time::timeout(PATIENCE, ingest.judged_through()).await.is_ok()
-        && (changed.is_empty() || ingest.close_windows(now, changed.to_vec(), true).await)
         && checkpointer.finish().await
+        && (changed.is_empty()
+            || (ingest.close_windows(now, changed.to_vec(), for_good).await && checkpointer.finish().await))
 }
 
 /// Puts another configuration in force, on disk: its text, and that the windows of `changed` definitions are closed for good. Gives

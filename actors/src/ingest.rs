@@ -30,6 +30,7 @@ use crate::error::ActorError;
 use crate::feedback::FeedbackDesk;
 use crate::fence::fenced;
 use crate::outlet::Outlet;
+use crate::read_ahead::Run;
 use crate::recovery::Again;
 use crate::stream::{Draft, DrainShard, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
@@ -195,25 +196,41 @@ impl Ingest {
         if key.len() == parts { self.intern(index, key) } else { None }
     }
 
-    /// Takes in a message that the journal remembers: decodes it, waits for credit, and leaves out what streams hold already.
-    pub async fn take_again(&self, lsn: Lsn, publish: &Publish, again: &mut Again) {
-        if publish.topic.as_str() == FEEDBACK_TOPIC {
-            self.hand_on(lsn, again);
-            self.hear_again(lsn, publish).await;
+    /// Decodes a message that the journal remembers, leaving out what streams hold already. Gives back how many drafts it made.
+    pub(crate) fn decode_again(&self, lsn: Lsn, publish: &Publish, drafts: &mut Vec<Draft>) -> usize {
+        let before = drafts.len();
+        self.decode(publish, lsn, drafts);
+        let mut kept = before;
+        for at in before..drafts.len() {
+            if !drafts[at].stream.holds(lsn) {
+                drafts.swap(kept, at);
+                kept += 1;
+            }
+        }
+        drafts.truncate(kept);
+        kept - before
+    }
+
+    /// Takes in messages that the journal remembers, waiting for credit where there is none for all of them.
+    pub(crate) async fn take_again(&self, run: Run, again: &mut Again) {
+        let Run { messages, mut drafts, .. } = run;
+        let Some(first) = drafts.first().map(|draft| draft.lsn) else { return };
+        if try_admit(&mut drafts, &mut again.works).is_ok() {
+            again.first.get_or_insert(first);
             return;
         }
-        let mut drafts = Vec::new();
-        self.decode(publish, lsn, &mut drafts);
-        drafts.retain(|draft| !draft.stream.holds(lsn));
-        if drafts.is_empty() {
-            return;
+        for (lsn, count) in messages {
+            let mut own: Vec<Draft> = drafts.drain(..count).collect();
+            if own.is_empty() {
+                continue;
+            }
+            if try_admit(&mut own, &mut again.works).is_err() {
+                // Handed on first: waiting while holding credit could wait for itself.
+                self.hand_on(lsn, again);
+                admit(&mut own, &mut again.works).await;
+            }
+            again.first.get_or_insert(lsn);
         }
-        if try_admit(&mut drafts, &mut again.works).is_err() {
-            // Handed on first: waiting while holding credit could wait for itself.
-            self.hand_on(lsn, again);
-            admit(&mut drafts, &mut again.works).await;
-        }
-        again.first.get_or_insert(lsn);
     }
 
     /// Hands work on to the shards; it comes from records up to and with `last`.

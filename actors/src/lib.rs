@@ -16,6 +16,7 @@ pub mod handover;
 pub mod inference;
 pub mod ingest;
 pub mod outlet;
+mod read_ahead;
 pub mod recall;
 pub mod recovery;
 pub mod rollup;

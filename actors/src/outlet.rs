@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearside_schemas::{CloseCause, FieldPolicy, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
+use parking_lot::Mutex;
 
 use crate::board::{Board, PostedFinding};
 use crate::recall::Recall;
@@ -15,6 +16,37 @@ use crate::seal::SealMessage;
 use crate::stage::StageSender;
 use crate::stream::{Outputs, StreamComponent, StreamPlan};
 
+/// How many streams of a definition are something, as one middle counts them: where another takes its place, its own go from the gauge
+/// and theirs come to it, in whatever order.
+struct StreamCount {
+    gauge: Gauge,
+    /// `None` once the middle has ended: its actors may still say something.
+    own: Mutex<Option<i64>>,
+}
+
+impl StreamCount {
+    const fn new(gauge: Gauge) -> Self {
+        Self { gauge, own: Mutex::new(Some(0)) }
+    }
+
+    fn add(&self, change: i64) {
+        if let Some(own) = &mut *self.own.lock() {
+            *own += change;
+            self.gauge.inc_by(change as f64);
+        }
+    }
+
+    fn get(&self) -> u64 {
+        self.own.lock().map_or(0, |own| own.try_into().unwrap_or(0))
+    }
+
+    fn end(&self) {
+        if let Some(own) = self.own.lock().take() {
+            self.gauge.dec_by(own as f64);
+        }
+    }
+}
+
 /// The handles of one definition's metrics.
 struct DefinitionMetrics {
     name: String,
@@ -23,10 +55,10 @@ struct DefinitionMetrics {
     has_warned: AtomicBool,
     closed: Vec<(CloseCause, Counter)>,
     unjudged: Counter,
-    active: Gauge,
+    active: StreamCount,
     retired: Counter,
     parked: Counter,
-    parked_now: Gauge,
+    parked_now: StreamCount,
     panics: Counter,
     lost_state: Counter,
 }
@@ -109,7 +141,7 @@ impl Outlet {
             metrics.panics.inc_by(u64::from(std::mem::take(&mut outputs.panics)));
             if std::mem::take(&mut outputs.parked) {
                 metrics.parked.inc();
-                metrics.parked_now.inc();
+                metrics.parked_now.add(1);
                 tracing::error!(stream = %component.id(), definition = %plan.spec.name, "a stream was parked after too many panics");
             }
         }
@@ -168,18 +200,26 @@ impl Outlet {
 
     /// A stream that was parked in an earlier run is there.
     pub fn stream_parked(&self, definition: usize) {
-        self.definitions[definition].parked_now.inc();
+        self.definitions[definition].parked_now.add(1);
     }
 
     /// A stream got an actor.
     pub fn stream_started(&self, definition: usize) {
-        self.definitions[definition].active.inc();
+        self.definitions[definition].active.add(1);
+    }
+
+    /// Its streams are another's from now on, or nobody's.
+    pub fn end(&self) {
+        for metrics in &self.definitions {
+            metrics.active.end();
+            metrics.parked_now.end();
+        }
     }
 
     /// A stream gave up its actor.
     pub fn stream_retired(&self, definition: usize) {
         let metrics = &self.definitions[definition];
-        metrics.active.dec();
+        metrics.active.add(-1);
         metrics.retired.inc();
     }
 
@@ -204,8 +244,8 @@ impl Outlet {
                 name: metrics.name.clone(),
                 set_aside,
                 windows: metrics.closed.iter().map(|(_, counter)| counter.get()).sum(),
-                active: metrics.active.get() as u64,
-                parked: metrics.parked_now.get() as u64,
+                active: metrics.active.get(),
+                parked: metrics.parked_now.get(),
             }
         };
         self.definitions.iter().map(figures).collect()
@@ -214,11 +254,8 @@ impl Outlet {
 
 impl DefinitionMetrics {
     fn new(name: &str, telemetry: &Telemetry) -> Self {
-        let active = telemetry.gauge(Metric::Streams, &[name]);
-        // Those of a middle that this one takes the place of have ended uncounted.
-        active.set(0.0);
-        let parked_now = telemetry.gauge(Metric::StreamsParkedNow, &[name]);
-        parked_now.set(0.0);
+        let active = StreamCount::new(telemetry.gauge(Metric::Streams, &[name]));
+        let parked_now = StreamCount::new(telemetry.gauge(Metric::StreamsParkedNow, &[name]));
         let reasons = SetAsideReason::ALL.iter();
         Self {
             name: name.to_owned(),

@@ -5,12 +5,14 @@
 //! commands that were given are not given again (I8).
 //! Never: a reading is taken from a device before all this is done.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nearside_journal::{Checkpoint, Item, Lsn, Reader, Record};
-use nearside_schemas::{Publish, StreamId};
+use nearside_journal::{Checkpoint, Lsn, Reader, Record};
+use nearside_schemas::{Publish, QoS, StreamId};
 
 use crate::ingest::Ingest;
+use crate::read_ahead::{Step, read_ahead};
 use crate::rollup::RollUpMessage;
 use crate::rules_stage::RulesMessage;
 use crate::stage::StageSender;
@@ -27,10 +29,6 @@ pub struct Again {
 
 /// Readings handed on at once.
 const WORKS_AT_ONCE: usize = 1_024;
-/// Records read ahead of the streams.
-const ITEMS_AHEAD: usize = 8_192;
-/// Items that travel from the reader together.
-const ITEMS_AT_ONCE: usize = 512;
 
 /// How far recovery is.
 #[derive(Debug, Default)]
@@ -104,13 +102,13 @@ pub struct Listeners<'a> {
     pub rules: &'a StageSender<RulesMessage>,
     /// Of time.
     pub rollup: &'a StageSender<RollUpMessage>,
-    /// Of each message.
+    /// Of each QoS 2 message.
     pub journalled: &'a (dyn Fn(Lsn, &Publish) + Send + Sync),
 }
 
 /// Takes in again what `reader` gives: everything from where the checkpoint ends to `until`.
 pub async fn replay(
-    ingest: &Ingest,
+    ingest: &Arc<Ingest>,
     reader: Reader,
     (from, until): (Lsn, Lsn),
     Listeners { rules, rollup, journalled }: Listeners<'_>,
@@ -121,14 +119,29 @@ pub async fn replay(
         number.store(value.0, Ordering::Relaxed);
     }
     rules.send_async(RulesMessage::Replaying).await;
-    let items = read_ahead(reader);
+    let steps = read_ahead(reader, ingest);
     let mut again = Again::default();
     let mut last = from;
-    while let Ok(batch) = items.recv_async().await {
-        for item in batch {
-            let (lsn, record) = match item {
-                Item::Record(lsn, record) => (lsn, record),
-                Item::Damage(_) => {
+    while let Ok(batch) = steps.recv_async().await {
+        let Ok(batch) = batch.await else {
+            tracing::error!("a part of the journal could not be decoded and is left out");
+            found.gaps += 1;
+            continue;
+        };
+        for step in batch {
+            let (lsn, record) = match step {
+                Step::Messages(run) => {
+                    run.exactly_once.iter().for_each(|(lsn, publish)| journalled(*lsn, publish));
+                    found.records += run.messages.len() as u64;
+                    last = run.messages.last().map_or(last, |(lsn, _)| *lsn);
+                    ingest.take_again(run, &mut again).await;
+                    if again.works.len() >= WORKS_AT_ONCE {
+                        ingest.hand_on(last, &mut again);
+                    }
+                    continue;
+                }
+                Step::Record(lsn, record) => (lsn, record),
+                Step::Damage => {
                     found.gaps += 1;
                     continue;
                 }
@@ -136,10 +149,15 @@ pub async fn replay(
             found.records += 1;
             last = lsn;
             match record {
-                Record::Publish(publish) => {
-                    journalled(lsn, &publish);
-                    ingest.take_again(lsn, &publish, &mut again).await;
+                // All others are in runs.
+                Record::Publish(feedback) => {
+                    if feedback.qos == QoS::ExactlyOnce {
+                        journalled(lsn, &feedback);
+                    }
+                    ingest.hand_on(lsn, &mut again);
+                    ingest.hear_again(lsn, &feedback).await;
                 }
+                Record::Epoch { .. } => {}
                 Record::Tick(now) => {
                     ingest.hand_on(lsn, &mut again);
                     ingest.tick_again(lsn, now).await;
@@ -156,10 +174,6 @@ pub async fn replay(
                     ingest.judged_through().await;
                     ingest.close_windows_again(lsn, at, &streams, for_good).await;
                 }
-                Record::Epoch { .. } => {}
-            }
-            if again.works.len() >= WORKS_AT_ONCE {
-                ingest.hand_on(lsn, &mut again);
             }
         }
         progress.at.store(last.0, Ordering::Relaxed);
@@ -169,20 +183,4 @@ pub async fn replay(
     rollup.send_async(RollUpMessage::Restored).await;
     rules.send_async(RulesMessage::Replayed).await;
     progress.at.store(until.0, Ordering::Relaxed);
-}
-
-/// Reads, decrypts and decodes on a thread of its own.
-fn read_ahead(reader: Reader) -> flume::Receiver<Vec<Item>> {
-    let (sender, items) = flume::bounded(ITEMS_AHEAD / ITEMS_AT_ONCE);
-    let mut reader = reader;
-    tokio::task::spawn_blocking(move || {
-        loop {
-            let batch: Vec<Item> = reader.by_ref().take(ITEMS_AT_ONCE).collect();
-            // Whoever asked may not wait any more.
-            if batch.is_empty() || sender.send(batch).is_err() {
-                return;
-            }
-        }
-    });
-    items
 }

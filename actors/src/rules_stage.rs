@@ -285,7 +285,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::new();
         let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
-        let (journal, _) = Journal::open(folder.path(), JournalConfig::default(), keys.clone(), &telemetry).unwrap();
+        let (journal, _) =
+            Journal::open(folder.path(), JournalConfig::default(), keys.clone(), &telemetry, Lsn(0)).unwrap();
         let publish = Publish {
             client: ClientId::new("device"),
             topic: Topic::new("vitals").unwrap(),

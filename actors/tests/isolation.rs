@@ -135,7 +135,7 @@ impl Gateway {
         let plan = plan();
         let journal_folder = folder.join("journal");
         let (journal, report) =
-            Journal::open(&journal_folder, JournalConfig::default(), keys.clone(), &telemetry).unwrap();
+            Journal::open(&journal_folder, JournalConfig::default(), keys.clone(), &telemetry, Lsn(0)).unwrap();
         let letters =
             DeadLetters::open(&folder.join("deadletters"), &DeadLettersConfig::default(), keys.clone(), &telemetry)
                 .unwrap();

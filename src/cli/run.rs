@@ -1,11 +1,9 @@
 //! `nearside run`: a site until SIGINT or SIGTERM; its file is read again on SIGHUP and when it changes.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use nearside_schemas::{Clock, SystemClock};
 use nearside_telemetry::Metric;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -13,6 +11,7 @@ use tokio::sync::watch;
 use super::watched::Watched;
 use crate::error::StartError;
 use crate::pipeline::{BOARD_BOUND, Gateway, Surroundings};
+use crate::wall_clock::wall_clock;
 
 /// How often the site's file and its folder of models are looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -31,7 +30,7 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> Result<(), StartError> {
     let config = nearside_config::load(&args.site)?;
     super::block_on(async {
-        let clock = Arc::new(SystemClock);
+        let clock = wall_clock();
         // The one place where a seed comes from outside: it only spreads the pauses between tries to reach the cloud.
         let seed = clock.now().as_micros().unsigned_abs();
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();

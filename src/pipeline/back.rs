@@ -58,7 +58,16 @@ impl Back {
         // each failed start would leave a segment.
         let (store, mut checkpoint) = CheckpointStore::open(&data.join("checkpoint.redb"), keys.clone())?;
         let folder = data.join("journal");
-        let (journal, report) = Journal::open(&folder, config.journal.clone(), keys.clone(), telemetry)?;
+        let reached = checkpoint.reached();
+        let (journal, report) = Journal::open(&folder, config.journal.clone(), keys.clone(), telemetry, reached)?;
+        if let Some(Lsn(ends)) = report.ends_early {
+            tracing::error!(
+                ends,
+                reached = reached.0,
+                "records that the checkpoint knows of are missing at the journal's end: its folder was lost or is an older copy; \
+                 acknowledged readings may be gone, numbers go on past those that were given"
+            );
+        }
         let segments = DirectoryStorage::open(&folder, false)
             .map_err(|source| StartError::DataFolder { path: folder.clone(), source })?;
         let segments = Arc::new(segments);

@@ -73,7 +73,7 @@ impl Ingest {
     }
 
     /// Takes in feedback that the journal remembers; what its stream holds already is left out.
-    pub(super) async fn hear_again(&self, lsn: Lsn, publish: &Publish) {
+    pub(crate) async fn hear_again(&self, lsn: Lsn, publish: &Publish) {
         let Given { read: Ok(feedback), stream: Some(stream) } = self.read_feedback(publish) else { return };
         let shard = &self.shards[stream.shard].address;
         // A shard that has ended is seen by health.

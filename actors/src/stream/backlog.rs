@@ -1,9 +1,11 @@
 //! Readings gathered for a shard's streams: under load a stream is woken for several messages at once, for waking it costs more
 //! than judging a reading.
 //!
-//! Promises: a stream's readings stay in their order; nothing waits while there is little to do, and nothing longer than [`PACE`].
+//! Promises: a stream's readings stay in their order; nothing waits while there is little to do, and nothing longer than the
+//! [`pace`] of the busiest.
 //! Never: it decides what is full; credit bounds what is gathered (promise I4).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nearside_journal::Lsn;
@@ -13,9 +15,11 @@ use tokio::time::Instant;
 use super::stream_ref::Work;
 use crate::credit::Admission;
 
-/// Streams are woken at most this often: short against what a device or a nurse notices, and long enough for several readings of
-/// each of a thousand busy streams.
-const PACE: Duration = Duration::from_millis(25);
+/// Streams are woken at most this often where little comes, and where as much comes as a core can bear: short against what a device or a
+/// nurse notices, and long enough for several readings of each of a thousand busy streams.
+const PACE: RangeInclusive<Duration> = Duration::from_millis(25)..=Duration::from_millis(100);
+/// Readings a second at which the pace is slowest.
+const BUSY_RATE: f64 = 20_000.0;
 /// A stream with more readings than this does not wait.
 const MOST_READINGS: usize = 64;
 
@@ -30,8 +34,17 @@ pub struct Gathered {
 /// What waits to be handed to streams.
 pub(super) struct Backlog {
     gathered: Vec<Gathered>,
+    /// Readings in it.
+    readings: usize,
     is_full: bool,
     handed_on: Option<Instant>,
+    pace: Duration,
+}
+
+/// How long the next readings are gathered, where so many came in this time.
+fn pace(readings: usize, within: Duration) -> Duration {
+    let rate = readings as f64 / within.max(*PACE.start()).as_secs_f64();
+    *PACE.start() + (*PACE.end() - *PACE.start()).mul_f64((rate / BUSY_RATE).min(1.0))
 }
 
 /// When what waits is to be handed on.
@@ -43,12 +56,13 @@ pub(super) enum Due {
 
 impl Backlog {
     pub(super) const fn new() -> Self {
-        Self { gathered: Vec::new(), is_full: false, handed_on: None }
+        Self { gathered: Vec::new(), readings: 0, is_full: false, handed_on: None, pace: *PACE.start() }
     }
 
     /// Takes readings in; whether they are the first of their stream.
     pub(super) fn push(&mut self, work: Work) -> bool {
         let Work { readings, lsn, admission } = work;
+        self.readings += readings.len();
         let readings = readings.into_iter().map(|reading| (lsn, reading));
         let place = admission.stream().place_in_backlog();
         // The place is only a hint that is checked: that of another time may still stand in the stream.
@@ -74,13 +88,15 @@ impl Backlog {
 
     /// When what waits is due.
     pub(super) fn due(&self, now: Instant) -> Due {
-        let waited = self.handed_on.map_or(PACE, |last| now.duration_since(last));
-        if self.is_full || waited >= PACE { Due::Now } else { Due::In(PACE - waited) }
+        let waited = self.handed_on.map_or(self.pace, |last| now.duration_since(last));
+        if self.is_full || waited >= self.pace { Due::Now } else { Due::In(self.pace - waited) }
     }
 
     /// Everything that waits, in the order in which the streams got their first reading.
     pub(super) fn take(&mut self, now: Instant) -> Vec<Gathered> {
-        self.handed_on = Some(now);
+        let readings = std::mem::take(&mut self.readings);
+        let within = self.handed_on.replace(now).map_or(*PACE.end(), |last| now.duration_since(last));
+        self.pace = pace(readings, within);
         self.is_full = false;
         let streams = self.gathered.len();
         std::mem::replace(&mut self.gathered, Vec::with_capacity(streams))
@@ -149,12 +165,23 @@ mod tests {
         let mut backlog = Backlog::new();
         assert_eq!(backlog.due(start), Due::Now);
         backlog.take(start);
-        assert_eq!(backlog.due(start + PACE / 5), Due::In(PACE * 4 / 5));
-        assert_eq!(backlog.due(start + PACE), Due::Now);
+        let pace = *PACE.start();
+        assert_eq!(backlog.due(start + pace / 5), Due::In(pace * 4 / 5));
+        assert_eq!(backlog.due(start + pace), Due::Now);
         let (_, works) = works(&[(0, 1); MOST_READINGS + 1]);
         works.into_iter().for_each(|work| {
             backlog.push(work);
         });
         assert_eq!(backlog.due(start), Due::Now, "a stream with much to do does not wait");
+    }
+
+    #[test]
+    fn the_busier_it_is_the_longer_it_gathers() {
+        let second = Duration::from_secs(1);
+        let paces: Vec<Duration> = [0, 2_000, 10_000, 20_000, 60_000].map(|rate| pace(rate, second)).to_vec();
+        assert!(paces.is_sorted());
+        assert_eq!((paces[0], paces[3], paces[4]), (*PACE.start(), *PACE.end(), *PACE.end()));
+        // Handed on twice at once, for a tick came: a burst of nothing.
+        assert!(pace(10, Duration::ZERO) < *PACE.start() * 2);
     }
 }

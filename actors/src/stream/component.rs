@@ -234,7 +234,8 @@ impl StreamComponent {
         self.close_windows(now, true, out);
     }
 
-    /// Closes everything, judged or not: the stream's definition changes, or the gateway stops and the windows are not over `for_good`.
+    /// Closes everything, judged or not: the stream's definition changes, or the gateway stops. Windows that are not over `for_good` may be
+    /// revised by later rows, where the definition says so.
     pub fn close_windows(&mut self, now: Timestamp, for_good: bool, out: &mut Outputs) {
         self.at_hand = None;
         let windows = &mut self.windows;

@@ -63,6 +63,13 @@ impl Message for ShardFeedback {
     type Result = ();
 }
 
+/// Replay gives what is before this record, and devices what is from it on; before any reading.
+pub struct BeginAt(pub Lsn);
+
+impl Message for BeginAt {
+    type Result = ();
+}
+
 /// Streams as a checkpoint holds them; before any reading.
 pub struct AdoptStreams(pub Vec<(Arc<StreamRef>, Lsn, StreamState)>);
 

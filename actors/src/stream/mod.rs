@@ -20,7 +20,7 @@ pub use backlog::Gathered;
 pub use component::StreamComponent;
 pub use feedback::{HALF_LIFE, MOST_STEPS};
 pub use messages::{
-    AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
+    AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
     ShardFeedback, ShardJudged, ShardTick,
 };
 pub use outputs::{InferenceRequest, Outputs, ScoredRow};

@@ -22,7 +22,7 @@ use super::backlog::{Backlog, Due, Gathered};
 use super::component::StreamComponent;
 use super::dirty::{Dirty, DirtyStreams};
 use super::messages::{
-    AdoptStreams, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
+    AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
     ShardFeedback, ShardJudged, ShardTick,
 };
 use super::outputs::{InferenceRequest, Outputs};
@@ -420,6 +420,14 @@ impl Handler<ShardTick> for Shard {
     fn handle(&mut self, tick: ShardTick, _: &mut Self::Context) {
         self.state.tick(&tick);
         self.state.setup.credit.observe();
+    }
+}
+
+impl Handler<BeginAt> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, begin: BeginAt, _: &mut Self::Context) {
+        self.state.given.set(begin.0);
     }
 }
 

@@ -47,6 +47,23 @@ impl Drop for Settles {
     }
 }
 
+/// The connection that a QoS 2 message came on.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    pub(crate) outlet: Outlet,
+    pub(crate) version: Version,
+}
+
+impl Asker {
+    /// Its message is not taken. v3.1.1 cannot say so: the connection ends, and the client sends it again.
+    fn refuse(&self, id: PacketId, reason: Reason) {
+        match self.version {
+            Version::V5 => self.outlet.send(|out| packet::refuse(out, AckKind::Received, id, reason)),
+            Version::V311 => self.outlet.close(),
+        }
+    }
+}
+
 /// The acknowledgements of one batch. Dropped uncalled, they end the connection: the client sends the batch again.
 pub(crate) struct Answers {
     pub(crate) outlet: Outlet,
@@ -62,9 +79,12 @@ pub(crate) struct Answers {
 impl Answers {
     /// All of it is safe.
     pub(crate) fn acknowledge(mut self) {
-        self.session.keep(&std::mem::take(&mut self.taken));
+        let again = self.session.keep(&std::mem::take(&mut self.taken));
         let acks = std::mem::take(&mut self.acks);
         self.outlet.send(|out| acks.iter().for_each(|(kind, id)| packet::ack(out, *kind, *id)));
+        for (id, asker) in self.elsewhere(again) {
+            asker.outlet.send(|out| packet::ack(out, AckKind::Received, id));
+        }
         self.shared.metrics.acknowledged.inc_by(acks.len() as u64);
     }
 
@@ -79,14 +99,23 @@ impl Answers {
         };
         let acks = std::mem::take(&mut self.acks);
         // First, for the client may use the ids again at once.
-        self.session.give_back(&std::mem::take(&mut self.taken));
+        let again = self.session.give_back(&std::mem::take(&mut self.taken));
         self.outlet.send(|out| acks.iter().for_each(|(kind, id)| packet::refuse(out, *kind, *id, reason)));
+        self.elsewhere(again).for_each(|(id, asker)| asker.refuse(id, reason));
+    }
+
+    /// Messages that came again on another connection than the batch's: the session was taken over while they were on their way. The
+    /// batch's own connection is answered with the batch.
+    fn elsewhere(&self, again: Vec<(PacketId, Asker)>) -> impl Iterator<Item = (PacketId, Asker)> {
+        let own = self.outlet.clone();
+        again.into_iter().filter(move |(_, asker)| !asker.outlet.is(&own))
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.session.give_back(&self.taken);
+        let again = self.session.give_back(&self.taken);
+        self.elsewhere(again).for_each(|(id, asker)| asker.refuse(id, Reason::Unspecified));
         if !self.acks.is_empty() {
             self.outlet.close();
         }

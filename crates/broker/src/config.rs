@@ -53,6 +53,8 @@ pub struct BrokerConfig {
     pub session_queue_bytes: ByteSize,
     /// Most bytes that are held for all subscribers together. When met, whoever gets a message loses its own oldest, counted.
     pub sessions_bytes: ByteSize,
+    /// Threads that serve connections; 0 is one for every two cores.
+    pub threads: usize,
     /// How many subscribed clients, of those whose sessions end with their connection, get messages straight from whoever publishes.
     /// The message router serves those beyond, so that one publish is never a whole crowd's work for its connection.
     pub straight_subscribers: usize,
@@ -172,6 +174,7 @@ impl Default for BrokerConfig {
             session_queue: 10_000,
             session_queue_bytes: ByteSize::mib(64),
             sessions_bytes: ByteSize::mib(1_024),
+            threads: 0,
             straight_subscribers: 1_000,
             router_queue_bytes: ByteSize::mib(64),
             inflight: 1_024,

@@ -27,6 +27,7 @@ use crate::routes::Routes;
 use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
+use crate::threads::Threads;
 use crate::tls::Tls;
 use crate::{handshake, system_topics, transport};
 
@@ -140,6 +141,8 @@ pub struct FrontDoor {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Connections end with it.
+    _threads: Arc<Threads>,
 }
 
 impl FrontDoor {
@@ -200,19 +203,20 @@ impl FrontDoor {
         Sessions::restore(&shared, saved.sessions).await;
         shared.recovery.begin(&shared);
         let every = shared.config.system_interval.get();
+        let threads = Arc::new(Threads::start(shared.config.threads).map_err(BrokerError::Thread)?);
         let mut tasks = vec![
             tokio::spawn(system_topics::publish(Arc::downgrade(&shared), every)),
             tokio::spawn(reload(Arc::downgrade(&shared), tls.clone())),
         ];
         let (plain, tls_address) = match beside {
             Some((listener, address)) => {
-                tasks.push(tokio::spawn(accept(listener, tls, shared.clone())));
+                tasks.push(tokio::spawn(accept(listener, tls, shared.clone(), threads.clone())));
                 (None, Some(address))
             }
             None => (tls.clone(), tls.map(|_| address)),
         };
-        tasks.push(tokio::spawn(accept(listener, plain, shared.clone())));
-        Ok(Self { address, tls_address, shared, stop, tasks })
+        tasks.push(tokio::spawn(accept(listener, plain, shared.clone(), threads.clone())));
+        Ok(Self { address, tls_address, shared, stop, tasks, _threads: threads })
     }
 
     /// Where it serves TLS, if it does; the same as [`FrontDoor::local_addr`] where it serves nothing else.
@@ -335,10 +339,10 @@ impl Drop for OpenConnection {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared>, threads: Arc<Threads>) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared),
+            Ok((stream, from)) => admit(stream, from, tls.clone(), &shared, &threads),
             Err(error) => {
                 // Out of file descriptors, usually: taking a breath lets some be closed.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -348,7 +352,7 @@ async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, shared: Arc<Shared
     }
 }
 
-fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>) {
+fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Arc<Shared>, threads: &Threads) {
     if let Err(error) = set_up(&stream) {
         tracing::debug!(%error, "a socket could not be set up");
     }
@@ -356,7 +360,12 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
     let reason = match count(shared, address) {
         Ok(open) => {
             let shared = shared.clone();
-            tokio::spawn(async move {
+            // Its socket is the serving thread's to watch.
+            let stream = match stream.into_std() {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
+            };
+            threads.spawn(async move {
                 transport::serve(stream, address, tls, shared).await;
                 drop(open);
             });

@@ -32,6 +32,7 @@ mod store;
 mod subscribe;
 mod system_topics;
 mod taken;
+mod threads;
 mod tls;
 mod transport;
 mod websocket;

@@ -1,7 +1,7 @@
 //! A message on its way to subscribers.
 
 use bytes::Bytes;
-use nearside_schemas::{QoS, Timestamp, Topic};
+use nearside_schemas::{ClientId, QoS, Timestamp, Topic};
 
 use crate::packet::Carried;
 use crate::router::SessionNumber;
@@ -19,6 +19,8 @@ pub(crate) struct Message {
     pub(crate) expires: Option<Timestamp>,
     /// Of the subscriptions that asked for it; none until it is a subscriber's.
     pub(crate) identifiers: Vec<u32>,
+    /// Who published it, where it is retained.
+    pub(crate) publisher: Option<ClientId>,
 }
 
 impl Message {
@@ -32,12 +34,14 @@ impl Message {
         received: Timestamp,
     ) -> Self {
         let expires = carried.expiry_secs.map(|secs| received.plus(std::time::Duration::from_secs(u64::from(secs))));
-        Self { topic, payload, qos, retain, properties: carried.properties, expires, identifiers: Vec::new() }
+        let properties = carried.properties;
+        Self { topic, payload, qos, retain, properties, expires, identifiers: Vec::new(), publisher: None }
     }
 
     /// What it takes in memory and on disk, about.
     pub(crate) fn size(&self) -> usize {
-        64 + self.topic.as_str().len() + self.payload.len() + self.properties.len()
+        let publisher = self.publisher.as_ref().map_or(0, |client| client.as_str().len());
+        64 + self.topic.as_str().len() + self.payload.len() + self.properties.len() + publisher
     }
 
     pub(crate) fn is_expired(&self, now: impl FnOnce() -> Timestamp) -> bool {

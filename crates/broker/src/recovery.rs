@@ -46,7 +46,8 @@ impl Recovery {
         let Some(shared) = self.0.shared.get().and_then(Weak::upgrade) else { return };
         let Some(session) = shared.sessions.find(&publish.client) else { return };
         if session.learns(number) {
-            session.keep(&[id]);
+            // Nothing is on its way yet that could have come again.
+            let _ = session.keep(&[id]);
             let changes = vec![Change::Take(session.number, id), Change::Journalled(session.number, number + 1)];
             shared.store.send(changes, None);
         }

@@ -16,6 +16,7 @@ use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use crate::answers::Asker;
 use crate::filter;
 use crate::message::{Delivery, Message};
 use crate::packet::{AckKind, Reason, Subscription, ack};
@@ -266,15 +267,21 @@ impl Session {
             qos: message.qos.min(granted),
             retain: message.retain && as_published,
             identifiers: wanting.iter().filter_map(|subscription| subscription.identifier).collect(),
+            publisher: None,
             ..message.clone()
         };
         self.push(message, changes);
     }
 
-    /// Queues a retained message for a new subscription.
+    /// Queues a retained message for a new subscription, unless it is the client's own and the subscription does not want those
+    /// [MQTT-3.8.3-3].
     pub(crate) fn offer_retained(&self, subscription: &Subscription, message: Message, changes: &mut Vec<Change>) {
+        if subscription.no_local && message.publisher.as_ref() == Some(&self.client) {
+            return;
+        }
         let qos = message.qos.min(subscription.qos);
-        self.push(Message { qos, identifiers: subscription.identifier.into_iter().collect(), ..message }, changes);
+        let identifiers = subscription.identifier.into_iter().collect();
+        self.push(Message { qos, identifiers, publisher: None, ..message }, changes);
     }
 
     fn push(&self, message: Message, changes: &mut Vec<Change>) {
@@ -399,21 +406,21 @@ impl Session {
         self.ready.notify_one();
     }
 
-    /// A PUBLISH with QoS 2 and this packet id came.
-    pub(crate) fn take(&self, id: PacketId) -> Take {
-        self.taken.lock().take(id)
+    /// A PUBLISH with QoS 2 and this packet id came from `asker`.
+    pub(crate) fn take(&self, id: PacketId, asker: &Asker) -> Take {
+        self.taken.lock().take(id, asker)
     }
 
-    /// The messages with these ids are safe.
-    pub(crate) fn keep(&self, ids: &[PacketId]) {
+    /// The messages with these ids are safe. Gives back those that were sent again before they were, and by whom.
+    pub(crate) fn keep(&self, ids: &[PacketId]) -> Vec<(PacketId, Asker)> {
         let mut taken = self.taken.lock();
-        ids.iter().for_each(|id| taken.keep(*id));
+        ids.iter().filter_map(|id| Some((*id, taken.keep(*id)?))).collect()
     }
 
-    /// The messages with these ids are not taken after all.
-    pub(crate) fn give_back(&self, ids: &[PacketId]) {
+    /// The messages with these ids are not taken after all. Gives back those that were sent again meanwhile, and by whom.
+    pub(crate) fn give_back(&self, ids: &[PacketId]) -> Vec<(PacketId, Asker)> {
         let mut taken = self.taken.lock();
-        ids.iter().for_each(|id| taken.give_back(*id));
+        ids.iter().filter_map(|id| Some((*id, taken.give_back(*id)?))).collect()
     }
 
     /// PUBREL. False where no safe message has the id.

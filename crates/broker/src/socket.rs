@@ -31,9 +31,9 @@ enum Stream {
 }
 
 impl Socket {
-    /// Takes over an accepted socket.
-    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
-        Ok(Self { stream: Stream::Bare(stream.into_std()?), read_waits: false, write_waits: false })
+    /// Takes over an accepted socket that does not block.
+    pub(crate) const fn new(stream: std::net::TcpStream) -> Self {
+        Self { stream: Stream::Bare(stream), read_waits: false, write_waits: false }
     }
 
     fn watch(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -115,7 +115,7 @@ mod tests {
     async fn pair() -> (Socket, tokio::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Socket::new(listener.accept().await.unwrap().0).unwrap(), client)
+        (Socket::new(listener.accept().await.unwrap().0.into_std().unwrap()), client)
     }
 
     async fn read(socket: &mut Socket, count: usize) -> Vec<u8> {

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use nearside_schemas::PacketId;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+use crate::answers::Asker;
+
 enum State {
-    /// The message is on its way to the disk.
-    Pending,
+    /// The message is on its way to the disk; with the connection that sent it again last.
+    Pending(Option<Asker>),
     /// It is safe.
     Safe,
 }
@@ -35,30 +36,33 @@ impl Taken {
         Self(ids.into_iter().map(|id| (id, State::Safe)).collect())
     }
 
-    pub(crate) fn take(&mut self, id: PacketId) -> Take {
-        match self.0.get(&id) {
+    pub(crate) fn take(&mut self, id: PacketId, asker: &Asker) -> Take {
+        match self.0.get_mut(&id) {
             Some(State::Safe) => Take::Again,
-            Some(State::Pending) => Take::Pending,
+            Some(State::Pending(again)) => {
+                *again = Some(asker.clone());
+                Take::Pending
+            }
             None => {
-                self.0.insert(id, State::Pending);
+                self.0.insert(id, State::Pending(None));
                 Take::New
             }
         }
     }
 
-    /// The message is safe.
-    pub(crate) fn keep(&mut self, id: PacketId) {
-        self.0.insert(id, State::Safe);
+    /// The message is safe. Gives back who sent it again while it was not.
+    pub(crate) fn keep(&mut self, id: PacketId) -> Option<Asker> {
+        self.0.insert(id, State::Safe)?.asker()
     }
 
-    /// The message is not taken after all.
-    pub(crate) fn give_back(&mut self, id: PacketId) {
-        self.0.remove(&id);
+    /// The message is not taken after all. Gives back who sent it again meanwhile.
+    pub(crate) fn give_back(&mut self, id: PacketId) -> Option<Asker> {
+        self.0.remove(&id)?.asker()
     }
 
     /// The client releases the id. False where no safe message has it.
     pub(crate) fn release(&mut self, id: PacketId) -> bool {
-        let safe = self.0.get(&id) == Some(&State::Safe);
+        let safe = matches!(self.0.get(&id), Some(State::Safe));
         if safe {
             self.0.remove(&id);
         }
@@ -70,22 +74,35 @@ impl Taken {
     }
 }
 
+impl State {
+    fn asker(self) -> Option<Asker> {
+        match self {
+            Self::Pending(again) => again,
+            Self::Safe => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Version;
+    use crate::writer::Outlet;
 
     #[test]
     fn an_id_is_answered_again_only_once_its_message_is_safe() {
         let (mut taken, id) = (Taken::default(), PacketId::MIN);
-        assert_eq!(taken.take(id), Take::New);
-        assert_eq!(taken.take(id), Take::Pending);
+        let asker = Asker { outlet: Outlet::default(), version: Version::V5 };
+        assert_eq!(taken.take(id, &asker), Take::New);
+        assert_eq!(taken.take(id, &asker), Take::Pending);
         assert!(!taken.release(id), "nothing was received yet");
-        taken.keep(id);
-        assert_eq!(taken.take(id), Take::Again);
+        assert!(taken.keep(id).is_some_and(|again| again.outlet.is(&asker.outlet)));
+        assert_eq!(taken.take(id, &asker), Take::Again);
+        assert!(taken.keep(id).is_none(), "who asks for what is safe is answered at once");
         assert!(taken.release(id) && !taken.release(id));
-        assert_eq!(taken.take(id), Take::New);
-        taken.give_back(id);
-        assert_eq!((taken.take(id), taken.count()), (Take::New, 1));
-        assert_eq!(Taken::restored(vec![id]).take(id), Take::Again);
+        assert_eq!(taken.take(id, &asker), Take::New);
+        assert!(taken.give_back(id).is_none(), "nobody sent it again");
+        assert_eq!((taken.take(id, &asker), taken.count()), (Take::New, 1));
+        assert_eq!(Taken::restored(vec![id]).take(id, &asker), Take::Again);
     }
 }

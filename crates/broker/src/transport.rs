@@ -1,14 +1,13 @@
 //! What lies under MQTT: TCP, TLS over it, WebSocket over either. The first byte tells WebSocket from MQTT, so both share a port.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::Origin;
@@ -28,10 +27,11 @@ pub(crate) async fn serve(stream: TcpStream, address: IpAddr, tls: Option<Arc<Tl
     let deadline = Instant::now() + shared.config.handshake_timeout.get();
     let mut origin = Origin { address, identity: None };
     let Some(tls) = tls else {
-        return match Socket::new(stream) {
-            Ok(socket) => sniff(socket, origin, deadline, shared).await,
-            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
-        };
+        return sniff(Socket::new(stream), origin, deadline, shared).await;
+    };
+    let stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
     };
     match timeout_at(deadline, tls.accept(stream)).await {
         Ok(Ok((stream, identity))) => {

@@ -21,7 +21,8 @@ pub(crate) async fn publish(shared: &Shared, session: &Session, will: Will) {
         received,
     };
     shared.intake.submit(vec![publish], Box::new(|_| {})).await;
-    let message = Message::new(topic, payload, qos, retain, carried, received);
+    let mut message = Message::new(topic, payload, qos, retain, carried, received);
+    message.publisher = retain.then(|| session.client.clone());
     let mut changes = Vec::new();
     shared.route(&Delivery { message, from: session.number }, &mut changes);
     shared.store.send(changes, None);

@@ -58,6 +58,11 @@ impl Outlet {
         self.outbox.filled.notify_one();
     }
 
+    /// Whether both lead to one connection.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.outbox, &other.outbox)
+    }
+
     /// Ends the connection once what was sent before is written.
     pub(crate) fn close(&self) {
         self.outbox.waiting.lock().closing = true;

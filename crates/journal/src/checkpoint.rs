@@ -8,12 +8,13 @@
 //! Never: it looks inside a state; it names a stream by anything but its id (I2).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use nearside_schemas::{KeyPurpose, KeySource, StreamId, failpoint};
+use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableTable, TableDefinition};
 
 use crate::config::JournalError;
@@ -73,6 +74,13 @@ pub struct Checkpoint {
     pub damaged: u64,
 }
 
+impl Checkpoint {
+    /// Records below this number were given out: some state holds the one before it, or replay begins at it.
+    pub fn reached(&self) -> Lsn {
+        self.streams.iter().map(|stream| stream.covers).fold(self.covers, Lsn::max)
+    }
+}
+
 fn unknown_format(format: u64) -> redb::Error {
     let why = format!(
         "it has format {format}, this version reads {FORMAT}; use the version that wrote it, or move the file away: windows are then \
@@ -102,8 +110,22 @@ fn remedy(error: &redb::Error) -> String {
 
 /// The file of checkpoints.
 pub struct CheckpointStore {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a disk that was full: the database is not used again before it was opened anew, from what is on disk.
+    database: Mutex<Option<Database>>,
     keys: Arc<dyn KeySource>,
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    Ok(builder.create(path)?)
+}
+
+/// What was synced before is on disk then, which after other failures is not known.
+fn is_disk_full(error: &redb::Error) -> bool {
+    let redb::Error::Io(source) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl CheckpointStore {
@@ -113,17 +135,25 @@ impl CheckpointStore {
     /// Where it cannot be opened, is in use, or is of another version.
     pub fn open(path: &Path, keys: Arc<dyn KeySource>) -> Result<(Self, Checkpoint), JournalError> {
         let failed = |error: redb::Error| JournalError::Checkpoint { path: path.to_owned(), why: remedy(&error) };
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(path).map_err(|error| failed(error.into()))?;
+        let database = open_database(path).map_err(failed)?;
         restrict(path);
-        Self::open_in(database, keys).map_err(failed)
+        let store = Self { path: path.to_owned(), database: Mutex::new(Some(database)), keys };
+        let found = store.with(|database| store.read(database, true)).map_err(failed)?;
+        Ok((store, found))
     }
 
-    fn open_in(database: Database, keys: Arc<dyn KeySource>) -> Result<(Self, Checkpoint), redb::Error> {
-        let store = Self { database, keys };
-        let found = store.read(true)?;
-        Ok((store, found))
+    /// Works on the database, which is opened anew where that is due.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut slot = self.database.lock();
+        if slot.is_none() {
+            *slot = Some(open_database(&self.path)?);
+        }
+        let Some(database) = slot.as_ref() else { return Err(redb::Error::PreviousIo) };
+        let done = work(database);
+        if done.as_ref().is_err_and(is_disk_full) {
+            *slot = None;
+        }
+        done
     }
 
     /// What the last rounds left, for streams that go on under another configuration.
@@ -132,11 +162,11 @@ impl CheckpointStore {
     /// Where the disk refuses.
     pub fn load(&self) -> Result<Checkpoint, JournalError> {
         let failed = |error: redb::Error| JournalError::Checkpoint { path: "checkpoint".into(), why: remedy(&error) };
-        self.read(false).map_err(failed)
+        self.with(|database| self.read(database, false)).map_err(failed)
     }
 
-    fn read(&self, is_start: bool) -> Result<Checkpoint, redb::Error> {
-        let write = self.database.begin_write()?;
+    fn read(&self, database: &Database, is_start: bool) -> Result<Checkpoint, redb::Error> {
+        let write = database.begin_write()?;
         let mut found = Checkpoint::default();
         {
             let mut meta = write.open_table(META)?;
@@ -174,12 +204,12 @@ impl CheckpointStore {
     /// # Errors
     /// Where the disk refuses.
     pub fn put(&self, name: &str, part: &[u8]) -> Result<(), JournalError> {
-        self.try_put(name, part)
+        self.with(|database| self.try_put(database, name, part))
             .map_err(|error| JournalError::Checkpoint { path: "checkpoint".into(), why: error.to_string() })
     }
 
-    fn try_put(&self, name: &str, part: &[u8]) -> Result<(), redb::Error> {
-        let mut write = self.database.begin_write()?;
+    fn try_put(&self, database: &Database, name: &str, part: &[u8]) -> Result<(), redb::Error> {
+        let mut write = database.begin_write()?;
         write.set_durability(Durability::Immediate)?;
         write.open_table(PARTS)?.insert(name, self.seal(name.as_bytes(), 0, part)?.as_slice())?;
         write.commit()?;
@@ -191,12 +221,12 @@ impl CheckpointStore {
     /// # Errors
     /// Where the disk refuses; nothing of the round counts then, and the next round may succeed.
     pub fn commit(&self, round: &CheckpointRound) -> Result<(), JournalError> {
-        self.try_commit(round)
+        self.with(|database| self.try_commit(database, round))
             .map_err(|error| JournalError::Checkpoint { path: "checkpoint".into(), why: error.to_string() })
     }
 
-    fn try_commit(&self, round: &CheckpointRound) -> Result<(), redb::Error> {
-        let mut write = self.database.begin_write()?;
+    fn try_commit(&self, database: &Database, round: &CheckpointRound) -> Result<(), redb::Error> {
+        let mut write = database.begin_write()?;
         write.set_durability(Durability::Immediate)?;
         {
             let mut streams = write.open_table(STREAMS)?;

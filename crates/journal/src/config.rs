@@ -44,7 +44,7 @@ impl Default for JournalConfig {
             quota: ByteSize::mib(2_048),
             when_full: WhenFull::ShedOldest,
             queue: ByteSize::mib(16),
-            commit_interval: HumanDuration::millis(5),
+            commit_interval: HumanDuration::millis(15),
             fsync: true,
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{JournalConfig, JournalError};
 use crate::lock::JournalLock;
-use crate::reader::{Damage, DamageKind, Item, read_one};
+use crate::reader::{Damage, DamageKind, survey_one};
 use crate::record::{Lsn, Record};
 use crate::storage::{DirectoryStorage, Storage, segment_number};
 use crate::writer::Writer;
@@ -45,12 +45,18 @@ pub struct OpenReport {
     pub next: Lsn,
     /// Damaged places in the last segment.
     pub damage: Vec<Damage>,
+    /// The number that the records on disk go up to, where others were given out after it: the folder was lost, or is an older copy.
+    pub ends_early: Option<Lsn>,
 }
 
 pub(crate) enum Request {
     Append { records: Vec<Record>, done: Committed, permit: OwnedSemaphorePermit },
     FreeBefore(Lsn),
 }
+
+/// How far numbers leap where records are missing at the end: more than any journal holds behind a checkpoint, so that no number that a
+/// missing record had is given again.
+const LEAP: u64 = 1 << 32;
 
 /// Bytes of queue that one permit stands for.
 const PERMIT: usize = 64;
@@ -71,7 +77,8 @@ pub struct JournalHandle {
 }
 
 impl Journal {
-    /// Opens the journal in `folder`: reads its last segment, then begins a new one.
+    /// Opens the journal in `folder`: reads its last segment, then begins a new one. Records below `reached` were given out, as a
+    /// checkpoint knows: where the folder does not go so far, numbers leap and it is said.
     ///
     /// # Errors
     /// Where the configuration makes no sense, the folder cannot be used or another program uses it.
@@ -80,11 +87,12 @@ impl Journal {
         config: JournalConfig,
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
+        reached: Lsn,
     ) -> Result<(Self, OpenReport), JournalError> {
         let lock = JournalLock::acquire(folder)?;
         let storage = DirectoryStorage::open(folder, config.fsync)
             .map_err(|source| JournalError::Storage { path: folder.to_owned(), source })?;
-        Self::open_locked(Arc::new(storage), config, keys, telemetry, Some(lock))
+        Self::open_locked(Arc::new(storage), config, keys, telemetry, (Some(lock), reached))
     }
 
     /// Opens the journal in any storage.
@@ -97,7 +105,7 @@ impl Journal {
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
     ) -> Result<(Self, OpenReport), JournalError> {
-        Self::open_locked(storage, config, keys, telemetry, None)
+        Self::open_locked(storage, config, keys, telemetry, (None, Lsn(0)))
     }
 
     fn open_locked(
@@ -105,10 +113,15 @@ impl Journal {
         config: JournalConfig,
         keys: Arc<dyn KeySource>,
         telemetry: &Telemetry,
-        lock: Option<JournalLock>,
+        (lock, reached): (Option<JournalLock>, Lsn),
     ) -> Result<(Self, OpenReport), JournalError> {
         config.validate()?;
-        let report = survey(storage.clone(), keys.clone(), telemetry)?;
+        let mut report = survey(storage.clone(), keys.clone(), telemetry)?;
+        if report.next < reached {
+            report.ends_early = Some(report.next);
+            report.next = Lsn(reached.0.saturating_add(LEAP));
+            telemetry.counter(Metric::JournalDamage, &["missing"]).inc();
+        }
         let permits = (config.queue.bytes() as usize / PERMIT).clamp(1, Semaphore::MAX_PERMITS) as u32;
         let mut writer = Writer::new(storage, config, keys, telemetry, report.next);
         writer.begin_segment().map_err(|source| JournalError::Storage { path: "new segment".into(), source })?;
@@ -160,24 +173,15 @@ fn survey(
     let mut report = OpenReport::default();
     let names = storage.list().map_err(|source| JournalError::Storage { path: "segments".into(), source })?;
     let Some(last) = names.last() else { return Ok(report) };
-    let mut reader = read_one(storage.clone(), keys, last);
-    for item in reader.by_ref() {
-        match item {
-            Item::Record(lsn, _) => {
-                report.records += 1;
-                report.next = report.next.max(Lsn(lsn.0 + 1));
-            }
-            Item::Damage(damage) => {
-                telemetry.counter(Metric::JournalDamage, &[damage.kind.label()]).inc();
-                if damage.kind != DamageKind::TornTail {
-                    tracing::warn!(segment = %damage.segment, offset = damage.offset, kind = damage.kind.label(), "damage in the journal");
-                }
-                report.damage.push(damage);
-            }
+    // What is in intact frames is read when it is taken in again.
+    let (damage, counted) = survey_one(storage.clone(), keys, last);
+    for damage in &damage {
+        telemetry.counter(Metric::JournalDamage, &[damage.kind.label()]).inc();
+        if damage.kind != DamageKind::TornTail {
+            tracing::warn!(segment = %damage.segment, offset = damage.offset, kind = damage.kind.label(), "damage in the journal");
         }
     }
-    // Vacant numbers among them.
-    report.next = report.next.max(reader.next.unwrap_or_default());
+    (report.damage, report.records, report.next) = (damage, counted.records, counted.reached);
     if let Some(Lsn(start)) = segment_number(last) {
         let size = storage.size(last).unwrap_or(0);
         let room = if report.damage.is_empty() { 0 } else { size / LEAST_RECORD };

@@ -70,9 +70,20 @@ pub struct Reader {
     open: Option<OpenSegment>,
     queue: VecDeque<Item>,
     /// The number after the last that was read.
-    pub(crate) next: Option<Lsn>,
+    next: Option<Lsn>,
     /// Records before this one are not wanted.
     from: Lsn,
+    /// What intact frames hold, where their records are not wanted.
+    counted: Option<Counted>,
+}
+
+/// What intact frames hold.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counted {
+    /// Their records.
+    pub(crate) records: u64,
+    /// The number after their last, vacant ones among them.
+    pub(crate) reached: Lsn,
 }
 
 /// The segment that is being read.
@@ -108,13 +119,39 @@ pub fn read_from(
     segments.retain(|name| *name < segment_name(until));
     let wanted = segments.partition_point(|name| *name <= segment_name(from)).saturating_sub(1);
     let segments = segments.split_off(wanted).into();
-    Ok(Reader { source: Some((storage, keys)), segments, open: None, queue: VecDeque::new(), next: None, from })
+    Ok(Reader {
+        source: Some((storage, keys)),
+        segments,
+        open: None,
+        queue: VecDeque::new(),
+        next: None,
+        from,
+        counted: None,
+    })
+}
+
+/// Reads one segment without decoding its records: where it is damaged, and what its intact frames hold.
+pub(crate) fn survey_one(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>, segment: &str) -> (Vec<Damage>, Counted) {
+    let mut reader = Reader { counted: Some(Counted::default()), ..read_one(storage, keys, segment) };
+    let damage = reader.by_ref().filter_map(|item| match item {
+        Item::Damage(damage) => Some(damage),
+        Item::Record(..) => None,
+    });
+    (damage.collect(), reader.counted.unwrap_or_default())
 }
 
 /// Reads one segment.
 pub(crate) fn read_one(storage: Arc<dyn Storage>, keys: Arc<dyn KeySource>, segment: &str) -> Reader {
     let segments = VecDeque::from([segment.to_owned()]);
-    Reader { source: Some((storage, keys)), segments, open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
+    Reader {
+        source: Some((storage, keys)),
+        segments,
+        open: None,
+        queue: VecDeque::new(),
+        next: None,
+        from: Lsn(0),
+        counted: None,
+    }
 }
 
 impl Iterator for Reader {
@@ -139,7 +176,15 @@ impl Iterator for Reader {
 impl Reader {
     /// Reads nothing.
     pub fn empty() -> Self {
-        Self { source: None, segments: VecDeque::new(), open: None, queue: VecDeque::new(), next: None, from: Lsn(0) }
+        Self {
+            source: None,
+            segments: VecDeque::new(),
+            open: None,
+            queue: VecDeque::new(),
+            next: None,
+            from: Lsn(0),
+            counted: None,
+        }
     }
 
     fn open_segment(&mut self, name: &str) {
@@ -210,6 +255,12 @@ impl Reader {
         }
         // Vacant numbers: what cannot be read there was said when it was repaired.
         let count = if plain.is_empty() { 0 } else { u64::from(frame.count) };
+        self.next = Some(Lsn(frame.first.0 + u64::from(frame.count)));
+        if let Some(counted) = &mut self.counted {
+            counted.records += count;
+            counted.reached = Lsn(frame.first.0 + u64::from(frame.count));
+            return;
+        }
         for n in 0..count {
             match Record::decode(&mut plain) {
                 Ok(Some(_)) if frame.first.0 + n < self.from.0 => {}
@@ -221,7 +272,6 @@ impl Reader {
                 }
             }
         }
-        self.next = Some(Lsn(frame.first.0 + u64::from(frame.count)));
     }
 
     fn damage(&mut self, segment: &str, offset: usize, kind: DamageKind) {

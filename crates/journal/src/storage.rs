@@ -14,6 +14,8 @@ pub trait SegmentFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Returns once everything appended is on disk.
     fn sync(&mut self) -> io::Result<()>;
+    /// Takes back everything behind the first `bytes`; that is on disk when this returns. Nothing is appended afterwards.
+    fn cut(&mut self, bytes: u64) -> io::Result<()>;
 }
 
 /// A folder of segments, named by increasing numbers.
@@ -85,6 +87,12 @@ impl SegmentFile for DirectoryFile {
 
     fn sync(&mut self) -> io::Result<()> {
         if self.fsync { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn cut(&mut self, bytes: u64) -> io::Result<()> {
+        self.written = bytes;
+        self.file.set_len(bytes)?;
+        if self.fsync { self.file.sync_all() } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The writer: takes everything that is queued, writes it as one frame, syncs, answers. Under load the next commit starts an
 //! interval after the start of the last: on a fast disk, syncing as often as it can costs more than all the rest. The interval
 //! grows with the rate of records, so that a client that waits for each answer gets it at once.
+//!
+//! Where the disk refuses, a full one say, everything is answered as failed; about once a second it is tried again: what is on disk
+//! of the commit that failed is taken back, and a new segment begins (never does anything follow a failed write or fsync in its file).
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,6 +23,9 @@ use crate::storage::{SegmentFile, Storage, segment_name};
 
 /// A frame is closed at this size, so that a commit's memory is bounded.
 const FRAME_BYTES: usize = 4 << 20;
+
+/// Between two tries to go on after the disk refused.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// Records a second from which on commits keep the whole interval: more than a client that waits for each answer can bring.
 const FULL_RATE: f64 = 4_000.0;
@@ -81,6 +87,7 @@ struct Metrics {
     shed_quota: Counter,
     freed: Counter,
     errors: Counter,
+    failing: Gauge,
 }
 
 pub(crate) struct Writer {
@@ -90,7 +97,8 @@ pub(crate) struct Writer {
     closed: VecDeque<Closed>,
     open: Option<Segment>,
     next: Lsn,
-    poisoned: bool,
+    /// When the disk refused last; `None` once something was written since.
+    refused: Option<Instant>,
     buffer: Vec<u8>,
     metrics: Metrics,
 }
@@ -115,8 +123,9 @@ impl Writer {
             shed_quota: telemetry.counter(Metric::JournalShed, &["quota"]),
             freed: telemetry.counter(Metric::JournalShed, &["covered"]),
             errors: telemetry.counter(Metric::JournalErrors, &[]),
+            failing: telemetry.gauge(Metric::JournalFailing, &[]),
         };
-        Self { storage, config, keys, closed, open: None, next, poisoned: false, buffer: Vec::new(), metrics }
+        Self { storage, config, keys, closed, open: None, next, refused: None, buffer: Vec::new(), metrics }
     }
 
     /// Closes the segment that is open and begins a new one with a new id and key (promise I7).
@@ -127,8 +136,20 @@ impl Writer {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| io::Error::other(error.to_string()))?;
         let name = segment_name(self.next);
-        let mut file = self.storage.create(&name)?;
-        file.append(&SegmentHeader { id, first: self.next }.encode())?;
+        let mut file = match self.storage.create(&name) {
+            // Left by a try that failed: no record has this number yet, so nothing is in it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.storage.remove(&name)?;
+                self.storage.create(&name)?
+            }
+            made => made?,
+        };
+        if let Err(error) = file.append(&SegmentHeader { id, first: self.next }.encode()) {
+            drop(file);
+            // What cannot be removed either, the next try replaces.
+            let _ = self.storage.remove(&name);
+            return Err(error);
+        }
         let cipher = SegmentCipher::new(self.keys.as_ref(), &id);
         self.open = Some(Segment { name, file, cipher, bytes: SEGMENT_HEADER as u64 });
         self.shed_over_quota();
@@ -179,18 +200,10 @@ impl Writer {
         if appends.is_empty() {
             return;
         }
-        let outcome = if self.poisoned {
-            CommitOutcome::Failed
-        } else {
-            self.write(&appends).unwrap_or_else(|error| {
-                // What of it is on disk cannot be known, so nothing is written after it.
-                self.poisoned = true;
-                self.metrics.errors.inc();
-                tracing::error!(%error, "the journal cannot write any more; nothing is acknowledged until the gateway is restarted");
-                CommitOutcome::Failed
-            })
+        let mut outcome = match self.refused {
+            Some(at) if at.elapsed() < BETWEEN_TRIES => CommitOutcome::Failed,
+            _ => self.try_to_write(&appends),
         };
-        let mut outcome = outcome;
         for append in appends {
             let count = append.records.len() as u64;
             (append.done)(outcome, append.records);
@@ -198,6 +211,48 @@ impl Writer {
                 first.0 += count;
             }
         }
+    }
+
+    fn try_to_write(&mut self, appends: &[Append]) -> CommitOutcome {
+        let ready = if self.refused.is_some() || self.open.is_none() { self.begin_anew() } else { Ok(()) };
+        match ready.and_then(|()| self.write(appends)) {
+            Ok(outcome) => {
+                if self.refused.take().is_some() {
+                    self.metrics.failing.set(0.0);
+                    tracing::warn!("the journal writes again");
+                }
+                outcome
+            }
+            Err(error) => {
+                self.metrics.errors.inc();
+                if self.refused.replace(Instant::now()).is_none() {
+                    self.metrics.failing.set(1.0);
+                    tracing::error!(%error, "the journal cannot write: nothing is acknowledged until it can; it is tried again every second");
+                }
+                CommitOutcome::Failed
+            }
+        }
+    }
+
+    /// After a failure: takes back what of the failed commit may be on disk, and begins a new segment. A restart would do no other, but
+    /// with the frame in the file it would take in what was refused.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        if let Some(mut open) = self.open.take() {
+            if let Err(error) = open.file.cut(open.bytes) {
+                self.open = Some(open);
+                return Err(error);
+            }
+            if open.bytes == SEGMENT_HEADER as u64 {
+                // Nothing is in it, and the new one takes its name.
+                if let Err(error) = self.storage.remove(&open.name) {
+                    self.open = Some(open);
+                    return Err(error);
+                }
+            } else {
+                self.open = Some(open);
+            }
+        }
+        self.begin_segment()
     }
 
     fn write(&mut self, appends: &[Append]) -> io::Result<CommitOutcome> {
@@ -231,8 +286,7 @@ impl Writer {
             self.buffer = Vec::new();
         }
         if full && let Err(error) = self.begin_segment() {
-            // This commit is safe; the next one will be refused.
-            self.poisoned = true;
+            // This commit is safe; the next one tries again.
             self.metrics.errors.inc();
             tracing::error!(%error, "the journal cannot begin a new segment");
         }

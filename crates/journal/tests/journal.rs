@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
@@ -32,10 +32,18 @@ impl KeySource for FixedKeys {
 }
 
 /// A folder in memory whose writes can be made to fail.
-#[derive(Default, Clone)]
+#[derive(Clone)]
 struct Memory {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     fail_sync: Arc<AtomicBool>,
+    /// Bytes of all files that there is room for.
+    room: Arc<AtomicUsize>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { files: Arc::default(), fail_sync: Arc::default(), room: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
 }
 
 struct MemoryFile {
@@ -45,12 +53,21 @@ struct MemoryFile {
 
 impl SegmentFile for MemoryFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.memory.files.lock().unwrap().get_mut(&self.name).unwrap().extend(bytes);
-        Ok(())
+        let mut files = self.memory.files.lock().unwrap();
+        let used: usize = files.values().map(Vec::len).sum();
+        let free = self.memory.room.load(Ordering::SeqCst).saturating_sub(used);
+        // As far as there is room, as a disk does it.
+        files.get_mut(&self.name).unwrap().extend(&bytes[..bytes.len().min(free)]);
+        if free < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn sync(&mut self) -> io::Result<()> {
         if self.memory.fail_sync.load(Ordering::SeqCst) { Err(io::Error::other("no")) } else { Ok(()) }
+    }
+
+    fn cut(&mut self, bytes: u64) -> io::Result<()> {
+        self.memory.files.lock().unwrap().get_mut(&self.name).unwrap().truncate(bytes as usize);
+        self.sync()
     }
 }
 
@@ -135,15 +152,86 @@ fn every_kind_of_record_comes_back() {
     assert!(!raw.windows(topic.len()).any(|part| part == topic), "nothing of a device is on disk in the clear");
 }
 
+/// Appends the record until it is taken: a journal that was refused tries again after a while.
+fn append_at_last(journal: &Journal, n: u64) -> Lsn {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        if let CommitOutcome::Durable { first } = append(journal, vec![publish(n)]) {
+            return first;
+        }
+        assert!(std::time::Instant::now() < end, "it does not go on");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// What is on disk is what was answered as durable, under consecutive numbers, and nothing is damaged.
+fn holds_exactly(memory: &Memory, numbers: &[u64]) {
+    let expected: Vec<_> = (0..).map(Lsn).zip(numbers.iter().map(|n| publish(*n))).collect();
+    assert_eq!(records(memory), expected);
+    let report = check(Arc::new(memory.clone()), Arc::new(FixedKeys)).unwrap();
+    assert_eq!((report.records as usize, report.damage), (numbers.len(), vec![]));
+}
+
 #[test]
-fn a_failed_fsync_poisons_the_writer() {
+fn after_a_failed_fsync_it_goes_on_in_another_segment_without_what_was_refused() {
     let memory = Memory::default();
     let journal = open(&memory, small());
     assert!(matches!(append(&journal, vec![publish(0)]), CommitOutcome::Durable { .. }));
     memory.fail_sync.store(true, Ordering::SeqCst);
     assert_eq!(append(&journal, vec![publish(1)]), CommitOutcome::Failed);
+    let first = memory.files.lock().unwrap().keys().next().unwrap().clone();
     memory.fail_sync.store(false, Ordering::SeqCst);
-    assert_eq!(append(&journal, vec![publish(2)]), CommitOutcome::Failed, "an fsync is never tried again");
+    assert_eq!(append_at_last(&journal, 2), Lsn(1), "the number was not given to anybody");
+    let written = memory.files.lock().unwrap()[&first].len();
+    append(&journal, vec![publish(3)]);
+    assert_eq!(memory.files.lock().unwrap()[&first].len(), written, "nothing follows a failed fsync in its file");
+    holds_exactly(&memory, &[0, 2, 3]);
+    journal.close();
+    append(&open(&memory, small()), vec![publish(4)]);
+    assert_eq!(records(&memory).last().map(|(_, record)| record), Some(&publish(4)));
+}
+
+/// The disk has no room in the middle of a frame, in the middle of a segment's header, and for its name alone.
+#[test]
+fn a_full_disk_refuses_what_it_has_no_room_for_and_goes_on_when_there_is_room() {
+    for (before, room) in [(1, 300), (1, 100), (0, 40), (0, 32)] {
+        let memory = Memory::default();
+        let telemetry = Telemetry::new();
+        let (journal, _) =
+            Journal::open_in(Arc::new(memory.clone()), small(), Arc::new(FixedKeys), &telemetry).unwrap();
+        let mut kept: Vec<u64> = (0..before).collect();
+        for n in &kept {
+            append(&journal, vec![publish(*n)]);
+        }
+        let used: usize = memory.files.lock().unwrap().values().map(Vec::len).sum();
+        memory.room.store(used.max(room), Ordering::SeqCst);
+        for n in 10..20 {
+            if let CommitOutcome::Durable { .. } = append(&journal, vec![publish(n)]) {
+                kept.push(n);
+            }
+        }
+        assert!(kept.len() < 10, "some are refused");
+        assert!(telemetry.render().contains("nearside_journal_failing{} 1.0"));
+        // It is tried again while there is still no room.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        assert_eq!(append(&journal, vec![publish(20)]), CommitOutcome::Failed);
+        assert!(!journal_barrier(&journal));
+        memory.room.store(usize::MAX, Ordering::SeqCst);
+        append_at_last(&journal, 21);
+        kept.push(21);
+        assert!(telemetry.render().contains("nearside_journal_failing{} 0.0"));
+        append(&journal, vec![publish(22)]);
+        kept.push(22);
+        holds_exactly(&memory, &kept);
+        journal.close();
+        append(&open(&memory, small()), vec![publish(23)]);
+        assert_eq!(records(&memory).len(), kept.len() + 1);
+    }
+}
+
+/// Whether everything queued is on disk.
+fn journal_barrier(journal: &Journal) -> bool {
+    matches!(append(journal, Vec::new()), CommitOutcome::Durable { .. })
 }
 
 #[test]
@@ -192,7 +280,7 @@ fn the_first_version_of_the_format_is_read_for_ever() {
 #[ignore = "writes the fixture of the current format; run by hand for a new version only"]
 fn write_fixture() {
     let folder = std::env::var("FIXTURE_FOLDER").unwrap();
-    let (journal, _) = Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let (journal, _) = Journal::open(folder.as_ref(), small(), Arc::new(FixedKeys), &Telemetry::new(), Lsn(0)).unwrap();
     append(&journal, (0..3).map(publish).collect());
     journal.close();
 }
@@ -307,7 +395,7 @@ fn a_journal_that_was_opened_and_left_alone_has_no_gaps() {
 fn zeros_after_a_crash_read_as_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let config = || JournalConfig { segment: ByteSize::mib(4), ..JournalConfig::default() };
-    let open = || Journal::open(folder.path(), config(), Arc::new(FixedKeys), &Telemetry::new()).unwrap();
+    let open = || Journal::open(folder.path(), config(), Arc::new(FixedKeys), &Telemetry::new(), Lsn(0)).unwrap();
     let sizes = || -> Vec<u64> {
         let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();

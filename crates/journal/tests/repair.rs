@@ -25,7 +25,7 @@ impl KeySource for FixedKeys {
 
 fn open(folder: &Path) -> Result<(Journal, OpenReport), JournalError> {
     let config = JournalConfig { commit_interval: HumanDuration::millis(0), ..JournalConfig::default() };
-    Journal::open(folder, config, Arc::new(FixedKeys), &Telemetry::new())
+    Journal::open(folder, config, Arc::new(FixedKeys), &Telemetry::new(), Lsn(0))
 }
 
 fn append(journal: &Journal, ticks: std::ops::Range<i64>) {

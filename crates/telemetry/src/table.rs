@@ -77,6 +77,7 @@ table! {
     JournalShed, "nearside_journal_segments_shed_total", Counter, ["reason"], "Segments removed, by reason.";
     JournalDamage, "nearside_journal_damage_total", Counter, ["kind"], "Damaged places found when a journal was read.";
     JournalErrors, "nearside_journal_errors_total", Counter, [], "Failed writes or fsyncs of the journal.";
+    JournalFailing, "nearside_journal_failing", Gauge, [], "1 while the journal cannot write and nothing is acknowledged.";
 
     CheckpointStates, "nearside_checkpoint_states_total", Counter, [], "States of streams written to checkpoints.";
     CheckpointBytes, "nearside_checkpoint_written_bytes_total", Counter, [], "Bytes of states written to checkpoints.";

@@ -10,13 +10,14 @@
 mod publishes;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{ClientId, PacketId, QoS, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::publishes::Batch;
 use crate::access::{Origin, Principal};
@@ -32,8 +33,8 @@ use crate::writer::{self, Outlet};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
-/// How long what was taken may wait for its answer when a connection ends.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// How many bytes the next read asks for.
 struct ReadSize(usize);
@@ -198,30 +199,49 @@ impl Connection {
         // One and a half times the keep-alive (section 3.1.2.10).
         let patience =
             if secs == 0 { Duration::from_secs(86_400 * 365) } else { Duration::from_millis(u64::from(secs) * 1_500) };
-        let mut stopping = self.shared.stopping.clone();
+        let (mut stopping, live, outlet) =
+            (self.shared.stopping.clone(), self.opened.live.clone(), self.outlet.clone());
         let mut size = ReadSize(*READ.start());
+        // Made once: most reads come long before any of these.
+        let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
+        let (mut kicked, mut gone) = (pin!(live.kicked()), pin!(outlet.gone()));
+        let mut silence = pin!(sleep(patience));
         loop {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
-            self.unanswered.below(if self.heard { self.most_unanswered() } else { 1 }).await;
+            let most = if self.heard { self.most_unanswered() } else { 1 };
+            // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
+            tokio::select! {
+                () = self.unanswered.below(most) => {}
+                reason = &mut kicked => return End::Kick(reason),
+            }
             if let Err(end) = self.room().await {
                 return end;
             }
             buffer.reserve(size.0);
-            let read = tokio::select! {
-                read = timeout(patience, reader.read_buf(buffer)) => read,
-                reason = self.opened.live.kicked() => return End::Kick(reason),
-                () = self.outlet.gone() => return End::Gone,
-                _ = stopping.wait_for(|stopping| *stopping) => return End::Kick(Reason::ServerShuttingDown),
+            let by = Instant::now() + patience;
+            let read = loop {
+                tokio::select! {
+                    read = reader.read_buf(buffer) => break read,
+                    reason = &mut kicked => return End::Kick(reason),
+                    () = &mut gone => return End::Gone,
+                    _ = &mut stopped => return End::Kick(Reason::ServerShuttingDown),
+                    () = &mut silence => {
+                        if Instant::now() >= by {
+                            return End::Kick(Reason::KeepAlive);
+                        }
+                        // It counted from an earlier read.
+                        silence.as_mut().reset(by);
+                    }
+                }
             };
             match read {
-                Ok(Ok(0) | Err(_)) => return End::Gone,
-                Ok(Ok(n)) => {
+                Ok(0) | Err(_) => return End::Gone,
+                Ok(n) => {
                     size.follow(n);
                     self.shared.metrics.bytes.inc_by(n as u64);
                 }
-                Err(_) => return End::Kick(Reason::KeepAlive),
             }
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, FEEDBACK_TOPIC, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 
 use super::{Connection, End};
-use crate::answers::{Answers, Settles};
+use crate::answers::{Answers, Asker, Settles};
 use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
 use crate::store::Change;
@@ -66,9 +66,10 @@ impl Connection {
             let maximum = usize::from(self.shared.config.receive_maximum);
             let mut too_many = batch.unacknowledged > maximum;
             if incoming.qos == QoS::ExactlyOnce {
-                match self.session().take(id) {
+                let asker = Asker { outlet: self.outlet.clone(), version: self.version };
+                match self.session().take(id, &asker) {
                     Take::New => {}
-                    // It is answered once, when it is safe.
+                    // It is answered once, when it is safe, on the connection that it came on last.
                     Take::Pending => return Ok(None),
                     Take::Again => return Ok(Some(Apart::Again(id))),
                 }
@@ -77,7 +78,8 @@ impl Connection {
             if too_many && self.version == Version::V5 {
                 // Section 3.3.4; v3.1.1 knows no such bound.
                 if incoming.qos == QoS::ExactlyOnce {
-                    self.session().give_back(&[id]);
+                    // It was new, so nobody sent it again.
+                    let _ = self.session().give_back(&[id]);
                 }
                 return Err(Reason::ReceiveMaximum);
             }
@@ -195,7 +197,8 @@ impl Connection {
             }
             let Publish { topic, payload, qos, retain, received, .. } = publish;
             let own = own.unwrap_or_default();
-            let message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
+            let mut message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
+            message.publisher = retain.then(|| self.client().clone());
             let delivery = Delivery { message, from: self.session().number };
             if *qos <= at_once {
                 self.heard |= self.shared.route(&delivery, &mut changes);

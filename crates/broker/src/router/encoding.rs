@@ -45,6 +45,7 @@ pub(super) fn unwrap(topic: Topic, wrapped: &Bytes) -> Option<(Delivery, u64)> {
         properties,
         expires: (expires != Timestamp::MAX).then_some(expires),
         identifiers: Vec::new(),
+        publisher: None,
     };
     Some((Delivery { message, from }, number))
 }

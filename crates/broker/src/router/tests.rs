@@ -70,6 +70,7 @@ impl Bench {
             properties: Bytes::new(),
             expires: None,
             identifiers: Vec::new(),
+            publisher: None,
         };
         self.router.publish(Delivery { message, from: 0 });
     }

@@ -1,14 +1,14 @@
 //! Records as bytes. The first byte is the version of the form; a field of variable length has its length in front. Older forms are
-//! read for ever: a session of version 1 does not say what was sent.
+//! read for ever: a session of version 1 does not say what was sent, a message of version 1 not who published it.
 
 use bytes::Bytes;
-use nearside_schemas::{QoS, Timestamp, Topic};
+use nearside_schemas::{ClientId, QoS, Timestamp, Topic};
 
 use super::SessionRecord;
 use crate::message::Message;
 use crate::packet::{Carried, Subscription, Will};
 
-const MESSAGE: u8 = 1;
+const MESSAGE: u8 = 2;
 const SESSION: u8 = 2;
 
 /// The bytes are not what was written.
@@ -16,15 +16,20 @@ const SESSION: u8 = 2;
 pub(super) struct Malformed;
 
 pub(super) fn encode_message(message: &Message) -> Vec<u8> {
-    let mut out = Out(vec![MESSAGE]);
+    // Only retained messages say who published them; the others stay as they were.
+    let mut out = Out(vec![if message.publisher.is_some() { MESSAGE } else { 1 }]);
     out.message(message);
+    if let Some(publisher) = &message.publisher {
+        out.block(publisher.as_str().as_bytes());
+    }
     out.0
 }
 
 pub(super) fn decode_message(bytes: Vec<u8>) -> Result<Message, Malformed> {
-    let (mut fields, _) = In::new(bytes, MESSAGE)?;
+    let (mut fields, version) = In::new(bytes, MESSAGE)?;
     let message = fields.message()?;
-    fields.end(message)
+    let publisher = if version >= 2 { Some(ClientId::new(&fields.text()?)) } else { None };
+    fields.end(Message { publisher, ..message })
 }
 
 pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
@@ -192,7 +197,8 @@ impl In {
             identifiers.push(self.u32()?);
         }
         let qos = QoS::try_from(flags & 3).map_err(|_| Malformed)?;
-        Ok(Message { topic, payload, qos, retain: flags & 4 != 0, properties, expires, identifiers })
+        let retain = flags & 4 != 0;
+        Ok(Message { topic, payload, qos, retain, properties, expires, identifiers, publisher: None })
     }
 
     fn will(&mut self) -> Result<Will, Malformed> {
@@ -276,6 +282,7 @@ mod tests {
         fn messages_come_back(
             topic in "[^\0+#]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..40), qos in 0u8..3, retain: bool,
             expires in prop::option::of(any::<i32>()), identifiers in prop::collection::vec(1u32..1_000, 0..3),
+            publisher in prop::option::of("[a-z+#\u{e4}]{0,9}"),
         ) {
             let message = Message {
                 topic: Topic::new(&topic).unwrap(),
@@ -285,6 +292,7 @@ mod tests {
                 properties: payload.into(),
                 expires: expires.map(|secs| Timestamp::from_secs(i64::from(secs))),
                 identifiers,
+                publisher: publisher.map(|client| ClientId::new(&client)),
             };
             prop_assert!(decode_message(encode_message(&message)) == Ok(message));
         }

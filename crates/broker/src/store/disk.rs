@@ -5,7 +5,7 @@
 //! its place: moved elsewhere it does not decrypt.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
@@ -33,7 +33,9 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta-v1");
 
 /// An open file.
 pub(crate) struct Disk {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a disk that was full: the database is not used again before it was opened anew, from what is on disk.
+    database: Option<Database>,
     keys: Arc<dyn KeySource>,
     epoch: u64,
     cipher: Aes256Gcm,
@@ -71,7 +73,21 @@ impl Disk {
         let database = Database::create(path).map_err(|error| unusable(error.into()))?;
         let epoch = next_epoch(&database).map_err(unusable)?;
         let cipher = cipher(&*keys, epoch);
-        Ok(Self { database, keys, epoch, cipher, written: 0 })
+        Ok(Self { path: path.to_owned(), database: Some(database), keys, epoch, cipher, written: 0 })
+    }
+
+    /// Works on the database, which is opened anew where that is due.
+    fn with<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let database = match &mut self.database {
+            Some(database) => database,
+            // Nonces go on from where they were, so the epoch does too.
+            closed => closed.insert(Database::create(&self.path)?),
+        };
+        let done = work(database);
+        if done.as_ref().is_err_and(is_disk_full) {
+            self.database = None;
+        }
+        done
     }
 
     fn encrypt(&mut self, place: &Place, plain: &[u8]) -> Result<Vec<u8>, BrokerError> {
@@ -105,8 +121,8 @@ impl Disk {
             let stored = message.map(|message| self.encrypt(&Place::Retained(*number), &encode_message(message)));
             retained.push((*number, stored.transpose()?));
         }
-        Ok((|| {
-            let write = self.database.begin_write()?;
+        Ok(self.with(|database| {
+            let write = database.begin_write()?;
             {
                 let mut table = write.open_table(SESSIONS)?;
                 let mut queues = write.open_table(QUEUES)?;
@@ -147,21 +163,21 @@ impl Disk {
             }
             write.commit()?;
             Ok(())
-        })())
+        }))
     }
 }
 
 impl Storage for Disk {
     fn load(&mut self) -> Result<Saved, BrokerError> {
         let mut reader = Reader { keys: self.keys.clone(), ciphers: HashMap::new(), unreadable: 0 };
-        let saved = read(&self.database, &mut reader).map_err(BrokerError::store)?;
+        let saved = self.with(|database| read(database, &mut reader)).map_err(BrokerError::store)?;
         if reader.unreadable > 0 {
             let values = reader.unreadable;
             tracing::error!(values, "stored sessions or messages could not be read and are left out");
         } else {
             // With another key nothing would be known, and everything would go.
             let known: HashSet<u64> = saved.sessions.iter().map(|session| session.record.number).collect();
-            forget_the_rest(&self.database, &known).map_err(BrokerError::store)?;
+            self.with(|database| forget_the_rest(database, &known)).map_err(BrokerError::store)?;
         }
         Ok(saved)
     }
@@ -302,6 +318,12 @@ fn forget_the_rest(database: &Database, known: &HashSet<u64>) -> Result<(), redb
     write.open_table(JOURNALLED)?.retain(|number, _| known.contains(&number))?;
     write.commit()?;
     Ok(())
+}
+
+/// What was synced before is on disk then, which after other failures is not known.
+fn is_disk_full(error: &redb::Error) -> bool {
+    let redb::Error::Io(source) = error else { return false };
+    matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 fn next_epoch(database: &Database) -> Result<u64, redb::Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nearside_broker::Recovery;
-use nearside_schemas::{Durability, RefusalReason};
+use nearside_schemas::{Answer, Durability, RefusalReason};
 
 use crate::held::Held;
 use crate::support::*;
@@ -69,6 +69,45 @@ async fn a_message_without_an_answer_is_taken_when_it_comes_again() {
         client.send(message.again().bytes(version)).await;
         intake.next().await.1(Durability::Durable { below: 0 });
         client.expect(ack(PUBREC, 7)).await;
+    }
+}
+
+/// The client's next connection sends it again while it is still on its way, and gets the answer: PUBREC, a refusal, or its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_on_its_way_over_a_takeover_is_answered_to_the_new_connection() {
+    let durable = |answer: Answer| answer(Durability::Durable { below: 0 });
+    let refused = |answer: Answer| answer(Durability::Refused(RefusalReason::QuotaExceeded));
+    let lost = |answer: Answer| drop(answer);
+    type Outcome = (u8, fn(Answer), Option<Vec<u8>>);
+    let outcomes: [Outcome; 6] = [
+        (4, durable, Some(ack(PUBREC, 7))),
+        (5, durable, Some(ack(PUBREC, 7))),
+        (4, refused, None),
+        (5, refused, Some(packet(PUBREC, &[0, 7, 0x97]))),
+        (4, lost, None),
+        (5, lost, Some(packet(PUBREC, &[0, 7, 0x80]))),
+    ];
+    // Each takeover waits a while for what the old connection has not answered: all at once.
+    let all = outcomes.map(|(version, outcome, expected)| {
+        tokio::spawn(async move {
+            let (intake, broker) = start().await;
+            let message = Publish::new("a", "x", 2, 7);
+            let mut before = persistent(&broker, version).await;
+            before.send(message.bytes(version)).await;
+            let (_, answer) = intake.next().await;
+            let mut client = persistent(&broker, version).await;
+            client.send([message.clone().again().bytes(version), PINGREQ.to_vec()].concat()).await;
+            client.expect(PINGRESP).await;
+            outcome(answer);
+            match expected {
+                Some(expected) => client.expect(expected).await,
+                None => client.expect_end().await,
+            }
+            assert!(intake.is_empty(), "it is taken once");
+        })
+    });
+    for one in all {
+        one.await.unwrap();
     }
 }
 

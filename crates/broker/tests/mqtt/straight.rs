@@ -84,7 +84,7 @@ async fn a_stored_copy_does_not_stand_for_the_journal() {
     publisher.send(Publish::new("a", "x", 1, 1).bytes(4)).await;
     assert_eq!(subscriber.message(4).await.payload, b"x");
     let (_, answer) = intake.next().await;
-    broker.wait_for("nearside_broker_session_commit_seconds_count", 3.0).await;
+    broker.wait_for("nearside_broker_session_commit_seconds_count{}", 3.0).await;
     publisher.expect_nothing().await;
     answer(Durability::Durable { below: 0 });
     publisher.expect(ack(PUBACK, 1)).await;

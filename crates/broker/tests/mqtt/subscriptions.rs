@@ -165,6 +165,45 @@ async fn v5_options_are_kept_to() {
     assert_eq!((short(&got[0]).1, short(&got[1]).1), (&b"own"[..], &b"another's"[..]));
 }
 
+/// [MQTT-3.8.3-3] speaks of the publisher's client id and of every application message: a retained one is one. Over a restart too.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_local_holds_for_retained_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Setup::stored_in(folder.path()).start().await;
+    let mut own = broker.connect(5, "own").await;
+    own.publish(5, &Publish::new("r/own", "mine", 1, 1).retained()).await;
+    broker.connect(5, "another").await.publish(5, &Publish::new("r/another", "hers", 1, 1).retained()).await;
+    // A will is a message of its client.
+    let mut gone = broker.client().await;
+    gone.send(Connect::new(5, "own-2").will("r/will", "gone", 1, true, &[]).bytes()).await;
+    gone.receive().await;
+    drop(gone);
+    let mut watching = broker.connect(5, "watching").await;
+    watching.subscribe(5, &[("r/will", 1)]).await;
+    assert_eq!(watching.message(5).await.payload, b"gone");
+    drop(watching);
+    broker.stop().await;
+    let broker = Setup::stored_in(folder.path()).start().await;
+    for (id, missing) in [("own", Some("r/own")), ("own-2", Some("r/will")), ("fresh", None)] {
+        let mut client = broker.connect(5, id).await;
+        client.subscribe(5, &[("r/#", 0x04)]).await;
+        let wanted: Vec<&str> =
+            ["r/another", "r/own", "r/will"].into_iter().filter(|topic| Some(*topic) != missing).collect();
+        let mut got = Vec::new();
+        for _ in &wanted {
+            got.push(client.message(5).await.topic);
+        }
+        got.sort();
+        assert_eq!(got, wanted, "{id}");
+        client.expect_nothing().await;
+        // Without the option it gets its own.
+        client.subscribe(5, &[("r/#", 0x00)]).await;
+        for _ in 0..3 {
+            client.message(5).await;
+        }
+    }
+}
+
 /// Section 3.3.4: all identifiers of the subscriptions that matched.
 #[tokio::test(flavor = "multi_thread")]
 async fn v5_identifiers_come_with_messages() {

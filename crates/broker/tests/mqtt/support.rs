@@ -77,7 +77,7 @@ impl Setup {
             match FrontDoor::open(config.clone(), ports, &telemetry).await {
                 Ok(door) => return Broker { door, telemetry },
                 // The front door before, in this very process, may not have let go of the file yet.
-                Err(error) if error.to_string().contains("already open") && tokio::time::Instant::now() < end => {
+                Err(error) if error.to_string().contains("a gateway runs") && tokio::time::Instant::now() < end => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => panic!("{error}"),

@@ -98,6 +98,15 @@ impl SegmentFile for DiskFile {
         contents.synced = contents.bytes.len();
         Ok(())
     }
+
+    fn cut(&mut self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.0.lock().unwrap();
+        state.operate()?;
+        let contents = state.files.get_mut(&self.name).unwrap();
+        contents.bytes.truncate(bytes as usize);
+        contents.synced = contents.bytes.len();
+        Ok(())
+    }
 }
 
 impl Storage for Disk {
