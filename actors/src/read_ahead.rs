@@ -35,7 +35,7 @@ pub(crate) struct Run {
 pub(crate) enum Step {
     /// Messages.
     Messages(Run),
-    /// Anything else.
+    /// Anything else, operators' feedback among it.
     Record(Lsn, Record),
     /// A damaged place.
     Damage,
@@ -76,11 +76,8 @@ fn decode(ingest: &Ingest, items: Vec<Item>) -> Vec<Step> {
     let mut run = Run::default();
     for item in items {
         let step = match item {
-            // It is for a stream to heed between its readings.
-            Item::Record(lsn, Record::Publish(publish)) if publish.topic.as_str() == FEEDBACK_TOPIC => {
-                Step::Record(lsn, Record::Publish(publish))
-            }
-            Item::Record(lsn, Record::Publish(publish)) => {
+            // Feedback acts on what stands behind it: it ends a run.
+            Item::Record(lsn, Record::Publish(publish)) if publish.topic.as_str() != FEEDBACK_TOPIC => {
                 let drafts = ingest.decode_again(lsn, &publish, &mut run.drafts);
                 run.messages.push((lsn, drafts));
                 if publish.qos == QoS::ExactlyOnce {

@@ -149,8 +149,7 @@ pub async fn replay(
             found.records += 1;
             last = lsn;
             match record {
-                Record::Epoch { .. } => {}
-                // The others are in runs.
+                // All others are in runs.
                 Record::Publish(feedback) => {
                     if feedback.qos == QoS::ExactlyOnce {
                         journalled(lsn, &feedback);
@@ -158,6 +157,7 @@ pub async fn replay(
                     ingest.hand_on(lsn, &mut again);
                     ingest.hear_again(lsn, &feedback).await;
                 }
+                Record::Epoch { .. } => {}
                 Record::Tick(now) => {
                     ingest.hand_on(lsn, &mut again);
                     ingest.tick_again(lsn, now).await;

@@ -47,13 +47,6 @@ impl Message for ShardTick {
     type Result = ();
 }
 
-/// Replay gives what is before this record, and devices what is from it on; before any reading.
-pub struct BeginAt(pub Lsn);
-
-impl Message for BeginAt {
-    type Result = ();
-}
-
 /// What an operator said of a finding of a stream.
 pub struct ShardFeedback {
     /// The stream.
@@ -67,6 +60,13 @@ pub struct ShardFeedback {
 }
 
 impl Message for ShardFeedback {
+    type Result = ();
+}
+
+/// Replay gives what is before this record, and devices what is from it on; before any reading.
+pub struct BeginAt(pub Lsn);
+
+impl Message for BeginAt {
     type Result = ();
 }
 

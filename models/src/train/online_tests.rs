@@ -28,6 +28,11 @@ fn noise(row: usize) -> f64 {
     uniform(48) + uniform(32) + uniform(16) - 1.5
 }
 
+/// A slow wave: what came 24 rows ago is near what comes, where the saw-tooth has gone on by two thirds of its length.
+fn wave(row: usize) -> f64 {
+    18.0 + 60.0 * (row as f64 / 150.0).sin() + noise(row)
+}
+
 fn step(learner: &mut OnlineLearner, in_force: &Version, series: &[Series], spoken: &[Spoken]) -> Step {
     learner.step(in_force, series, spoken, &mut |_| {}).unwrap()
 }
@@ -73,7 +78,7 @@ fn what_is_not_better_by_the_margin_is_refused() {
     assert!(matches!(step(&mut learner, &shipped(), &series(0..3_000, noise), &[]), Step::Refused(_)));
     // Better on what it was made beside, and not on what came after: the regime has gone again.
     let mut learner = in_shadow();
-    let back = |row: usize| if row < 3_000 { saw(row) } else { 18.0 + 8.0 * noise(row) };
+    let back = |row: usize| if row < 3_000 { saw(row) } else { wave(row) };
     let refused = step(&mut learner, &shipped(), &series(0..3_400, back), &[]);
     assert!(matches!(refused, Step::Refused(losses) if losses.rows == 400), "{refused:?}");
 }
@@ -85,7 +90,7 @@ fn a_promoted_version_that_is_worse_is_taken_back() {
     let Step::Promote(promoted, _) = step(&mut learner, &before, &series(0..3_400, saw), &[]) else {
         panic!("it is better")
     };
-    let back = |row: usize| if row < 3_400 { saw(row) } else { 18.0 + 8.0 * noise(row) };
+    let back = |row: usize| if row < 3_400 { saw(row) } else { wave(row) };
     let taken_back = step(&mut learner, &promoted, &series(0..4_400, back), &[]);
     let Step::RollBack(version, losses) = taken_back else { panic!("{taken_back:?}") };
     assert_eq!((version.card.version.as_str(), losses.rows), (before.card.version.as_str(), 1_000));
