@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use candle_core::Device;
 
 use super::{Artefact, MAX_CARD, ModelsConfig, SIGNATURE_FILE, Signer, Trust, file, place, read, read_bounded};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
+use crate::device::DeviceChoice;
 use crate::row_model::RowModel;
 
 /// Rows of the pass that a model is tried with.
@@ -61,6 +64,9 @@ pub struct Library {
     folder: Option<PathBuf>,
     kept: Option<PathBuf>,
     trust: Trust,
+    device: DeviceChoice,
+    /// The device, once a model needed it: all share it.
+    opened: Arc<OnceLock<Device>>,
 }
 
 impl Library {
@@ -75,6 +81,8 @@ impl Library {
             folder: config.folder.as_ref().map(|folder| base.join(folder)),
             kept: config.folder.is_some().then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
+            device: config.device,
+            opened: Arc::default(),
         }
     }
 
@@ -94,11 +102,11 @@ impl Library {
 
     /// The model as it is now: of the folder where it holds one of that name, else the one that ships.
     pub fn load(&self, name: &str) -> Result<Loaded, ModelError> {
-        let Some(root) = &self.folder else { return shipped(name) };
+        let Some(root) = &self.folder else { return self.shipped(name) };
         // A folder that went away, such as a disk that is not mounted, says nothing of the models in it.
         std::fs::metadata(root).map_err(file(root))?;
         let folder = root.join(name);
-        if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { shipped(name) }
+        if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { self.shipped(name) }
     }
 
     /// The copy of what was in force under that name.
@@ -110,7 +118,7 @@ impl Library {
     /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
     pub fn load_shipped(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
         let is_gone = self.folder.as_ref().is_some_and(|root| std::fs::metadata(root).is_err());
-        (is_gone && catalog::names().any(|known| known == name)).then(|| shipped(name))
+        (is_gone && catalog::names().any(|known| known == name)).then(|| self.shipped(name))
     }
 
     /// Keeps a copy of a model of the folder that has come in force, files as they are; forgets it where the shipped one has.
@@ -157,26 +165,39 @@ impl Library {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { origin, ..try_artefact(&artefact)? })
+        Ok(Loaded { origin, ..try_artefact(&artefact, self.device()?)? })
     }
+
+    fn shipped(&self, name: &str) -> Result<Loaded, ModelError> {
+        let model = warm(placed(catalog::load(name, None)?, self.device()?)?)?;
+        let digest = catalog::digest(name)?;
+        Ok(Loaded { model, digest, origin: Origin::Shipped, signer: Signer::Nobody })
+    }
+
+    fn device(&self) -> Result<&Device, ModelError> {
+        if let Some(device) = self.opened.get() {
+            return Ok(device);
+        }
+        let device = self.device.open()?;
+        Ok(self.opened.get_or_init(|| device))
+    }
+}
+
+/// A model with its network on a device.
+fn placed(model: Arc<dyn RowModel>, device: &Device) -> Result<Arc<dyn RowModel>, ModelError> {
+    if device.is_cpu() { Ok(model) } else { Ok(model.on_device(device)?.unwrap_or(model)) }
 }
 
 /// Reads a model's folder, checks it and tries the model.
 pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
     let artefact = read(folder, trust)?;
-    Ok((try_artefact(&artefact)?, artefact.card))
+    Ok((try_artefact(&artefact, &Device::Cpu)?, artefact.card))
 }
 
-fn try_artefact(artefact: &Artefact) -> Result<Loaded, ModelError> {
+fn try_artefact(artefact: &Artefact, device: &Device) -> Result<Loaded, ModelError> {
     let Artefact { card, weights, digest, signer, .. } = artefact;
-    let model = warm(catalog::build(card.clone(), weights)?)?;
+    let model = warm(placed(catalog::build(card.clone(), weights)?, device)?)?;
     Ok(Loaded { model, digest: digest.clone(), origin: Origin::Folder, signer: *signer })
-}
-
-fn shipped(name: &str) -> Result<Loaded, ModelError> {
-    let model = warm(catalog::load(name, None)?)?;
-    let digest = catalog::digest(name)?;
-    Ok(Loaded { model, digest, origin: Origin::Shipped, signer: Signer::Nobody })
 }
 
 /// Tries a model with one forward pass: a panic, an error, another shape or a number that is not finite refuses it.

@@ -20,6 +20,7 @@ pub use self::library::{Library, Loaded, Origin, method_of, try_folder};
 pub use self::signature::{PublicKey, SIGNATURE_FILE, SigningKey};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
+use crate::device::DeviceChoice;
 
 /// Weights larger than this are refused: an edge gateway's models are small, and a damaged length must not fill the memory.
 const MAX_WEIGHTS: u64 = 64 << 20;
@@ -41,11 +42,15 @@ pub struct ModelsConfig {
     pub trusted_keys: Vec<PublicKey>,
     /// Whether a model of the folder needs the signature of a trusted key. Models that ship are part of the program and need none.
     pub require_signature: bool,
+    /// Where networks compute: `cpu`, `cuda` (the first NVIDIA GPU) or `cuda:N`. A GPU needs a program built with `--features cuda`. The
+    /// small networks that ship are faster on `cpu`; a replay promises the same findings on `cpu` alone.
+    pub device: DeviceChoice,
 }
 
 impl ModelsConfig {
     /// Says what is wrong.
     pub fn validate(&self) -> Result<(), String> {
+        self.device.check()?;
         if self.require_signature && self.trusted_keys.is_empty() {
             return Err("`require_signature` needs at least one key in `trusted_keys`".to_owned());
         }

@@ -29,6 +29,7 @@ fn library(root: &Path, trust: &Trust) -> Library {
         folder: Some(PathBuf::from("models")),
         trusted_keys: trust.keys.clone(),
         require_signature: trust.is_required,
+        ..ModelsConfig::default()
     };
     Library::new(&config, root, root.join("kept"), trust.site.clone())
 }
