@@ -75,6 +75,7 @@ pub fn plan(config: &SiteConfig, set: &ModelSet, recent: &Recent) -> Result<Plan
             finding_retention: windows.retention(),
             windows,
             models,
+            priority: definition.priority,
             min_rows: definition.min_rows,
             judge_deadline: config.inference.deadline.get(),
             panics_per_minute: config.limits.panics_per_minute,

@@ -88,8 +88,8 @@ pub const STAGES: &[Stage] = &[
     },
     Stage {
         name: "inference",
-        bound: "credit",
-        when_full: "cannot be: credit comes first",
+        bound: "credit; inference.queue rows for each priority",
+        when_full: "rows stay unjudged and are counted",
         runs_on: "inference.threads a model",
     },
     Stage { name: "rules", bound: "4096 messages", when_full: "streams wait", runs_on: "1 thread" },

@@ -107,13 +107,21 @@ pub struct InferenceConfig {
     pub max_batch: usize,
     /// How long a row waits for others to share its forward pass.
     pub max_wait: HumanDuration,
+    /// Most rows that wait for a model, of medical streams and of the others each. Rows beyond it stay unjudged and are counted.
+    pub queue: usize,
     /// A window whose rows are not judged this long after it closed is summarised as `unjudged`.
     pub deadline: HumanDuration,
 }
 
 impl Default for InferenceConfig {
     fn default() -> Self {
-        Self { threads: 1, max_batch: 64, max_wait: HumanDuration::millis(5), deadline: HumanDuration::secs(2) }
+        Self {
+            threads: 1,
+            max_batch: 64,
+            max_wait: HumanDuration::millis(5),
+            queue: 1 << 20,
+            deadline: HumanDuration::secs(2),
+        }
     }
 }
 
@@ -123,6 +131,7 @@ impl InferenceConfig {
         first_fault(&[
             ("threads", !(1..=MOST_THREADS).contains(&self.threads), "must be between 1 and 1024"),
             ("max_batch", self.max_batch == 0, ABOVE_ZERO),
+            ("queue", self.queue < self.max_batch, "must not be below `max_batch`"),
             ("max_wait", self.max_wait >= self.deadline, "must be below `deadline`, or no window is judged in time"),
         ])
     }

@@ -31,3 +31,4 @@ pub use config::{
     ConfigFault, InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig,
 };
 pub use error::ActorError;
+pub use inference::Priority;

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use nearside_actors::Priority;
 use nearside_models::ModelError;
+use nearside_models::card::Task;
 use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder};
 use nearside_schemas::{
     FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate, unknown_name,
@@ -26,6 +28,8 @@ pub struct StreamDefinition {
     pub guard: GuardConfig,
     /// Its models.
     pub models: Vec<ModelName>,
+    /// Who goes first where streams wait for the same model.
+    pub priority: Priority,
     /// A window with fewer rows carries counts only.
     pub min_rows: u64,
 }
@@ -90,8 +94,10 @@ pub(crate) fn check(
     if is_whole && let Err(error) = decoder(&spec) {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
     }
-    let models = models(&raw, &spec, folders, problems);
-    Some(StreamDefinition { spec, windows, guard, models, min_rows: raw.min_rows.max(1) })
+    let (models, is_for_patients) = models(&raw, &spec, folders, problems);
+    let usual = if is_for_patients { Priority::Medical } else { Priority::Ordinary };
+    let priority = raw.priority.unwrap_or(usual);
+    Some(StreamDefinition { spec, windows, guard, models, priority, min_rows: raw.min_rows.max(1) })
 }
 
 /// A bare name is a path of one name.
@@ -196,19 +202,28 @@ fn guard(raw: &RawStream) -> GuardConfig {
     }
 }
 
-fn models(raw: &RawStream, spec: &StreamSpec, folders: &[PathBuf], problems: &mut Problems<'_>) -> Vec<ModelName> {
-    let mut names = Vec::new();
+/// The models, and whether one is for patients.
+fn models(
+    raw: &RawStream,
+    spec: &StreamSpec,
+    folders: &[PathBuf],
+    problems: &mut Problems<'_>,
+) -> (Vec<ModelName>, bool) {
+    let (mut names, mut is_for_patients) = (Vec::new(), false);
     for model in &raw.models {
         match check_model(model.get_ref(), spec, folders) {
-            Ok(name) => names.push(name),
+            Ok((name, task)) => {
+                names.push(name);
+                is_for_patients |= task == Task::Diagnosis;
+            }
             Err(why) => problems.add(model.span(), why),
         }
     }
-    names
+    (names, is_for_patients)
 }
 
 /// What a site's own model needs of the stream is what the shipped one needs whose weights it has.
-fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<ModelName, String> {
+fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<(ModelName, Task), String> {
     let method = nearside_models::artefact::method_of(name, folders).map_err(|error| match error {
         ModelError::Unknown { name, .. } => {
             unknown_name("there is no model", &name, nearside_models::catalog::names().collect::<Vec<_>>())
@@ -217,7 +232,8 @@ fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<Mod
     })?;
     let model = nearside_models::catalog::load(method, None).map_err(|error| error.to_string())?;
     model.accepts(&spec.fields).map_err(|error| error.to_string())?;
-    ModelName::new(name).map_err(|error| error.to_string())
+    let task = nearside_models::catalog::card(method, None).map_err(|error| error.to_string())?.task;
+    Ok((ModelName::new(name).map_err(|error| error.to_string())?, task))
 }
 
 /// The span of a definition's topic, for problems between definitions.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_actors::{InferenceConfig, Priority, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_deadletters::DeadLettersConfig;
@@ -114,6 +114,10 @@ pub(crate) struct RawStream {
     /// The group for roll-ups; the definition's name where none is stated.
     #[serde(default)]
     pub(crate) group: Option<String>,
+    /// Who goes first where streams wait for the same model: `medical` or `ordinary`. Where nothing is stated a stream with a model for
+    /// patients is medical.
+    #[serde(default)]
+    pub(crate) priority: Option<Priority>,
     /// A window with fewer rows leaves counts only.
     #[serde(default = "default_min_rows")]
     pub(crate) min_rows: u64,

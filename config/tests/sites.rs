@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
+use nearside_actors::Priority;
 use nearside_config::{load, load_with_files, parse};
+use nearside_models::device::DeviceChoice;
 
 #[test]
 fn the_ready_made_sites_load() {
@@ -13,6 +15,36 @@ fn the_ready_made_sites_load() {
         let config = load(&path).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((config.streams.len(), config.rules.len()), (streams, rules), "{site}");
     }
+}
+
+/// Who goes first follows from the models, unless the file says it.
+#[test]
+fn streams_of_patients_go_first() {
+    let medical = |site: &str| {
+        let config = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(site)).unwrap();
+        let first = config.streams.iter().filter(|stream| stream.priority == Priority::Medical);
+        first.map(|stream| stream.spec.name.to_string()).collect::<Vec<_>>()
+    };
+    for name in ["vitals", "ecg", "glucose"] {
+        assert!(medical("medical-ward.toml").iter().any(|first| first == name), "{name}");
+    }
+    assert!(medical("smart-city.toml").is_empty());
+    let stated = GOOD.replacen("models =", "priority = \"medical\"\nmodels =", 1);
+    let config = parse(&stated, Path::new("site.toml")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.streams[0].priority, Priority::Medical);
+}
+
+/// A program built without it says how to have it; one built with it takes the site and looks for the GPU when it starts.
+#[test]
+fn a_gpu_needs_a_program_built_for_it() {
+    let cuda = |device: &str| format!("{GOOD}[models]\ndevice = \"{device}\"\n");
+    parse(&cuda("cpu"), Path::new("site.toml")).unwrap_or_else(|error| panic!("{error}"));
+    match parse(&cuda("cuda:1"), Path::new("site.toml")) {
+        Ok(_) => assert!(DeviceChoice::Cuda(1).check().is_ok()),
+        Err(error) => assert!(error.to_string().contains("--features cuda"), "{error}"),
+    }
+    let error = parse(&cuda("gpu"), Path::new("site.toml")).err().unwrap().to_string();
+    assert!(error.contains("\"cuda:N\""), "{error}");
 }
 
 const GOOD: &str = r#"

@@ -51,6 +51,14 @@ pub enum ModelError {
         /// What is wrong with it.
         why: String,
     },
+    /// The device that networks are to compute on is not there.
+    #[error("networks cannot compute on `{device}`: {why}")]
+    Device {
+        /// The device as configured.
+        device: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The tensor library failed: out of memory, or a device that went away.
     #[error("inference failed: {0}")]
     Tensor(#[from] candle_core::Error),

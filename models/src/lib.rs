@@ -11,6 +11,8 @@ pub mod artefact;
 pub mod card;
 pub mod catalog;
 pub mod compress;
+pub mod dense;
+pub mod device;
 pub mod diagnosis;
 mod error;
 pub mod eval;

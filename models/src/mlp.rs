@@ -8,20 +8,19 @@
 //! ```
 //! The straight path `x · Ws` is a linear model, so the network begins where the classical method ends.
 //!
-//! Cost and sameness: a forward pass is always [`BATCH`] rows, short ones filled up with zeros, so a row meets the same arithmetic
-//! whatever travelled with it (promise I5). Each product stays below the size at which the GEMM library hands work to other
-//! threads, so a worker stays on its core; a shape that would not is refused.
+//! Cost and sameness: on the CPU a pass is four dense layers over slices ([`crate::dense`]), for as many rows as there are; on another
+//! device it is the same formula on Candle, always [`BATCH`] rows, short ones filled up with zeros. Either way a row meets the same
+//! arithmetic whatever travelled with it (promise I5). Training is on Candle alone.
 
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::ModelError;
+use crate::dense::Dense;
 
-/// Rows of one pass.
+/// Most rows of one pass.
 pub const BATCH: usize = 64;
-/// Multiplications from which on the GEMM library shares a product among threads.
-const SHARED_FROM: usize = 48 * 48 * 256;
 const TENSORS: usize = 7;
 
 /// The widths of a network, and which model it belongs to.
@@ -157,26 +156,33 @@ impl Trainable {
 /// The weights as they are used.
 pub struct Network {
     layout: Layout,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    skip: Tensor,
+    weights: [Tensor; TENSORS],
+    engine: Engine,
+}
+
+/// What computes.
+enum Engine {
+    /// This core.
+    Core(Layers),
+    /// A device of Candle's.
+    Device(Graph),
 }
 
 impl Network {
-    /// Reads a safetensors file; see [`Layout`] for what it must hold. A number that is not finite is an error.
+    /// Reads a safetensors file; see [`Layout`] for what it must hold. A number that is not finite is an error. It computes on the CPU.
     pub fn load(layout: Layout, bytes: &[u8]) -> Result<Self, ModelError> {
-        let widest = layout.inputs.max(layout.hidden);
-        if BATCH * layout.hidden.max(layout.outputs) * widest >= SHARED_FROM {
-            return Err(layout.damaged("the network is too wide for one core"));
-        }
-        let [w1, b1, w2, b2, w3, b3, skip] = layout.read(bytes)?;
-        // A bias that already has a row for each of the batch is added without a strided copy.
-        let rows = |bias: Tensor| bias.broadcast_left(BATCH)?.contiguous();
-        Ok(Self { layout, w1, b1: rows(b1)?, w2, b2: rows(b2)?, w3, b3: rows(b3)?, skip })
+        let weights = layout.read(bytes)?;
+        let engine = Engine::Core(Layers::new(&weights)?);
+        Ok(Self { layout, weights, engine })
+    }
+
+    /// The same network on another device.
+    pub fn on_device(&self, device: &Device) -> Result<Self, ModelError> {
+        let engine = match device {
+            Device::Cpu => Engine::Core(Layers::new(&self.weights)?),
+            device => Engine::Device(Graph::new(&self.weights, device)?),
+        };
+        Ok(Self { layout: self.layout, weights: self.weights.clone(), engine })
     }
 
     /// `rows` rows of inputs to as many rows of outputs; `outputs` is cleared first.
@@ -185,17 +191,78 @@ impl Network {
         outputs.clear();
         outputs.reserve(rows * to);
         for chunk in inputs.chunks(BATCH * from) {
-            let mut padded = Vec::with_capacity(BATCH * from);
-            padded.extend_from_slice(chunk);
-            padded.resize(BATCH * from, 0.0);
-            let x = Tensor::from_vec(padded, (BATCH, from), &Device::Cpu)?;
-            let hidden = x.matmul(&self.w1)?.add(&self.b1)?.relu()?;
-            let hidden = hidden.matmul(&self.w2)?.add(&self.b2)?.relu()?;
-            let y = hidden.matmul(&self.w3)?.add(&x.matmul(&self.skip)?)?.add(&self.b3)?;
-            let values = y.flatten_all()?.to_vec1::<f32>()?;
-            outputs.extend(values.into_iter().take(chunk.len() / from * to));
+            match &self.engine {
+                Engine::Core(layers) => layers.forward(chunk, from, to, outputs),
+                Engine::Device(graph) => graph.forward(chunk, from, to, outputs)?,
+            }
         }
         outputs.truncate(rows * to);
+        Ok(())
+    }
+}
+
+/// The network on this core.
+struct Layers {
+    hidden1: Dense,
+    hidden2: Dense,
+    output: Dense,
+    skip: Dense,
+}
+
+impl Layers {
+    fn new([w1, b1, w2, b2, w3, b3, skip]: &[Tensor; TENSORS]) -> Result<Self, ModelError> {
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        let dense = |weights, bias| Ok::<_, ModelError>(Dense::new(&values(weights)?, &values(bias)?));
+        Ok(Self {
+            hidden1: dense(w1, b1)?,
+            hidden2: dense(w2, b2)?,
+            output: dense(w3, b3)?,
+            skip: Dense::new(&values(skip)?, &vec![0.0; b3.elem_count()]),
+        })
+    }
+
+    /// Appends the outputs of at most [`BATCH`] rows.
+    fn forward(&self, x: &[f32], from: usize, to: usize, outputs: &mut Vec<f32>) {
+        let rows = x.len() / from;
+        let widths = [&self.hidden1, &self.hidden2, &self.output].map(Dense::width);
+        let mut scratch = vec![0.0; rows * widths.iter().sum::<usize>()];
+        let (hidden1, rest) = scratch.split_at_mut(rows * widths[0]);
+        let (hidden2, y) = rest.split_at_mut(rows * widths[1]);
+        self.hidden1.forward_relu(x, from, hidden1);
+        self.hidden2.forward_relu(hidden1, widths[0], hidden2);
+        self.output.forward(hidden2, widths[1], y);
+        self.skip.add_to(x, from, y);
+        y.chunks_exact(widths[2]).for_each(|row| outputs.extend_from_slice(&row[..to]));
+    }
+}
+
+/// The network on a device of Candle's.
+struct Graph {
+    device: Device,
+    weights: [Tensor; TENSORS],
+}
+
+impl Graph {
+    fn new([w1, b1, w2, b2, w3, b3, skip]: &[Tensor; TENSORS], device: &Device) -> Result<Self, ModelError> {
+        // A bias that already has a row for each of the batch is added without a strided copy.
+        let rows = |bias: &Tensor| bias.broadcast_left(BATCH)?.contiguous()?.to_device(device);
+        let there = |weights: &Tensor| weights.to_device(device);
+        let weights = [there(w1)?, rows(b1)?, there(w2)?, rows(b2)?, there(w3)?, rows(b3)?, there(skip)?];
+        Ok(Self { device: device.clone(), weights })
+    }
+
+    /// Appends the outputs of at most [`BATCH`] rows.
+    fn forward(&self, chunk: &[f32], from: usize, to: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
+        let [w1, b1, w2, b2, w3, b3, skip] = &self.weights;
+        let mut padded = Vec::with_capacity(BATCH * from);
+        padded.extend_from_slice(chunk);
+        padded.resize(BATCH * from, 0.0);
+        let x = Tensor::from_vec(padded, (BATCH, from), &self.device)?;
+        let hidden = x.matmul(w1)?.add(b1)?.relu()?;
+        let hidden = hidden.matmul(w2)?.add(b2)?.relu()?;
+        let y = hidden.matmul(w3)?.add(&x.matmul(skip)?)?.add(b3)?;
+        let values = y.flatten_all()?.to_vec1::<f32>()?;
+        outputs.extend(values.into_iter().take(chunk.len() / from * to));
         Ok(())
     }
 }
@@ -281,8 +348,21 @@ mod tests {
         assert!((loss(2.0) - 1.8).abs() < 1e-6 && (loss(-2.0) - 0.2).abs() < 1e-6);
     }
 
+    /// The formula on a device of Candle's, here its own CPU.
     #[test]
-    fn damaged_weights_and_wide_networks_are_refused() {
+    fn a_device_gives_what_this_core_gives() {
+        let network = Network::load(LAYOUT, &trainable().to_bytes().unwrap()).unwrap();
+        let graph = Engine::Device(Graph::new(&network.weights, &Device::Cpu).unwrap());
+        let other = Network { layout: LAYOUT, weights: network.weights.clone(), engine: graph };
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        network.forward(&inputs(130), 130, &mut here).unwrap();
+        other.forward(&inputs(130), 130, &mut there).unwrap();
+        assert_eq!(here.len(), there.len());
+        assert!(here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
+    #[test]
+    fn damaged_weights_are_refused() {
         let bytes = trainable().to_bytes().unwrap();
         assert!(Network::load(LAYOUT, &bytes[..bytes.len() - 1]).is_err());
         assert!(Network::load(LAYOUT, &[]).is_err());
@@ -291,8 +371,5 @@ mod tests {
         let at = not_finite.len() - 4;
         not_finite[at..].copy_from_slice(&f32::NAN.to_le_bytes());
         assert!(Network::load(LAYOUT, &not_finite).is_err());
-        let wide = Layout { hidden: 128, ..LAYOUT };
-        let weights = Trainable::new(wide, &mut ChaCha8Rng::seed_from_u64(7)).unwrap().to_bytes().unwrap();
-        assert!(Network::load(wide, &weights).is_err(), "the GEMM library would share it among threads");
     }
 }

@@ -7,6 +7,9 @@
 //! network have an input width of 0 and are judged at once.
 
 use nearside_schemas::{Contribution, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
+use std::sync::Arc;
+use candle_core::Device;
+use nearside_schemas::{Contribution, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use crate::ModelError;
 
@@ -61,6 +64,12 @@ pub trait RowModel: Send + Sync + 'static {
 
     /// The state that [`RowState::snapshot`] wrote.
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError>;
+
+    /// The same model with its network on another device; `None` where it has no network that could go there.
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let _ = device;
+        Ok(None)
+    }
 
     /// One forward pass: `inputs` is `[rows, input_width]`, `outputs` is cleared and becomes `[rows, output_width]`.
     /// Each row's output is bit-identical whatever the other rows are (promise I5): batches are padded to fixed sizes.

@@ -178,9 +178,10 @@ impl StreamActor {
         // Without a request the readings are judged: their credit is given back here.
         let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in self.outputs.requests.drain(..) {
-            let queue = self.component.plan().models[request.model].queue;
+            let plan = self.component.plan();
+            let (queue, priority) = (plan.models[request.model].queue, plan.priority);
             // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.
-            self.shard.submit(queue, &self.stream, request, admission.clone());
+            self.shard.submit(queue, (&self.stream, priority), request, admission.clone());
         }
         self.shard.publish(&self.component, &mut self.outputs);
         for (record, outcome) in self.outputs.heard.drain(..) {

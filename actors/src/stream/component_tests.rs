@@ -122,6 +122,7 @@ fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
         finding_retention: windows.retention(),
         windows,
         models: vec![PlannedModel { model, queue: (width > 0).then_some(0), recent: None }],
+        priority: crate::inference::Priority::Ordinary,
         min_rows: 1,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute,

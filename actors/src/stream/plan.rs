@@ -8,6 +8,8 @@ use nearside_models::row_model::RowModel;
 use nearside_schemas::{SiteId, StreamSpec};
 use nearside_window::WindowPlan;
 
+use crate::inference::Priority;
+
 /// A stream definition made ready: windows planned, models loaded.
 pub struct StreamPlan {
     /// The site.
@@ -20,6 +22,8 @@ pub struct StreamPlan {
     pub windows: Arc<WindowPlan>,
     /// The models that judge each row, in the order of the configuration.
     pub models: Vec<PlannedModel>,
+    /// Who goes first where streams wait for the same model.
+    pub priority: Priority,
     /// A window with fewer rows carries counts only (promise I2: its mean would be a raw value).
     pub min_rows: u64,
     /// A window whose rows are not judged this long after it closed is summarised as unjudged.

@@ -30,7 +30,7 @@ use super::plan::StreamPlan;
 use super::state::StreamState;
 use super::stream_ref::{StreamRef, Work};
 use crate::credit::{Admission, ShardCredit};
-use crate::inference::{InferenceQueues, Job};
+use crate::inference::{InferenceQueues, Job, Priority};
 use crate::outlet::Outlet;
 
 /// What a shard is built from.
@@ -118,14 +118,14 @@ impl ShardState {
     pub(super) fn submit(
         &self,
         queue: Option<usize>,
-        stream: &StreamRef,
+        (stream, priority): (&StreamRef, Priority),
         request: InferenceRequest,
         admission: Option<Arc<Admission>>,
     ) -> bool {
         let address = self.address.borrow().as_ref().and_then(WeakAddr::upgrade);
         let (Some(queue), Some(reply)) = (queue, address) else { return false };
         let InferenceRequest { model, inputs, data } = request;
-        let job = Job { stream: stream.id, model, inputs, data, admission, reply, shard: stream.shard };
+        let job = Job { stream: stream.id, model, inputs, data, priority, admission, reply, shard: stream.shard };
         self.setup.queues.submit(queue, job).is_none()
     }
 

@@ -89,6 +89,7 @@ pub fn plan() -> Arc<StreamPlan> {
         finding_retention: windows.retention(),
         windows,
         models: vec![PlannedModel { model, queue: None, recent: None }],
+        priority: nearside_actors::Priority::Ordinary,
         min_rows: 1,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute: 5,

@@ -100,6 +100,7 @@ table! {
     InferenceRows, "nearside_inference_rows_total", Counter, ["model"], "Rows judged by a model.";
     InferenceBatch, "nearside_inference_batch_rows", Histogram(BATCH), ["model"], "Rows in one forward pass.";
     InferenceTime, "nearside_inference_forward_seconds", Histogram(LATENCY_SECONDS), ["model"], "Time of one forward pass.";
+    InferenceShed, "nearside_inference_shed_rows_total", Counter, ["model"], "Rows that stay unjudged because the model's queue was full.";
     InferenceErrors, "nearside_inference_errors_total", Counter, ["model"], "Forward passes that failed.";
     ModelInForce, "nearside_model_in_force", Gauge, ["model", "version"], "1 while this version of a model judges, 0 once another does.";
     ModelChanges, "nearside_model_changes_total", Counter, ["model", "outcome"], "What became of versions of models while the gateway ran: loaded and tried, in force, refused, rolled back.";

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use candle_core::Device;
 
 use super::{
     Artefact, MAX_CARD, ModelsConfig, SALT, SIGNATURE_FILE, Signer, Trust, encrypt, file, place, read, read_bounded,
@@ -17,6 +19,7 @@ use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
 use crate::compress;
+use crate::device::DeviceChoice;
 use crate::row_model::RowModel;
 use crate::train::online::Version;
 
@@ -81,6 +84,9 @@ pub struct Library {
     /// Where versions are that were learnt online.
     learnt: Option<PathBuf>,
     trust: Trust,
+    device: DeviceChoice,
+    /// The device, once a model needed it: all share it.
+    opened: Arc<OnceLock<Device>>,
 }
 
 impl Library {
@@ -97,6 +103,8 @@ impl Library {
             learnt: learns.then(|| kept.join(LEARNT)),
             kept: (learns || config.folder.is_some()).then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
+            device: config.device,
+            opened: Arc::default(),
         }
     }
 
@@ -137,7 +145,7 @@ impl Library {
         let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
         let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
         let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
-        let loaded = read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact)? }));
+        let loaded = read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, self.device()?)? }));
         Some((of, loaded))
     }
 
@@ -183,11 +191,11 @@ impl Library {
 
     /// Of the folder where it holds one of that name, else the one that ships.
     fn load_base(&self, name: &str) -> Result<Loaded, ModelError> {
-        let Some(root) = &self.folder else { return shipped(name) };
+        let Some(root) = &self.folder else { return self.shipped(name) };
         // A folder that went away, such as a disk that is not mounted, says nothing of the models in it.
         std::fs::metadata(root).map_err(file(root))?;
         let folder = root.join(name);
-        if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { shipped(name) }
+        if folder.join(CARD_FILE).exists() { self.load_from(name, &folder, Origin::Folder) } else { self.shipped(name) }
     }
 
     /// The copy of what was in force under that name. Where a copy was being replaced when the gateway was cut off, the one before.
@@ -204,13 +212,13 @@ impl Library {
         let kept = self.load_kept(name).and_then(Result::ok).filter(|kept| kept.digest == digest);
         let learnt = || self.load_learnt(name).and_then(|(_, learnt)| learnt.ok()).filter(|one| one.digest == digest);
         let ships = || catalog::digest(name).is_ok_and(|shipped| shipped == digest);
-        kept.or_else(learnt).or_else(|| ships().then(|| shipped(name).ok()).flatten())
+        kept.or_else(learnt).or_else(|| ships().then(|| self.shipped(name).ok()).flatten())
     }
 
     /// The model that ships under that name, where the folder cannot be looked into: nobody knows of another.
     pub fn load_shipped(&self, name: &str) -> Option<Result<Loaded, ModelError>> {
         let is_gone = self.folder.as_ref().is_some_and(|root| std::fs::metadata(root).is_err());
-        (is_gone && catalog::names().any(|known| known == name)).then(|| shipped(name))
+        (is_gone && catalog::names().any(|known| known == name)).then(|| self.shipped(name))
     }
 
     /// Keeps a copy of a model of the folder that has come in force, files as they are; forgets it where the shipped one has.
@@ -272,26 +280,39 @@ impl Library {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { origin, ..try_artefact(&artefact)? })
+        Ok(Loaded { origin, ..try_artefact(&artefact, self.device()?)? })
     }
+
+    fn shipped(&self, name: &str) -> Result<Loaded, ModelError> {
+        let model = warm(placed(catalog::load(name, None)?, self.device()?)?)?;
+        let digest = catalog::digest(name)?;
+        Ok(Loaded { model, digest, origin: Origin::Shipped, signer: Signer::Nobody })
+    }
+
+    fn device(&self) -> Result<&Device, ModelError> {
+        if let Some(device) = self.opened.get() {
+            return Ok(device);
+        }
+        let device = self.device.open()?;
+        Ok(self.opened.get_or_init(|| device))
+    }
+}
+
+/// A model with its network on a device.
+fn placed(model: Arc<dyn RowModel>, device: &Device) -> Result<Arc<dyn RowModel>, ModelError> {
+    if device.is_cpu() { Ok(model) } else { Ok(model.on_device(device)?.unwrap_or(model)) }
 }
 
 /// Reads a model's folder, checks it and tries the model.
 pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
     let artefact = read(folder, trust)?;
-    Ok((try_artefact(&artefact)?, artefact.card))
+    Ok((try_artefact(&artefact, &Device::Cpu)?, artefact.card))
 }
 
-fn try_artefact(artefact: &Artefact) -> Result<Loaded, ModelError> {
+fn try_artefact(artefact: &Artefact, device: &Device) -> Result<Loaded, ModelError> {
     let Artefact { card, weights, digest, signer, .. } = artefact;
-    let model = warm(catalog::build(card.clone(), weights)?)?;
+    let model = warm(placed(catalog::build(card.clone(), weights)?, device)?)?;
     Ok(Loaded { model, digest: digest.clone(), origin: Origin::Folder, signer: *signer })
-}
-
-fn shipped(name: &str) -> Result<Loaded, ModelError> {
-    let model = warm(catalog::load(name, None)?)?;
-    let digest = catalog::digest(name)?;
-    Ok(Loaded { model, digest, origin: Origin::Shipped, signer: Signer::Nobody })
 }
 
 /// Tries a model with one forward pass: a panic, an error, another shape or a number that is not finite refuses it.

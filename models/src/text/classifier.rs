@@ -144,9 +144,19 @@ impl Classifier {
         Scores { labels: softmax(labels), urgencies: softmax(urgencies) }
     }
 
+    /// The bag of a text: bucket and value of its n-grams, by ascending bucket.
+    pub fn bag(&self, text: &str) -> Vec<(usize, f32)> {
+        self.vector(&features::grams(&features::units(text)))
+    }
+
+    /// Scores a bag.
+    pub fn score_bag(&self, bag: &[(usize, f32)]) -> Scores {
+        self.probabilities(&self.logits(bag))
+    }
+
     /// Scores a text.
     pub fn score(&self, text: &str) -> Scores {
-        self.probabilities(&self.logits(&self.vector(&features::grams(&features::units(text)))))
+        self.score_bag(&self.bag(text))
     }
 
     /// The words that spoke most for this label, and for this urgency where one is given, against the average of the others; at most

@@ -14,7 +14,9 @@ pub mod likelihood;
 pub mod network;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
 
 use self::history::{History, INPUTS, Norm};
@@ -107,6 +109,12 @@ impl RowModel for Forecaster {
         }
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

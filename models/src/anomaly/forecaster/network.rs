@@ -1,5 +1,7 @@
 //! The forecasting network: five quantiles of a row's value from its inputs. See [`crate::mlp`] for its layers.
 
+use candle_core::Device;
+
 use super::history::INPUTS;
 use crate::ModelError;
 use crate::mlp::{self, Layout};
@@ -18,6 +20,11 @@ impl Network {
     /// Reads a safetensors file.
     pub fn load(bytes: &[u8]) -> Result<Self, ModelError> {
         mlp::Network::load(LAYOUT, bytes).map(Self)
+    }
+
+    /// The same network on another device.
+    pub fn on_device(&self, device: &Device) -> Result<Self, ModelError> {
+        self.0.on_device(device).map(Self)
     }
 
     /// Rows of [`INPUTS`] to rows of [`OUTPUTS`], each row's quantiles in ascending order.

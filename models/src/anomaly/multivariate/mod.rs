@@ -19,7 +19,9 @@ mod relation;
 pub mod watch;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
 
 use self::watch::{INPUTS, Taken, Watch};
@@ -127,6 +129,12 @@ impl RowModel for Multivariate {
         state.alarm.read(&mut reader)?;
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, warm_up: self.warm_up, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

@@ -22,7 +22,9 @@ mod shape;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{FieldKind, FieldName, FieldSpec, FieldValue, ModelRef};
 
 use self::beats::{Beat, BeatFinder, INPUTS};
@@ -144,6 +146,12 @@ impl RowModel for EcgRhythm {
         state.range = Range::read(&mut reader)?;
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

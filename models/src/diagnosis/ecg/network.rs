@@ -10,8 +10,9 @@
 //! Patients differ more than beats do, and there are few of them: members that start from different weights err on different
 //! patients, and their mean errs less (L. Hansen, P. Salamon, "Neural network ensembles", IEEE PAMI 12(10), 1990).
 //!
-//! Cost and sameness: a forward pass is always [`BATCH`] rows, short ones filled up with zeros, so a row meets the same arithmetic
-//! whatever travelled with it (promise I5), and a single beat is cheap.
+//! Cost and sameness: on the CPU a pass is a dense layer and one for each member over slices ([`crate::dense`]), for as many rows as there
+//! are; on another device it is the same formula on Candle, always [`BATCH`] rows, short ones filled up with zeros. Either way a row
+//! meets the same arithmetic whatever travelled with it (promise I5). Training is on Candle alone.
 
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
@@ -20,9 +21,10 @@ use rand_chacha::ChaCha8Rng;
 use super::beats::INPUTS;
 use super::class::CLASSES;
 use crate::ModelError;
+use crate::dense::Dense;
 
-/// Rows of one pass.
-pub const BATCH: usize = 8;
+/// Most rows of one pass.
+pub const BATCH: usize = 64;
 /// Networks of the ensemble.
 pub const MEMBERS: usize = 8;
 /// Width of a member's hidden layer.
@@ -147,10 +149,8 @@ pub fn to_bytes(scaling: &Scaling, members: &[Member], prior: &[f32; OUTPUTS]) -
 /// The ensemble as it is used.
 pub struct Network {
     scaling: Scaling,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
+    weights: Weights,
+    engine: Engine,
     prior: Vec<f32>,
 }
 
@@ -179,38 +179,121 @@ impl Network {
         if deviation.iter().any(|deviation| *deviation <= 0.0) {
             return Err(weights("a deviation is not above 0"));
         }
-        let cpu = &Device::Cpu;
-        // A bias that already has a row for each of the batch is added without a strided copy.
-        let rows = |bias: Vec<f32>| Tensor::from_vec(bias.repeat(BATCH), (BATCH, bias.len()), cpu);
-        Ok(Self {
-            scaling: Scaling { mean, deviation },
-            w1: Tensor::from_vec(w1, (INPUTS, MEMBERS * HIDDEN), cpu)?,
-            b1: rows(b1)?,
-            w2: Tensor::from_vec(block_diagonal(&w2), (MEMBERS * HIDDEN, MEMBERS * OUTPUTS), cpu)?,
-            b2: rows(b2)?,
-            prior,
-        })
+        let weights = Weights { w1, b1, w2, b2 };
+        let engine = Engine::Core(Layers::new(&weights));
+        Ok(Self { scaling: Scaling { mean, deviation }, weights, engine, prior })
+    }
+
+    /// The same network on another device.
+    pub fn on_device(&self, device: &Device) -> Result<Self, ModelError> {
+        let weights = self.weights.clone();
+        let engine = match device {
+            Device::Cpu => Engine::Core(Layers::new(&weights)),
+            device => Engine::Device(Graph::new(&weights, device)?),
+        };
+        Ok(Self { scaling: self.scaling.clone(), weights, engine, prior: self.prior.clone() })
     }
 
     /// Rows of [`INPUTS`] to rows of [`OUTPUTS`] shares that sum to 1: probabilities weighed by the prior.
     pub fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
         outputs.clear();
         outputs.reserve(rows * OUTPUTS);
+        let mut x = Vec::with_capacity(rows.min(BATCH) * INPUTS);
         for chunk in inputs.chunks(BATCH * INPUTS) {
-            let mut padded = Vec::with_capacity(BATCH * INPUTS);
-            chunk.chunks_exact(INPUTS).for_each(|row| self.scaling.apply(row, &mut padded));
-            padded.resize(BATCH * INPUTS, 0.0);
-            let x = Tensor::from_vec(padded, (BATCH, INPUTS), &Device::Cpu)?;
-            let hidden = x.matmul(&self.w1)?.add(&self.b1)?.relu()?;
-            let logits = hidden.matmul(&self.w2)?.add(&self.b2)?.flatten_all()?.to_vec1::<f32>()?;
-            let given = chunk.len() / INPUTS;
-            logits.chunks_exact(MEMBERS * OUTPUTS).take(given).for_each(|row| {
+            x.clear();
+            chunk.chunks_exact(INPUTS).for_each(|row| self.scaling.apply(row, &mut x));
+            let logits = match &self.engine {
+                Engine::Core(layers) => layers.forward(&x),
+                Engine::Device(graph) => graph.forward(&x)?,
+            };
+            logits.chunks_exact(MEMBERS * OUTPUTS).for_each(|row| {
                 let mean = mean_softmax(row);
                 outputs.extend(weighed(&mean, &self.prior));
             });
         }
         outputs.truncate(rows * OUTPUTS);
         Ok(())
+    }
+}
+
+/// The weights as the file holds them.
+#[derive(Clone)]
+struct Weights {
+    w1: Vec<f32>,
+    b1: Vec<f32>,
+    w2: Vec<f32>,
+    b2: Vec<f32>,
+}
+
+/// What computes.
+enum Engine {
+    /// This core.
+    Core(Layers),
+    /// A device of Candle's.
+    Device(Graph),
+}
+
+/// The network on this core. Members are layers of their own: what is 0 between them is not multiplied.
+struct Layers {
+    hidden: Dense,
+    members: Vec<Dense>,
+}
+
+impl Layers {
+    fn new(Weights { w1, b1, w2, b2 }: &Weights) -> Self {
+        let members = w2.chunks_exact(HIDDEN * OUTPUTS).zip(b2.chunks_exact(OUTPUTS));
+        Self { hidden: Dense::new(w1, b1), members: members.map(|(w, b)| Dense::new(w, b)).collect() }
+    }
+
+    /// Standardised rows to rows of `MEMBERS × OUTPUTS` logits.
+    fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let rows = x.len() / INPUTS;
+        let mut hidden = vec![0.0; rows * self.hidden.width()];
+        self.hidden.forward_relu(x, INPUTS, &mut hidden);
+        let mut logits = vec![0.0; rows * MEMBERS * OUTPUTS];
+        let mut y = Vec::new();
+        for (member, layer) in self.members.iter().enumerate() {
+            y.resize(rows * layer.width(), 0.0);
+            layer.forward(&hidden[member * HIDDEN..], self.hidden.width(), &mut y);
+            let into = logits.chunks_exact_mut(MEMBERS * OUTPUTS).zip(y.chunks_exact(layer.width()));
+            into.for_each(|(row, y)| row[member * OUTPUTS..][..OUTPUTS].copy_from_slice(&y[..OUTPUTS]));
+        }
+        logits
+    }
+}
+
+/// The network on a device of Candle's.
+struct Graph {
+    device: Device,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+}
+
+impl Graph {
+    fn new(Weights { w1, b1, w2, b2 }: &Weights, device: &Device) -> Result<Self, ModelError> {
+        // A bias that already has a row for each of the batch is added without a strided copy.
+        let rows = |bias: &[f32]| Tensor::from_vec(bias.repeat(BATCH), (BATCH, bias.len()), device);
+        Ok(Self {
+            device: device.clone(),
+            w1: Tensor::from_slice(w1, (INPUTS, MEMBERS * HIDDEN), device)?,
+            b1: rows(b1)?,
+            w2: Tensor::from_vec(block_diagonal(w2), (MEMBERS * HIDDEN, MEMBERS * OUTPUTS), device)?,
+            b2: rows(b2)?,
+        })
+    }
+
+    /// At most [`BATCH`] standardised rows to rows of `MEMBERS × OUTPUTS` logits.
+    fn forward(&self, x: &[f32]) -> Result<Vec<f32>, ModelError> {
+        let mut padded = Vec::with_capacity(BATCH * INPUTS);
+        padded.extend_from_slice(x);
+        padded.resize(BATCH * INPUTS, 0.0);
+        let padded = Tensor::from_vec(padded, (BATCH, INPUTS), &self.device)?;
+        let hidden = padded.matmul(&self.w1)?.add(&self.b1)?.relu()?;
+        let mut logits = hidden.matmul(&self.w2)?.add(&self.b2)?.flatten_all()?.to_vec1::<f32>()?;
+        logits.truncate(x.len() / INPUTS * MEMBERS * OUTPUTS);
+        Ok(logits)
     }
 }
 
@@ -303,12 +386,25 @@ mod tests {
         assert!(outputs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{outputs:?} {expected:?}");
     }
 
+    /// The formula on a device of Candle's, here its own CPU.
+    #[test]
+    fn a_device_gives_what_this_core_gives() {
+        let network = Network::load(&bytes()).unwrap();
+        let engine = Engine::Device(Graph::new(&network.weights, &Device::Cpu).unwrap());
+        let other = Network { engine, ..network.on_device(&Device::Cpu).unwrap() };
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        network.forward(&inputs(70), 70, &mut here).unwrap();
+        other.forward(&inputs(70), 70, &mut there).unwrap();
+        assert_eq!(here.len(), there.len());
+        assert!(here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
     #[test]
     fn a_row_is_the_same_in_every_batch() {
         let network = Network::load(&bytes()).unwrap();
-        let all = inputs(21);
+        let all = inputs(70);
         let mut together = Vec::new();
-        network.forward(&all, 21, &mut together).unwrap();
+        network.forward(&all, 70, &mut together).unwrap();
         for (row, expected) in all.chunks(INPUTS).zip(together.chunks(OUTPUTS)) {
             let mut alone = Vec::new();
             network.forward(row, 1, &mut alone).unwrap();

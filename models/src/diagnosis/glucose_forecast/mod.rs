@@ -14,7 +14,9 @@ pub mod past;
 mod personal;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{Contribution, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::past::{INPUTS, Past, UNIT};
@@ -91,6 +93,12 @@ impl RowModel for GlucoseForecast {
         let patient = Patient { past: Past::read(&mut reader)?, forecaster: PatientForecaster::read(&mut reader)? };
         reader.finish()?;
         Ok(Box::new(State { sensor: Sensor::of(fields), threshold: self.threshold, patient, taken: VecDeque::new() }))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

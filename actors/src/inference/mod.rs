@@ -1,20 +1,26 @@
 //! Inference: for each model one or more worker threads, each with its queue, that put rows of many streams into one forward pass.
 //!
-//! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; a stream's jobs are answered in the
-//! order they were given, for they all go to one worker; a panic in a network fails its batch, not the worker (promise I3); a queue
-//! holds no more rows than credit admitted (I4).
+//! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; streams of patients go first
+//! (`lanes.rs`); a stream's jobs are answered in the order they were given, for they all go to one worker; a panic in a network fails its
+//! batch, not the worker (promise I3); a queue holds at most `queue` rows for each priority: rows beyond it stay unjudged and are
+//! counted (I4). Credit keeps it far below that unless a network cannot keep up.
 //! Never: a worker looks at a stream's state; a row's outputs depend on its neighbours (I5, the model's contract).
+
+mod lanes;
+mod queue;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::Addr;
-use flume::{Receiver, RecvTimeoutError, Sender};
 use nearside_models::row_model::RowModel;
 use nearside_schemas::StreamId;
 use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
 
+pub use self::lanes::Priority;
+use self::lanes::{Bounds, Work};
+use self::queue::{Receiver, Sender, Sent};
 use crate::config::InferenceConfig;
 use crate::credit::Admission;
 use crate::fence::fenced;
@@ -28,8 +34,10 @@ pub struct Job {
     pub model: usize,
     /// How many inputs.
     pub inputs: usize,
-    /// The inputs, one after the other.
+    /// The inputs, one after the other; none where there was no room for them.
     pub data: Vec<f32>,
+    /// Who goes first.
+    pub priority: Priority,
     /// The credit of the readings, held until they are judged.
     pub admission: Option<Arc<Admission>>,
     /// The shard that the stream lives on, and its number.
@@ -38,11 +46,33 @@ pub struct Job {
     pub shard: usize,
 }
 
+impl Work for Job {
+    fn rows(&self) -> usize {
+        if self.is_shed() { 0 } else { self.inputs }
+    }
+
+    fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    fn drop_rows(&mut self) {
+        self.data = Vec::new();
+    }
+}
+
+impl Job {
+    /// Whether it lost its rows.
+    fn is_shed(&self) -> bool {
+        self.data.is_empty()
+    }
+}
+
 /// The queues of one model's workers.
 #[derive(Clone)]
 struct Queue {
     workers: Vec<Sender<Job>>,
     rows: Gauge,
+    shed: Counter,
 }
 
 /// The queues of all models, in the order they were given.
@@ -54,14 +84,25 @@ impl InferenceQueues {
     pub fn submit(&self, queue: usize, job: Job) -> Option<Job> {
         let Some(queue) = self.0.get(queue) else { return Some(job) };
         let Some(worker) = queue.workers.get(worker_of(&job.stream, queue.workers.len())) else { return Some(job) };
-        queue.rows.inc_by(job.inputs as f64);
-        // Bounded by credit: each job holds its readings' admission.
-        worker.send(job).err().map(|unsent| unsent.0)
+        let rows = job.inputs;
+        queue.rows.inc_by(rows as f64);
+        match worker.send(job, Instant::now()) {
+            Sent::Waits => None,
+            Sent::Shed => {
+                queue.rows.dec_by(rows as f64);
+                queue.shed.inc_by(rows as u64);
+                None
+            }
+            Sent::Back(job) => {
+                queue.rows.dec_by(rows as f64);
+                Some(job)
+            }
+        }
     }
 
     /// Whether every worker is there.
     pub fn is_alive(&self) -> bool {
-        self.0.iter().flat_map(|queue| &queue.workers).all(|worker| !worker.is_disconnected())
+        self.0.iter().flat_map(|queue| &queue.workers).all(Sender::has_worker)
     }
 
     /// Jobs waiting in all queues.
@@ -79,7 +120,6 @@ struct Worker {
     model: Arc<dyn RowModel>,
     jobs: Receiver<Job>,
     max_batch: usize,
-    max_wait: Duration,
     waiting: Gauge,
     rows: Counter,
     batch: Histogram,
@@ -93,6 +133,11 @@ pub fn start(
     config: &InferenceConfig,
     telemetry: &Telemetry,
 ) -> std::io::Result<(InferenceQueues, Vec<JoinHandle<()>>)> {
+    let bounds = Bounds {
+        max_batch: config.max_batch.max(1),
+        max_wait: config.max_wait.get(),
+        rows: config.queue.div_ceil(config.threads.max(1)),
+    };
     let mut queues = Vec::new();
     let mut threads = Vec::new();
     for model in models {
@@ -101,13 +146,12 @@ pub fn start(
         let mut workers = Vec::new();
         let waiting = telemetry.gauge(Metric::InferenceQueue, &labels);
         for n in 0..config.threads.max(1) {
-            let (sender, jobs) = flume::unbounded();
+            let (sender, jobs) = queue::queue(bounds);
             workers.push(sender);
             let worker = Worker {
                 model: model.clone(),
                 jobs,
-                max_batch: config.max_batch.max(1),
-                max_wait: config.max_wait.get(),
+                max_batch: bounds.max_batch,
                 waiting: waiting.clone(),
                 rows: telemetry.counter(Metric::InferenceRows, &labels),
                 batch: telemetry.histogram(Metric::InferenceBatch, &labels),
@@ -116,7 +160,8 @@ pub fn start(
             };
             threads.push(std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || worker.run())?);
         }
-        queues.push(Queue { workers, rows: waiting });
+        let shed = telemetry.counter(Metric::InferenceShed, &labels);
+        queues.push(Queue { workers, rows: waiting, shed });
     }
     Ok((InferenceQueues(queues), threads))
 }
@@ -124,27 +169,10 @@ pub fn start(
 impl Worker {
     fn run(self) {
         let mut batch = Vec::new();
-        while let Ok(first) = self.jobs.recv() {
-            self.gather(first, &mut batch);
+        while self.jobs.take(&mut batch) {
+            self.waiting.dec_by(batch.iter().map(Work::rows).sum::<usize>() as f64);
             self.judge(&mut batch);
         }
-    }
-
-    /// Collects jobs until the batch is full or the first has waited long enough.
-    fn gather(&self, first: Job, batch: &mut Vec<Job>) {
-        let until = Instant::now() + self.max_wait;
-        let mut inputs = first.inputs;
-        batch.push(first);
-        while inputs < self.max_batch {
-            match self.jobs.recv_deadline(until) {
-                Ok(job) => {
-                    inputs += job.inputs;
-                    batch.push(job);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        self.waiting.dec_by(inputs as f64);
     }
 
     fn judge(&self, batch: &mut Vec<Job>) {
@@ -197,8 +225,8 @@ fn answer(batch: &mut Vec<Job>, width: usize, outputs: Option<&[f32]>) {
     let mut shards: Vec<(usize, Addr<Shard>, Answers)> = Vec::new();
     let mut at = 0;
     for job in batch.drain(..) {
-        let end = at + job.inputs * width;
-        let outputs = outputs.and_then(|all| all.get(at..end)).map(<[f32]>::to_vec);
+        let end = at + job.rows() * width;
+        let outputs = outputs.filter(|_| !job.is_shed()).and_then(|all| all.get(at..end)).map(<[f32]>::to_vec);
         at = end;
         let judged = Judged { model: job.model, inputs: job.inputs, outputs, admission: job.admission };
         match shards.iter_mut().find(|(shard, ..)| *shard == job.shard) {
