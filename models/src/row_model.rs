@@ -6,10 +6,9 @@
 //! depend on rows alone, never on outputs, so many rows may be taken before the first is judged. Models without a
 //! network have an input width of 0 and are judged at once.
 
+use candle_core::Device;
 use nearside_schemas::{Contribution, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 use std::sync::Arc;
-use candle_core::Device;
-use nearside_schemas::{Contribution, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use crate::ModelError;
 

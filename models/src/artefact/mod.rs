@@ -20,8 +20,8 @@ pub use self::library::{Library, Loaded, Origin, method_of, try_folder};
 pub use self::signature::{PublicKey, SIGNATURE_FILE, SigningKey};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
-use crate::recent::OnlineConfig;
 use crate::device::DeviceChoice;
+use crate::recent::OnlineConfig;
 
 /// Weights larger than this are refused: an edge gateway's models are small, and a damaged length must not fill the memory.
 const MAX_WEIGHTS: u64 = 64 << 20;
