@@ -13,6 +13,7 @@ use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
 use crate::row_model::RowModel;
+use crate::text::Encoders;
 
 /// Rows of the pass that a model is tried with.
 const WARM_UP_ROWS: usize = 64;
@@ -61,6 +62,7 @@ pub struct Library {
     folder: Option<PathBuf>,
     kept: Option<PathBuf>,
     trust: Trust,
+    encoders: Encoders,
 }
 
 impl Library {
@@ -75,6 +77,7 @@ impl Library {
             folder: config.folder.as_ref().map(|folder| base.join(folder)),
             kept: config.folder.is_some().then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
+            encoders: Encoders::new(config.encoders.iter().map(|folder| base.join(folder)).collect()),
         }
     }
 
@@ -157,19 +160,19 @@ impl Library {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { origin, ..try_artefact(&artefact)? })
+        Ok(Loaded { origin, ..try_artefact(&artefact, &self.encoders)? })
     }
 }
 
-/// Reads a model's folder, checks it and tries the model.
-pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
+/// Reads a model's folder, checks it and tries the model; `encoders` are those that it may refer to.
+pub fn try_folder(folder: &Path, trust: &Trust, encoders: &Encoders) -> Result<(Loaded, Card), ModelError> {
     let artefact = read(folder, trust)?;
-    Ok((try_artefact(&artefact)?, artefact.card))
+    Ok((try_artefact(&artefact, encoders)?, artefact.card))
 }
 
-fn try_artefact(artefact: &Artefact) -> Result<Loaded, ModelError> {
+fn try_artefact(artefact: &Artefact, encoders: &Encoders) -> Result<Loaded, ModelError> {
     let Artefact { card, weights, digest, signer, .. } = artefact;
-    let model = warm(catalog::build(card.clone(), weights)?)?;
+    let model = warm(catalog::build_on(card.clone(), weights, encoders)?)?;
     Ok(Loaded { model, digest: digest.clone(), origin: Origin::Folder, signer: *signer })
 }
 

@@ -18,6 +18,7 @@ pub mod reports;
 mod samples;
 pub mod simulate;
 mod text;
+mod text_head;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
@@ -28,3 +29,4 @@ pub use glucose::{train_glucose, train_glucose_network};
 pub use lesson::Lesson;
 pub use multivariate::train_multivariate;
 pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};
+pub use text_head::{answers, train_head};
