@@ -22,10 +22,10 @@ use crate::diagnosis::motion::activity::ActivityModel;
 use crate::diagnosis::motion::sleep::SleepModel;
 use crate::diagnosis::news2::News2;
 use crate::row_model::RowModel;
-use crate::text::TextTriage;
+use crate::text::{Encoders, TextTriage};
 
 /// Makes a model of its card and checked weights.
-type Build = fn(Card, &[u8]) -> Result<Arc<dyn RowModel>, ModelError>;
+type Build = fn(Card, &[u8], &Encoders) -> Result<Arc<dyn RowModel>, ModelError>;
 
 struct Entry {
     name: &'static str,
@@ -39,73 +39,73 @@ const TABLE: &[Entry] = &[
         name: "robust-z",
         card: include_str!("../weights/robust-z/card.toml"),
         weights: &[],
-        build: |card, _| Ok(Arc::new(RobustZ::new(&card))),
+        build: |card, _, _| Ok(Arc::new(RobustZ::new(&card))),
     },
     Entry {
         name: "forecaster",
         card: include_str!("../weights/forecaster/card.toml"),
         weights: include_bytes!("../weights/forecaster/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(Forecaster::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(Forecaster::new(&card, weights)?)),
     },
     Entry {
         name: "multivariate",
         card: include_str!("../weights/multivariate/card.toml"),
         weights: include_bytes!("../weights/multivariate/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(Multivariate::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(Multivariate::new(&card, weights)?)),
     },
     Entry {
         name: "news2",
         card: include_str!("../weights/news2/card.toml"),
         weights: &[],
-        build: |card, _| Ok(Arc::new(News2::new(&card)?)),
+        build: |card, _, _| Ok(Arc::new(News2::new(&card)?)),
     },
     Entry {
         name: "deterioration",
         card: include_str!("../weights/deterioration/card.toml"),
         weights: include_bytes!("../weights/deterioration/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(Deterioration::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(Deterioration::new(&card, weights)?)),
     },
     Entry {
         name: "sensor-check",
         card: include_str!("../weights/sensor-check/card.toml"),
         weights: &[],
-        build: |card, _| Ok(Arc::new(SensorCheck::new(&card))),
+        build: |card, _, _| Ok(Arc::new(SensorCheck::new(&card))),
     },
     Entry {
         name: "glucose-range",
         card: include_str!("../weights/glucose-range/card.toml"),
         weights: &[],
-        build: |card, _| Ok(Arc::new(GlucoseRange::new(&card))),
+        build: |card, _, _| Ok(Arc::new(GlucoseRange::new(&card))),
     },
     Entry {
         name: "glucose-forecast",
         card: include_str!("../weights/glucose-forecast/card.toml"),
         weights: include_bytes!("../weights/glucose-forecast/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(GlucoseForecast::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(GlucoseForecast::new(&card, weights)?)),
     },
     Entry {
         name: "ecg-rhythm",
         card: include_str!("../weights/ecg-rhythm/card.toml"),
         weights: include_bytes!("../weights/ecg-rhythm/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(EcgRhythm::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(EcgRhythm::new(&card, weights)?)),
     },
     Entry {
         name: "activity",
         card: include_str!("../weights/activity/card.toml"),
         weights: include_bytes!("../weights/activity/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(ActivityModel::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(ActivityModel::new(&card, weights)?)),
     },
     Entry {
         name: "sleep",
         card: include_str!("../weights/sleep/card.toml"),
         weights: include_bytes!("../weights/sleep/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(SleepModel::new(&card, weights)?)),
+        build: |card, weights, _| Ok(Arc::new(SleepModel::new(&card, weights)?)),
     },
     Entry {
         name: "text-triage",
         card: include_str!("../weights/text-triage/card.toml"),
         weights: include_bytes!("../weights/text-triage/model.safetensors"),
-        build: |card, weights| Ok(Arc::new(TextTriage::new(&card, weights)?)),
+        build: |card, weights, encoders| Ok(Arc::new(TextTriage::new(&card, weights, encoders)?)),
     },
 ];
 
@@ -145,6 +145,11 @@ pub fn parts(name: &str, folder: Option<&Path>) -> Result<(Card, Cow<'static, [u
 /// Makes a model of a card and weights in any format: of a folder, freshly trained, or with another threshold. What the card says must suit the
 /// model whose weights these are.
 pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError> {
+    build_on(card, weights, &Encoders::default())
+}
+
+/// As [`build`], with the encoders that a site names: a text model may refer to one.
+pub fn build_on(card: Card, weights: &[u8], encoders: &Encoders) -> Result<Arc<dyn RowModel>, ModelError> {
     let entry = entry(card.method())?;
     let damaged = |why: String| Err(ModelError::Damaged { model: card.name.to_string(), why });
     if card.method() != card.name.as_str() && self::entry(card.name.as_str()).is_ok() {
@@ -168,7 +173,7 @@ pub fn build(card: Card, weights: &[u8]) -> Result<Arc<dyn RowModel>, ModelError
         return damaged(format!("it has {has} weights and the method `{}` {does} any", entry.name));
     }
     let floats = compress::decode(card.name.as_str(), weights)?;
-    (entry.build)(card, &floats)
+    (entry.build)(card, &floats, encoders)
 }
 
 /// The card of a model: from `folder`, or of the one that ships with the binary.

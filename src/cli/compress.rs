@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use nearside_models::card::{self, Card, WeightsFormat};
 use nearside_models::compress::{self, Accuracy, Compression};
+use nearside_models::text::Encoders;
 use nearside_models::{artefact, catalog};
 use serde_json::json;
 
@@ -101,7 +102,7 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
     compress::note_figures(&mut small.card, &before.accuracy, &after.accuracy, &command);
     card::write_folder(&args.out, &small.card, &small.weights)?;
     // As a gateway would.
-    artefact::try_folder(&args.out, &artefact::Trust::default())?;
+    artefact::try_folder(&args.out, &artefact::Trust::default(), &Encoders::default())?;
     show_table(&before, &after);
     let line = json!({
         "model": card.reference().to_string(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use nearside_models::artefact::{self, PublicKey, SALT, SigningKey, Trust};
 use nearside_models::catalog;
+use nearside_models::text::Encoders;
 use nearside_privacy::KeyRing;
 
 use crate::error::StartError;
@@ -44,6 +45,9 @@ enum What {
         /// The site's key file, where the weights are encrypted.
         #[arg(long)]
         site_key: Option<PathBuf>,
+        /// A sentence encoder's folder, where the model refers to one; may be given several times.
+        #[arg(long = "encoder")]
+        encoders: Vec<PathBuf>,
     },
     /// Lists the models of a site's folder and those that ship: name, version, where it comes from and who signed it.
     List {
@@ -71,10 +75,10 @@ pub fn run(args: &ModelsArgs) -> Result<(), StartError> {
             println!("{} is signed by {}", folder.display(), artefact::sign(folder, &key)?);
             Ok(())
         }
-        What::Verify { folder, trust, site_key } => {
+        What::Verify { folder, trust, site_key, encoders } => {
             let site = site_key.as_deref().map(KeyRing::load).transpose()?.map(|keys| Arc::new(keys) as _);
             let trust = Trust { keys: trust.clone(), is_required: !trust.is_empty(), site };
-            let (loaded, card) = artefact::try_folder(folder, &trust)?;
+            let (loaded, card) = artefact::try_folder(folder, &trust, &Encoders::new(encoders.clone()))?;
             println!("{}: good, {}, {}", folder.display(), loaded.model.reference(), loaded.signer);
             println!("  method {}, weights {}", card.method(), card.sha256.as_deref().unwrap_or("none"));
             Ok(())

@@ -104,6 +104,10 @@ enum Task {
         /// The folder; without it, generated texts alone: the model that ships.
         #[arg(long)]
         data: Option<PathBuf>,
+        /// A sentence encoder's folder (BERT, Hugging Face layout): trains a head on its embeddings in place of a bag of words. The
+        /// model's folder refers to the encoder by SHA-256.
+        #[arg(long, requires = "data")]
+        encoder: Option<PathBuf>,
         /// The folder that card.toml and model.safetensors are written to.
         #[arg(long)]
         out: PathBuf,
@@ -158,8 +162,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Activity(people) => return finish(people.activity(&mut progress)?, &bar, out),
         Task::Sleep(people) => return finish(people.sleep(&mut progress)?, &bar, out),
         Task::Deterioration(patients) => return finish(patients.train(&mut progress)?, &bar, out),
-        Task::Text { data, out, seed, epochs } => {
-            let settings = TrainText { data: data.as_deref(), out, seed: *seed, epochs: *epochs };
+        Task::Text { data, encoder, out, seed, epochs } => {
+            let (data, encoder) = (data.as_deref(), encoder.as_deref());
+            let settings = TrainText { data, encoder, out, seed: *seed, epochs: *epochs };
             let trained = train_text(settings, &mut progress)?;
             bar.finish_and_clear();
             let figures = &trained.test.labels;

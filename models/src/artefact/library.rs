@@ -21,6 +21,7 @@ use crate::catalog;
 use crate::compress;
 use crate::device::DeviceChoice;
 use crate::row_model::RowModel;
+use crate::text::Encoders;
 use crate::train::online::Version;
 
 /// Rows of the pass that a model is tried with.
@@ -87,6 +88,7 @@ pub struct Library {
     device: DeviceChoice,
     /// The device, once a model needed it: all share it.
     opened: Arc<OnceLock<Device>>,
+    encoders: Encoders,
 }
 
 impl Library {
@@ -105,6 +107,7 @@ impl Library {
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
             device: config.device,
             opened: Arc::default(),
+            encoders: Encoders::new(config.encoders.iter().map(|folder| base.join(folder)).collect()),
         }
     }
 
@@ -146,7 +149,7 @@ impl Library {
         let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
         let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
         let loaded =
-            read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, self.device()?)? }));
+            read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, &self.encoders, self.device()?)? }));
         Some((of, loaded))
     }
 
@@ -281,7 +284,7 @@ impl Library {
             let why = format!("{CARD_FILE} is the card of `{}`; name the folder so, or the card `{name}`", card.name);
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
-        Ok(Loaded { origin, ..try_artefact(&artefact, self.device()?)? })
+        Ok(Loaded { origin, ..try_artefact(&artefact, &self.encoders, self.device()?)? })
     }
 
     fn shipped(&self, name: &str) -> Result<Loaded, ModelError> {
@@ -304,15 +307,15 @@ fn placed(model: Arc<dyn RowModel>, device: &Device) -> Result<Arc<dyn RowModel>
     if device.is_cpu() { Ok(model) } else { Ok(model.on_device(device)?.unwrap_or(model)) }
 }
 
-/// Reads a model's folder, checks it and tries the model.
-pub fn try_folder(folder: &Path, trust: &Trust) -> Result<(Loaded, Card), ModelError> {
+/// Reads a model's folder, checks it and tries the model; `encoders` are those that it may refer to.
+pub fn try_folder(folder: &Path, trust: &Trust, encoders: &Encoders) -> Result<(Loaded, Card), ModelError> {
     let artefact = read(folder, trust)?;
-    Ok((try_artefact(&artefact, &Device::Cpu)?, artefact.card))
+    Ok((try_artefact(&artefact, encoders, &Device::Cpu)?, artefact.card))
 }
 
-fn try_artefact(artefact: &Artefact, device: &Device) -> Result<Loaded, ModelError> {
+fn try_artefact(artefact: &Artefact, encoders: &Encoders, device: &Device) -> Result<Loaded, ModelError> {
     let Artefact { card, weights, digest, signer, .. } = artefact;
-    let model = warm(placed(catalog::build(card.clone(), weights)?, device)?)?;
+    let model = warm(placed(catalog::build_on(card.clone(), weights, encoders)?, device)?)?;
     Ok(Loaded { model, digest: digest.clone(), origin: Origin::Folder, signer: *signer })
 }
 

@@ -39,6 +39,9 @@ const ENCRYPTED: &str = ".enc";
 pub struct ModelsConfig {
     /// The folder, relative to the configuration file.
     pub folder: Option<PathBuf>,
+    /// Folders of sentence encoders in the Hugging Face layout (`config.json`, `tokenizer.json`, `model.safetensors`; BERT), relative to
+    /// the configuration file. A text model that was trained with `nearside train text --encoder` finds its own among them by SHA-256.
+    pub encoders: Vec<PathBuf>,
     /// Public keys, as `nearside models keygen` prints them: `ed25519:` and 64 hexadecimal digits.
     pub trusted_keys: Vec<PublicKey>,
     /// Whether a model of the folder needs the signature of a trusted key. Models that ship are part of the program and need none.
@@ -251,7 +254,7 @@ fn remove(path: &Path) -> Result<(), ModelError> {
     }
 }
 
-fn read_bounded(model: &str, path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read_bounded(model: &str, path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
     let damaged = |what: &str| {
         let why = format!("{} {what}; at most {most} bytes of a file are read", path.display());
         Err(ModelError::Damaged { model: model.to_owned(), why })

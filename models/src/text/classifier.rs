@@ -270,7 +270,7 @@ pub(crate) fn check(outputs: &Outputs) -> Result<(), String> {
 }
 
 /// Softmax in 64 bits; nothing of nothing.
-fn softmax(logits: &[f32]) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut values: Vec<f64> = logits.iter().map(|logit| f64::from(logit - highest).exp()).collect();
     let sum: f64 = values.iter().sum();

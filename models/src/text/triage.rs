@@ -2,18 +2,19 @@
 //!
 //! The classifier says what a text is about and how urgent it is. A text is flagged where the probability of the highest urgency
 //! reaches the card's threshold; a classifier trained without urgencies flags a text whose label is at least that probable, unless the
-//! label is one of [`QUIET`].
+//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from is flagged by neither (a head on an encoder).
 //!
 //! Promise I2: the words that spoke for a judgement are pieces of the text. They stand in the sighting only where the field's policy is
 //! `clear`; of any other field, encrypted ones too, they are not computed: a sighting also goes to rules, console and checkpoint.
 //! The label and the urgency are the judgement and always stand there.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, ModelRef, Severity};
 
-use super::classifier::{Classifier, Scores};
+use super::encoder::Encoders;
+use super::judge::{Awaited, Judge, Judgement};
 use crate::ModelError;
 use crate::card::Card;
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
@@ -25,30 +26,23 @@ pub const NAME: &str = "text-triage";
 pub const QUIET: [&str; 5] = ["none", "other", "routine", "normal", "praise"];
 /// The probability of the highest urgency from which on someone must look now.
 const CRITICAL: f64 = 0.9;
-/// Words that are named.
-const TERMS: usize = 4;
 const VERSION: u8 = 1;
 
 /// The classifier as a row model.
 pub struct TextTriage {
     reference: ModelRef,
     threshold: f64,
-    judge: std::sync::Arc<Judge>,
-}
-
-struct Judge {
-    classifier: Classifier,
+    judge: Arc<Judge>,
     /// The labels as findings carry them.
-    labels: Vec<&'static str>,
+    labels: Arc<[&'static str]>,
 }
 
 impl TextTriage {
-    /// With the version and threshold of the card.
-    pub fn new(card: &Card, weights: &[u8]) -> Result<Self, ModelError> {
-        let classifier = Classifier::load(card.name.as_str(), weights)?;
-        let labels = classifier.outputs().labels.iter().map(|label| interned(label)).collect();
-        let judge = std::sync::Arc::new(Judge { classifier, labels });
-        Ok(Self { reference: card.reference(), threshold: card.threshold, judge })
+    /// With the version and threshold of the card; an encoder that the weights refer to is among `encoders`.
+    pub fn new(card: &Card, weights: &[u8], encoders: &Encoders) -> Result<Self, ModelError> {
+        let judge = Judge::load(card.name.as_str(), weights, encoders)?;
+        let labels = judge.outputs().labels.iter().map(|label| interned(label)).collect();
+        Ok(Self { reference: card.reference(), threshold: card.threshold, judge: Arc::new(judge), labels })
     }
 }
 
@@ -94,8 +88,25 @@ impl RowModel for TextTriage {
     }
 
     fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {
-        let (field, judge, threshold) = (TextField::of(fields), self.judge.clone(), self.threshold);
-        Box::new(TriageState { field, judge, threshold, pending: VecDeque::new() })
+        Box::new(TriageState {
+            field: TextField::of(fields),
+            judge: self.judge.clone(),
+            labels: self.labels.clone(),
+            threshold: self.threshold,
+            pending: VecDeque::new(),
+        })
+    }
+
+    fn input_width(&self) -> usize {
+        self.judge.widths().0
+    }
+
+    fn output_width(&self) -> usize {
+        self.judge.widths().1
+    }
+
+    fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {
+        self.judge.forward(inputs, rows, outputs)
     }
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
@@ -104,55 +115,51 @@ impl RowModel for TextTriage {
     }
 }
 
-/// Verdicts that wait for their turn; of a text nothing is kept.
+/// Verdicts that wait for their turn. Of a text nothing is kept, but the words of a clear one while its forward pass is away.
 struct TriageState {
     field: Option<TextField>,
-    judge: std::sync::Arc<Judge>,
+    judge: Arc<Judge>,
+    labels: Arc<[&'static str]>,
     threshold: f64,
-    pending: VecDeque<RowVerdict>,
+    pending: VecDeque<Pending>,
+}
+
+enum Pending {
+    Judged(RowVerdict),
+    Away(Awaited),
 }
 
 impl TriageState {
-    fn verdict(&self, values: &[FieldValue]) -> RowVerdict {
+    fn verdict(&self, judgement: Option<&Judgement>) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
-        let Some(field) = &self.field else { return verdict };
-        let Some(FieldValue::Text(text)) = values.get(field.column) else { return verdict };
-        let scores = self.judge.classifier.score(text.expose());
-        verdict.score = self.judge.score(&scores);
+        let (Some(field), Some(judgement)) = (&self.field, judgement) else { return verdict };
+        verdict.score = self.score(judgement);
         verdict.flagged = verdict.score >= self.threshold;
         if verdict.flagged {
-            let terms = field.is_clear.then(|| self.judge.terms(text.expose(), &scores));
-            verdict.sightings.push(self.judge.sighting(field, &scores, verdict.score, terms));
+            verdict.sightings.push(self.sighting(field, judgement, verdict.score));
         }
         verdict
     }
-}
 
-impl Judge {
     /// 0 (ordinary) to 1: see the module.
-    fn score(&self, scores: &Scores) -> f64 {
-        let (label, probability) = scores.label();
+    fn score(&self, judgement: &Judgement) -> f64 {
+        let (label, probability) = judgement.scores.label();
         let is_quiet = self.labels.get(label).is_some_and(|label| QUIET.contains(label));
-        match scores.urgencies.last() {
+        match judgement.scores.urgencies.last() {
+            _ if !judgement.is_familiar => 0.0,
             Some(highest) => *highest,
             None if is_quiet => 0.0,
             None => probability,
         }
     }
 
-    /// The words that spoke for the label and the urgency.
-    fn terms(&self, text: &str, scores: &Scores) -> String {
-        let urgency = scores.urgency().map(|(urgency, _)| urgency);
-        let terms = self.classifier.explain(text, scores.label().0, urgency, TERMS);
-        terms.iter().map(|term| format!("{} (+{:.2})", term.text, term.added)).collect::<Vec<_>>().join(", ")
-    }
-
-    fn sighting(&self, field: &TextField, scores: &Scores, score: f64, terms: Option<String>) -> Sighting {
+    fn sighting(&self, field: &TextField, judgement: &Judgement, score: f64) -> Sighting {
+        let Judgement { scores, terms, is_truncated, .. } = judgement;
         let (label, probability) = scores.label();
         let label = self.labels.get(label).copied().unwrap_or("other");
         let words = label.replace('_', " ");
         let named = |(urgency, probability): (usize, f64)| {
-            let name = self.classifier.outputs().urgencies.get(urgency).map_or("", String::as_str);
+            let name = self.judge.outputs().urgencies.get(urgency).map_or("", String::as_str);
             format!("; urgency: {name} ({:.0} %)", 100.0 * probability)
         };
         let urgency = scores.urgency().map(named).unwrap_or_default();
@@ -161,10 +168,13 @@ impl Judge {
             Some(_) => Severity::Warning,
             None => Severity::Notice,
         };
-        let note = terms.map_or_else(
+        let mut note = terms.as_ref().map_or_else(
             || String::from("the words that spoke for it are not shown: the field is not `clear`"),
             |terms| format!("words that spoke for it: {terms}"),
         );
+        if *is_truncated {
+            note.push_str("; the text is longer than what was looked at");
+        }
         Sighting {
             label,
             severity,
@@ -183,14 +193,29 @@ impl Judge {
 }
 
 impl RowState for TriageState {
-    fn take(&mut self, row: &Row<'_>, _inputs: &mut Vec<f32>) -> usize {
-        let verdict = self.verdict(row.values);
-        self.pending.push_back(verdict);
-        0
+    fn take(&mut self, row: &Row<'_>, inputs: &mut Vec<f32>) -> usize {
+        let begun = match &self.field {
+            Some(field) => match row.values.get(field.column) {
+                Some(FieldValue::Text(text)) => Some(self.judge.begin(text.expose(), field.is_clear, inputs)),
+                _ => None,
+            },
+            None => None,
+        };
+        let (pending, rows) = match begun {
+            Some(Err(awaited)) => (Pending::Away(awaited), 1),
+            Some(Ok(judgement)) => (Pending::Judged(self.verdict(Some(&judgement))), 0),
+            None => (Pending::Judged(self.verdict(None)), 0),
+        };
+        self.pending.push_back(pending);
+        rows
     }
 
-    fn judge(&mut self, _outputs: &[f32]) -> RowVerdict {
-        self.pending.pop_front().unwrap_or_default()
+    fn judge(&mut self, outputs: &[f32]) -> RowVerdict {
+        match self.pending.pop_front() {
+            Some(Pending::Judged(verdict)) => verdict,
+            Some(Pending::Away(awaited)) => self.verdict(self.judge.end(&awaited, outputs).as_ref()),
+            None => RowVerdict::default(),
+        }
     }
 
     fn skip(&mut self) {
@@ -204,8 +229,6 @@ impl RowState for TriageState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use nearside_schemas::{Personal, Timestamp};
 
     use super::*;

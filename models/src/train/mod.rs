@@ -21,6 +21,7 @@ pub mod reports;
 mod samples;
 pub mod simulate;
 mod text;
+mod text_head;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};
 pub use checkpoint::Checkpoint;
@@ -33,3 +34,4 @@ pub use lesson::Lesson;
 pub use motion::{TrainMotion, train_activity, train_sleep};
 pub use multivariate::train_multivariate;
 pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};
+pub use text_head::{answers, train_head};

@@ -44,6 +44,8 @@ const METHOD: &str = "1";
 pub struct TrainText<'a> {
     /// A folder with labelled texts; without it, generated reports and notes.
     pub data: Option<&'a Path>,
+    /// A sentence encoder's folder: a head on it is trained in place of a bag of n-grams. It needs `data`.
+    pub encoder: Option<&'a Path>,
     /// Where the model's folder is written.
     pub out: &'a Path,
     /// Seed of everything random.
@@ -68,7 +70,16 @@ pub struct TextTrained {
 /// With a site's texts, the test part is never learnt from. Generated texts are tested fold by fold, each by a classifier that has
 /// not seen its phrases; what is written has learnt all phrases but those held back.
 pub fn train_text(settings: TrainText<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<TextTrained, ModelError> {
-    let TrainText { data, out, seed, epochs } = settings;
+    let TrainText { data, encoder, out, seed, epochs } = settings;
+    if let Some(encoder) = encoder {
+        let data = data.ok_or_else(|| ModelError::Unfit {
+            model: String::from(NAME),
+            why: String::from(
+                "a head on an encoder needs labelled texts (--data); generated ones are for the bag of n-grams",
+            ),
+        })?;
+        return super::text_head::train(data, encoder, out, (seed, epochs), progress);
+    }
     let (bytes, mut training, test, test_part) = match data {
         Some(data) => {
             let Split { train, test, test_part } = read_split(data)?;
@@ -131,7 +142,7 @@ fn train_shipped(
     train_on(&train, &held_back, SHIPPED_BUCKETS, (seed, epochs), progress)
 }
 
-fn card_of(
+pub(super) fn card_of(
     trained: &TextTrained,
     data: Option<&Path>,
     outputs: &Outputs,
@@ -179,10 +190,10 @@ fn card_of(
 }
 
 /// A text as it is learnt from.
-struct Sample {
-    vector: Vec<(usize, f32)>,
-    label: usize,
-    urgency: Option<usize>,
+pub(super) struct Sample {
+    pub(super) vector: Vec<(usize, f32)>,
+    pub(super) label: usize,
+    pub(super) urgency: Option<usize>,
 }
 
 /// Trains a classifier on a site's texts; gives it and the passes.
@@ -212,8 +223,19 @@ fn train_on(
         label: example.label,
         urgency: example.urgency,
     };
-    let mut kept: Vec<Sample> = train.examples.iter().map(sample).collect();
+    let kept: Vec<Sample> = train.examples.iter().map(sample).collect();
     let held_back: Vec<Sample> = held_back.iter().map(sample).collect();
+    Ok(fit(fresh, kept, held_back, (seed, epochs), progress))
+}
+
+/// As [`train_on`], on texts that are vectors already.
+pub(super) fn fit(
+    fresh: Classifier,
+    mut kept: Vec<Sample>,
+    held_back: Vec<Sample>,
+    (seed, epochs): (u64, usize),
+    progress: &mut dyn FnMut(&Epoch),
+) -> (Classifier, TrainReport) {
     let mut search = Descent::new(fresh.clone(), seed);
     let mut passes: Vec<Epoch> = Vec::new();
     let mut best: Option<(f32, usize, Classifier)> = None;
@@ -244,7 +266,7 @@ fn train_on(
     for _ in 0..best_epoch {
         last.pass(&kept);
     }
-    Ok((cooled(last.classifier, temperatures), report))
+    (cooled(last.classifier, temperatures), report)
 }
 
 /// ln((1 + n) / (1 + texts with it)) + 1; an n-gram never seen counts as the rarest, so that a text of unknown words is judged with

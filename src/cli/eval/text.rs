@@ -1,14 +1,16 @@
 //! `nearside eval text`: a text classifier against labelled texts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nearside_models::catalog;
+use nearside_models::artefact::{self, Artefact, Trust};
 use nearside_models::eval::text::{Figures, TextReport, evaluate};
 use nearside_models::eval::text_data::{Example, Split, read_split, read_test};
 use nearside_models::text::classifier::Classifier;
-use nearside_models::text::triage;
-use nearside_models::train::{Epoch, GENERATED_PART, test_generated, train_classifier};
+use nearside_models::text::head::Head;
+use nearside_models::text::{Encoder, triage};
+use nearside_models::train::{Epoch, GENERATED_PART, answers, test_generated, train_classifier, train_head};
+use nearside_models::{ModelError, catalog};
 use serde_json::json;
 
 use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, epoch_bar, show};
@@ -20,6 +22,9 @@ pub(super) struct Text {
     /// texts, in five folds of phrases.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// A sentence encoder's folder: the model is a head on it.
+    #[arg(long, requires = "data")]
+    encoder: Option<PathBuf>,
     /// The folder of a trained model. Without it, a classifier is trained on what is not tested on.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -38,6 +43,7 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
     let bar = epoch_bar(args.epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
     let (model, part, report) = match (&args.data, &args.folder) {
+        (Some(data), folder) if args.encoder.is_some() => headed(data, folder.as_deref(), args, &mut progress)?,
         (None, None) => {
             let report = test_generated(args.seed, args.epochs, &mut progress)?;
             (String::from("trained without each fold"), GENERATED_PART.to_owned(), report)
@@ -67,6 +73,39 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
     }
     println!("{}", json!({ "model": model, "tested_on": part, "report": report }));
     Ok(())
+}
+
+/// A head on an encoder: read from a folder, or trained now.
+fn headed(
+    data: &Path,
+    folder: Option<&Path>,
+    args: &Text,
+    progress: &mut dyn FnMut(&Epoch),
+) -> Result<(String, String, TextReport), StartError> {
+    let encoder = Encoder::load(args.encoder.as_deref().unwrap_or(Path::new("")))?;
+    let (model, head, test, part) = match folder {
+        Some(folder) => {
+            let Artefact { card, weights, .. } = artefact::read(folder, &Trust::default())?;
+            let head = Head::load(card.name.as_str(), &weights)?;
+            if head.encoder() != encoder.digest() {
+                let why = format!("it was trained on the encoder {}, this one is {}", head.encoder(), encoder.digest());
+                return Err(ModelError::Unfit { model: card.name.to_string(), why }.into());
+            }
+            let (test, part) = read_test(data, head.outputs())?;
+            (card.reference().to_string(), head, test, part)
+        }
+        None => {
+            let Split { train, test, test_part } = read_split(data)?;
+            let (head, _) = train_head(&train, &encoder, args.seed, args.epochs, progress)?;
+            (String::from("trained now"), head, test, test_part)
+        }
+    };
+    let answers = answers(&head, &encoder, &test)?;
+    let familiar = answers.iter().filter(|answer| answer.is_familiar).count();
+    eprintln!("{} of {} texts are `other`: unlike all that it learnt from", test.len() - familiar, test.len());
+    let mut scores = answers.into_iter().map(|answer| answer.scores);
+    let report = evaluate(&test, head.outputs(), |_| scores.next().unwrap_or_default());
+    Ok((model, part, report))
 }
 
 fn tested(classifier: &Classifier, test: &[Example]) -> TextReport {
