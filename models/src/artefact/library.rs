@@ -148,8 +148,9 @@ impl Library {
         let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
         let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
         let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
-        let loaded =
-            read.and_then(|artefact| Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, &self.encoders, self.device()?)? }));
+        let loaded = read.and_then(|artefact| {
+            Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, &self.encoders, self.device()?)? })
+        });
         Some((of, loaded))
     }
 
