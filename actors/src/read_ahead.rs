@@ -1,24 +1,26 @@
-//! What recovery reads ahead of the streams: one thread reads and decrypts the journal, as many as there are cores decode its messages,
-//! so that none of that waits while streams settle at a tick.
+//! What recovery reads ahead of the streams: one thread reads and decrypts the journal, one decodes its messages, so that neither waits while
+//! streams settle at a tick.
 //!
-//! Promises: everything comes out in the journal's order, whichever thread decoded it (promise I5); what is read ahead is bounded (I4).
+//! Promises: everything is decoded and comes out in the journal's order, so the same streams exist afterwards in every run, past the most that
+//! there may be too (promise I5); what is read ahead is bounded, in records and in bytes (I4).
 //! Never: it takes credit or hands a reading on.
 
 use std::sync::Arc;
 
 use nearside_journal::{Item, Lsn, Reader, Record};
 use nearside_schemas::{FEEDBACK_TOPIC, Publish, QoS};
-use tokio::sync::oneshot;
 
+use crate::fence::fenced;
 use crate::ingest::Ingest;
 use crate::stream::Draft;
 
-/// Items that travel together.
+/// Items that travel together, and the bytes of them after which no other joins them.
 const ITEMS_AT_ONCE: usize = 512;
-/// Batches read ahead: what streams take in between two ticks, and more.
-const BATCHES_AHEAD: usize = 64;
-/// Most threads that decode.
-const DECODERS: usize = 4;
+const BYTES_AT_ONCE: usize = 256 << 10;
+/// Batches that wait to be decoded.
+const BATCHES_READ: usize = 8;
+/// Batches that wait to be taken in: with small messages, what streams take in between two ticks, and more.
+const BATCHES_AHEAD: usize = 32;
 
 /// Messages that follow each other in the journal.
 #[derive(Default)]
@@ -35,40 +37,53 @@ pub(crate) struct Run {
 pub(crate) enum Step {
     /// Messages.
     Messages(Run),
-    /// Anything else, operators' feedback among it.
+    /// Anything else.
     Record(Lsn, Record),
-    /// A damaged place.
+    /// A damaged place, or a batch that could not be decoded.
     Damage,
 }
 
-/// The steps of each batch, in the journal's order; an error where a batch could not be decoded.
-pub(crate) type Steps = flume::Receiver<oneshot::Receiver<Vec<Step>>>;
+/// The steps of each batch.
+pub(crate) type Steps = flume::Receiver<Vec<Step>>;
 
 /// Begins to read.
 pub(crate) fn read_ahead(mut reader: Reader, ingest: &Arc<Ingest>) -> Steps {
-    let (in_order, steps) = flume::bounded(BATCHES_AHEAD);
-    // Bounded by the other: a batch is in both.
-    let (to_decode, decoding) = flume::unbounded::<(Vec<Item>, oneshot::Sender<Vec<Step>>)>();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    for _ in 0..cores.min(DECODERS) {
-        let (decoding, ingest) = (decoding.clone(), ingest.clone());
-        tokio::task::spawn_blocking(move || {
-            for (items, done) in decoding {
-                // Whoever asked may not wait any more.
-                let _ = done.send(decode(&ingest, items));
-            }
-        });
-    }
+    let (read, to_decode) = flume::bounded(BATCHES_READ);
+    let (decoded, steps) = flume::bounded(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         loop {
-            let items: Vec<Item> = reader.by_ref().take(ITEMS_AT_ONCE).collect();
-            let (done, decoded) = oneshot::channel();
-            if items.is_empty() || in_order.send(decoded).is_err() || to_decode.send((items, done)).is_err() {
+            let items = next_batch(&mut reader);
+            if items.is_empty() || read.send(items).is_err() {
+                return;
+            }
+        }
+    });
+    let ingest = ingest.clone();
+    tokio::task::spawn_blocking(move || {
+        for items in to_decode {
+            let steps = fenced(|| decode(&ingest, items)).unwrap_or_else(|_| {
+                tracing::error!("a part of the journal could not be decoded and is left out");
+                vec![Step::Damage]
+            });
+            // Whoever asked may not wait any more.
+            if decoded.send(steps).is_err() {
                 return;
             }
         }
     });
     steps
+}
+
+fn next_batch(reader: &mut Reader) -> Vec<Item> {
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while items.len() < ITEMS_AT_ONCE && bytes < BYTES_AT_ONCE {
+        let Some(item) = reader.next() else { break };
+        if let Item::Record(_, record) = &item {
+            bytes += record.size();
+        }
+        items.push(item);
+    }
+    items
 }
 
 fn decode(ingest: &Ingest, items: Vec<Item>) -> Vec<Step> {

@@ -123,11 +123,6 @@ pub async fn replay(
     let mut again = Again::default();
     let mut last = from;
     while let Ok(batch) = steps.recv_async().await {
-        let Ok(batch) = batch.await else {
-            tracing::error!("a part of the journal could not be decoded and is left out");
-            found.gaps += 1;
-            continue;
-        };
         for step in batch {
             let (lsn, record) = match step {
                 Step::Messages(run) => {

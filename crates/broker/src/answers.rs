@@ -17,6 +17,8 @@ pub(crate) struct Unanswered {
     pub(crate) count: AtomicUsize,
     /// Batches whose acknowledgement waits for the session store: later ones wait behind them, to keep the order.
     pub(crate) storing: AtomicUsize,
+    /// Batches whose QoS 1 messages go to subscribers only when they are safe.
+    pub(crate) deferred: AtomicUsize,
     fewer: Notify,
 }
 
@@ -61,6 +63,22 @@ impl Asker {
             Version::V5 => self.outlet.send(|out| packet::refuse(out, AckKind::Received, id, reason)),
             Version::V311 => self.outlet.close(),
         }
+    }
+}
+
+/// QoS 1 messages of a batch that subscribers do not have yet.
+pub(crate) struct Deferred(Arc<Unanswered>);
+
+impl Deferred {
+    pub(crate) fn new(of: Arc<Unanswered>) -> Self {
+        of.deferred.fetch_add(1, Ordering::AcqRel);
+        Self(of)
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        self.0.deferred.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

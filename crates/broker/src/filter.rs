@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use nearside_schemas::FEEDBACK_TOPIC;
+
 /// Whether a filter has the form of section 4.7.1 of MQTT 5.
 pub(crate) fn is_valid(filter: &str) -> bool {
     if filter.is_empty() || filter.len() > 65_535 || filter.contains('\0') {
@@ -22,6 +24,11 @@ pub(crate) fn is_valid(filter: &str) -> bool {
         }
     }
     true
+}
+
+/// Whether what is said on a topic is the gateway's to say (section 4.7.2): clients may not, not even as a will.
+pub(crate) fn is_ours(topic: &str) -> bool {
+    topic.starts_with("$SYS/") || topic.starts_with("$nearside/") && topic != FEEDBACK_TOPIC
 }
 
 /// Whether `topic` matches `filter`; a first level that starts with `$` matches no wildcard (section 4.7.2).

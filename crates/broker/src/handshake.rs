@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use nearside_schemas::ClientId;
+use nearside_schemas::{ClientId, FEEDBACK_TOPIC};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::access::{Origin, Principal};
+use crate::filter::is_ours;
 use crate::front_door::Shared;
 use crate::packet::{self, Connect, Reason, Version};
 use crate::sessions::{Opened, Sessions};
@@ -51,7 +52,7 @@ pub(crate) async fn greet(
     let principal = Arc::new(admitted.map_err(|_| refused(Reason::ServerBusy))?.map_err(refused)?);
     if let Some(will) = &connect.will {
         let topic = will.topic.as_str();
-        if topic.starts_with("$SYS/") || !principal.may_publish(topic) {
+        if is_ours(topic) || topic == FEEDBACK_TOPIC || !principal.may_publish(topic) {
             return Err(refused(Reason::NotAuthorized));
         }
         if !shared.config.is_topic_in_bounds(topic) {

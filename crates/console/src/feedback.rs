@@ -70,8 +70,8 @@ pub(crate) async fn post(
 
 async fn permitted(port: &dyn FeedbackPort, headers: &HeaderMap, from: IpAddr) -> Result<(), Response> {
     if !port.has_users() {
-        let is_here = from.to_canonical().is_loopback() && is_called_by_address(headers);
-        let why = "without users ([broker] users) feedback is taken from this machine alone, called by its address";
+        let is_here = from.to_canonical().is_loopback() && is_called_by_address(headers) && !is_passed_on(headers);
+        let why = "without users ([broker] users) feedback is taken from this machine alone, called by its address and not through a proxy";
         return if is_here { Ok(()) } else { Err(refuse(StatusCode::FORBIDDEN, why)) };
     }
     let role = match basic(headers) {
@@ -98,6 +98,13 @@ fn is_called_by_address(headers: &HeaderMap) -> bool {
         .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host });
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a proxy says that somebody else asks through it.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    let named = ["x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+    named.iter().any(|name| headers.contains_key(*name))
+        || [header::FORWARDED, header::VIA].iter().any(|name| headers.contains_key(name))
 }
 
 /// Name and password of HTTP's basic scheme (RFC 7617).

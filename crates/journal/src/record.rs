@@ -60,7 +60,7 @@ const CLOSE: u8 = 5;
 
 impl Record {
     /// About how many bytes it takes, for the bound of the queue.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         32 + match self {
             Self::Publish(publish) => {
                 publish.payload.len() + publish.topic.as_str().len() + publish.client.as_str().len()

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use nearside_schemas::{Answer, Durability, FEEDBACK_TOPIC, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
+use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 
 use super::{Connection, End};
-use crate::answers::{Answers, Asker, Settles};
+use crate::answers::{Answers, Asker, Deferred, Settles};
+use crate::filter::is_ours;
 use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
 use crate::store::Change;
@@ -120,8 +121,7 @@ impl Connection {
             return Ok(Err(Reason::TopicName));
         }
         // What the server says of itself only it says (section 4.7.2).
-        let is_ours = text.starts_with("$SYS/") || text.starts_with("$nearside/") && text != FEEDBACK_TOPIC;
-        if is_ours || !self.principal.may_publish(text) {
+        if is_ours(text) || !self.principal.may_publish(text) {
             return Ok(Err(Reason::NotAuthorized));
         }
         if self.topics.len() >= REMEMBERED_TOPICS || self.topic_bytes + name.len() > REMEMBERED_BYTES {
@@ -186,7 +186,10 @@ impl Connection {
         if has_subscribers && self.shared.routes.has_direct() {
             self.shared.store.room().await;
         }
-        let at_once = if self.shared.refusing.load(Ordering::Acquire) { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        // Behind one that waits the next waits too, for they stay in their order [MQTT-4.6.0-6].
+        let waits =
+            self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0;
+        let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         self.heard = false;
         let mut later = Vec::new();
         let mut changes = Vec::new();
@@ -236,6 +239,8 @@ impl Connection {
         let waits_for = acks.len().max(1);
         unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
         let settles = Settles(unanswered.clone(), waits_for);
+        let has_deferred = later.iter().any(|delivery| delivery.message.qos == QoS::AtLeastOnce);
+        let deferred = has_deferred.then(|| Deferred::new(unanswered.clone()));
         let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
         let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
         let answers = Answers {
@@ -268,6 +273,7 @@ impl Connection {
             for delivery in &later {
                 shared.route(delivery, &mut changes);
             }
+            drop(deferred);
             if changes.is_empty() && storing.is_none() && unanswered.storing.load(Ordering::Acquire) == 0 {
                 return answers.acknowledge();
             }

@@ -40,7 +40,12 @@ pub(crate) struct Disk {
     epoch: u64,
     cipher: Aes256Gcm,
     written: u64,
+    /// Messages that were done before they were handed over to be kept: a subscriber may be faster than the publisher's own batch.
+    done_early: HashSet<(u64, u64)>,
 }
+
+/// Most of those that are remembered.
+const DONE_EARLY: usize = 65_536;
 
 /// Where a value stands.
 enum Place {
@@ -73,7 +78,7 @@ impl Disk {
         let database = Database::create(path).map_err(|error| unusable(error.into()))?;
         let epoch = next_epoch(&database).map_err(unusable)?;
         let cipher = cipher(&*keys, epoch);
-        Ok(Self { path: path.to_owned(), database: Some(database), keys, epoch, cipher, written: 0 })
+        Ok(Self { path: path.to_owned(), database: Some(database), keys, epoch, cipher, written: 0, done_early: HashSet::new() })
     }
 
     /// Works on the database, which is opened anew where that is due.
@@ -99,7 +104,12 @@ impl Disk {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<Result<(), redb::Error>, BrokerError> {
-        let changes = Kept::of(changes);
+        let mut changes = Kept::of(changes);
+        changes.queues.retain(|key, entry| !matches!(entry, Entry::Message(_)) || !self.done_early.remove(key));
+        for (number, _) in changes.sessions.iter().filter(|(_, record)| record.is_none()) {
+            self.done_early.retain(|(whose, _)| whose != number);
+        }
+        let mut done_early = Vec::new();
         let mut sessions = Vec::new();
         for (number, record) in &changes.sessions {
             if let Some(record) = record {
@@ -121,7 +131,8 @@ impl Disk {
             let stored = message.map(|message| self.encrypt(&Place::Retained(*number), &encode_message(message)));
             retained.push((*number, stored.transpose()?));
         }
-        Ok(self.with(|database| {
+        let applied = self.with(|database| {
+            done_early.clear();
             let write = database.begin_write()?;
             {
                 let mut table = write.open_table(SESSIONS)?;
@@ -132,8 +143,11 @@ impl Disk {
                 }
                 for (key, stored) in changes.queues.keys().zip(&queued) {
                     match stored {
+                        // Its release is known already.
+                        Some(stored) if !stored.is_empty() && queues.get(key)?.is_some() => {}
                         Some(stored) => drop(queues.insert(key, stored.as_slice())?),
-                        None => drop(queues.remove(key)?),
+                        None if queues.remove(key)?.is_none() => done_early.push(*key),
+                        None => {}
                     }
                 }
                 for (key, is_taken) in &changes.taken {
@@ -163,7 +177,12 @@ impl Disk {
             }
             write.commit()?;
             Ok(())
-        }))
+        });
+        if self.done_early.len() + done_early.len() > DONE_EARLY {
+            self.done_early.clear();
+        }
+        self.done_early.extend(done_early);
+        Ok(applied)
     }
 }
 
@@ -221,7 +240,12 @@ impl<'c> Kept<'c> {
                     kept.journalled.remove(number);
                 }
                 Change::Enqueue(number, position, message) => {
-                    kept.queues.insert((*number, *position), Entry::Message(message));
+                    // Positions are used once, so what is known of this one came too early.
+                    match kept.queues.get(&(*number, *position)) {
+                        None => drop(kept.queues.insert((*number, *position), Entry::Message(message))),
+                        Some(Entry::Gone) => drop(kept.queues.remove(&(*number, *position))),
+                        Some(_) => {}
+                    }
                 }
                 Change::Released(number, position) => {
                     kept.queues.insert((*number, *position), Entry::Released);
@@ -351,4 +375,71 @@ fn nonce(written: u64) -> Nonce<aes_gcm::aead::consts::U12> {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&written.to_be_bytes());
     nonce.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nearside_schemas::{QoS, SecretKey, Timestamp, Topic};
+
+    use super::*;
+    use crate::packet::Carried;
+    use crate::store::SessionRecord;
+
+    struct Keys;
+
+    impl KeySource for Keys {
+        fn derive(&self, _: KeyPurpose, _: &[u8]) -> SecretKey {
+            SecretKey::new([7; 32])
+        }
+    }
+
+    fn session() -> Change {
+        Change::Session(Box::new(SessionRecord {
+            number: 1,
+            client: "c".to_owned(),
+            owner: None,
+            expiry_secs: u32::MAX,
+            offline_since: None,
+            will: None,
+            subscriptions: Vec::new(),
+            sent: None,
+        }))
+    }
+
+    fn enqueue(position: u64) -> Change {
+        let topic = Topic::new("a").unwrap();
+        let at = Timestamp::from_micros(0);
+        let message = Message::new(topic, Bytes::from_static(b"x"), QoS::ExactlyOnce, false, Carried::default(), at);
+        Change::Enqueue(1, position, message)
+    }
+
+    /// A subscriber on another thread may acknowledge a message before its publisher has handed over what is to be kept of it.
+    #[test]
+    fn what_is_done_before_it_is_handed_over_is_not_kept() {
+        let changes = || {
+            [
+                session(),
+                Change::Dequeue(1, 5),
+                Change::Released(1, 6),
+                enqueue(5),
+                enqueue(6),
+                enqueue(7),
+                enqueue(8),
+                Change::Dequeue(1, 8),
+            ]
+        };
+        for transactions in [1, 3, 8] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut disk = Disk::open(&folder.path().join("sessions"), Arc::new(Keys)).unwrap();
+            for part in changes().chunks(8_usize.div_ceil(transactions)) {
+                disk.commit(part).unwrap();
+            }
+            let saved = disk.load().unwrap();
+            let kept: Vec<(u64, bool)> =
+                saved.sessions[0].queue.iter().map(|saved| (saved.position, saved.message.is_some())).collect();
+            assert_eq!(kept, [(6, false), (7, true)], "in {transactions} transactions");
+            assert!(disk.done_early.is_empty());
+        }
+    }
 }

@@ -1,3 +1,5 @@
+//! The encoder on tiny folders made here: what is read, what is refused, and that a batch changes nothing.
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
