@@ -78,7 +78,15 @@ impl Disk {
         let database = Database::create(path).map_err(|error| unusable(error.into()))?;
         let epoch = next_epoch(&database).map_err(unusable)?;
         let cipher = cipher(&*keys, epoch);
-        Ok(Self { path: path.to_owned(), database: Some(database), keys, epoch, cipher, written: 0, done_early: HashSet::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            database: Some(database),
+            keys,
+            epoch,
+            cipher,
+            written: 0,
+            done_early: HashSet::new(),
+        })
     }
 
     /// Works on the database, which is opened anew where that is due.
