@@ -28,9 +28,9 @@ pub struct JournalConfig {
     pub when_full: WhenFull,
     /// Most bytes that wait to be written; when met, connections wait.
     pub queue: ByteSize,
-    /// The least time between the starts of two commits at 4,000 records a second and more; less below (with the square of the
-    /// rate), so that few clients get their answers at once. What comes within it shares one fsync, which costs far less than many. 0s: the next
-    /// commit starts when the last ends.
+    /// The most time between the starts of two commits, kept from 2,000 records a second on; below, and where clients wait for their
+    /// answers before they send again, it is less. What comes within it shares one fsync, which costs far less than many. 0s: the next commit
+    /// starts when the last ends.
     pub commit_interval: HumanDuration,
     /// Whether a commit waits for the disk. Without it an acknowledgement survives a crash of the gateway but not of the
     /// machine.

@@ -13,6 +13,7 @@ mod frame;
 pub mod fuzz;
 mod journal;
 mod lock;
+mod pace;
 mod reader;
 mod record;
 mod repair;

@@ -1,6 +1,5 @@
 //! The writer: takes everything that is queued, writes it as one frame, syncs, answers. Under load the next commit starts an
-//! interval after the start of the last: on a fast disk, syncing as often as it can costs more than all the rest. The interval
-//! grows with the rate of records, so that a client that waits for each answer gets it at once.
+//! interval after the start of the last ([`crate::pace`]): on a fast disk, syncing as often as it can costs more than all the rest.
 //!
 //! Where the disk refuses, a full one say, everything is answered as failed; about once a second it is tried again: what is on disk
 //! of the commit that failed is taken back, and a new segment begins (never does anything follow a failed write or fsync in its file).
@@ -18,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::{JournalConfig, WhenFull};
 use crate::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentCipher, SegmentHeader};
 use crate::journal::{CommitOutcome, Committed, Request};
+use crate::pace::Pace;
 use crate::record::{Lsn, Record};
 use crate::storage::{SegmentFile, Storage, segment_name};
 
@@ -26,38 +26,6 @@ const FRAME_BYTES: usize = 4 << 20;
 
 /// Between two tries to go on after the disk refused.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-
-/// Records a second from which on commits keep the whole interval: more than a client that waits for each answer can bring.
-const FULL_RATE: f64 = 4_000.0;
-
-/// How long to wait between the starts of two commits.
-struct Pace {
-    interval: Duration,
-    /// Records a second, lately.
-    rate: f64,
-    last: Option<Instant>,
-}
-
-impl Pace {
-    fn new(interval: Duration) -> Self {
-        Self { interval, rate: 0.0, last: None }
-    }
-
-    /// What is left of the wait at `now`.
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        let interval = self.interval.mul_f64((self.rate / FULL_RATE).min(1.0).powi(2));
-        interval.checked_sub(now.saturating_duration_since(self.last?))
-    }
-
-    /// A commit of this many records started at `now`.
-    fn committed(&mut self, now: Instant, records: usize) {
-        if let Some(last) = self.last.replace(now) {
-            let seconds = now.saturating_duration_since(last).as_secs_f64().max(1e-5);
-            // Over about four commits: a burst is paced within milliseconds, a pause forgets it.
-            self.rate += 0.25 * (records as f64 / seconds - self.rate);
-        }
-    }
-}
 
 struct Segment {
     name: String,
@@ -336,28 +304,5 @@ impl Writer {
     fn observe(&self) {
         self.metrics.size.set(self.size() as f64);
         self.metrics.segments.set(self.closed.len() as f64 + 1.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_that_waits_for_each_answer_is_not_slowed_and_a_flood_is_gathered() {
-        let interval = Duration::from_millis(5);
-        let start = Instant::now();
-        let mut pace = Pace::new(interval);
-        assert_eq!(pace.wait(start), None);
-        for n in 0..100 {
-            pace.committed(start + Duration::from_millis(n), 1);
-        }
-        let now = start + Duration::from_millis(99);
-        assert!(pace.wait(now).is_some_and(|wait| wait < interval / 6));
-        for n in 100..150 {
-            pace.committed(start + Duration::from_millis(n), 60);
-        }
-        assert_eq!(pace.wait(start + Duration::from_millis(149)), Some(interval));
-        assert_eq!(pace.wait(start + Duration::from_millis(155)), None);
     }
 }
