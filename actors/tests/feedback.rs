@@ -163,12 +163,29 @@ impl RowState for Silent {
     }
 }
 
-#[test]
-fn where_patients_are_judged_feedback_moves_nothing() {
+fn plan_for_patients() -> Arc<StreamPlan> {
     let mut plan = Arc::into_inner(plan()).unwrap();
     let reference = ModelRef { name: ModelName::new("of-patients").unwrap(), version: "1".into() };
     plan.models.push(PlannedModel { model: Arc::new(OfPatients(reference)), queue: None, recent: None });
-    let mut driven = Driven::new(&Arc::new(plan));
+    Arc::new(plan)
+}
+
+#[test]
+fn where_patients_come_to_be_judged_what_was_raised_before_is_gone() {
+    let mut driven = Driven::new(&plan());
+    let found = driven.spike(SMALL).unwrap();
+    driven.say(&found, Opinion::FalseAlarm);
+    assert!(driven.spike(SMALL).is_none());
+    let (restored, lost) =
+        StreamComponent::restore(plan_for_patients(), ID, KeyValues::new(), &driven.stream.snapshot());
+    assert_eq!(lost, 0);
+    driven.stream = restored;
+    assert_eq!(driven.spike(SMALL).expect("the card's threshold again").threshold, 0.5);
+}
+
+#[test]
+fn where_patients_are_judged_feedback_moves_nothing() {
+    let mut driven = Driven::new(&plan_for_patients());
     let found = driven.spike(SMALL).unwrap();
     let FeedbackOutcome::Recorded { why } = driven.say(&found, Opinion::FalseAlarm) else { panic!("it is recorded") };
     assert!(why.contains("patients"), "{why}");

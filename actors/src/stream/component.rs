@@ -205,7 +205,7 @@ impl StreamComponent {
     /// Heeds feedback whose rows in front of it are all judged.
     fn settle_feedback(&mut self, model: usize, out: &mut Outputs) {
         let Some(judge) = self.judges.get_mut(model).filter(|judge| judge.feedback.has_waiting()) else { return };
-        let on_patients = self.plan.models.iter().any(|planned| planned.model.judges_patients());
+        let on_patients = self.plan.judges_patients();
         judge.feedback.settle(judge.judged, &self.plan.models[model], on_patients, out);
     }
 
@@ -349,8 +349,12 @@ impl StreamComponent {
 
     fn take_own(&mut self, own: OwnPart) {
         let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings, mut feedback } = own;
+        let on_patients = self.plan.judges_patients();
         for (planned, judge) in self.plan.models.iter().zip(&mut self.judges) {
             judge.feedback = feedback.remove(&planned.model.reference().name).unwrap_or_default();
+            if on_patients {
+                judge.feedback.take_back();
+            }
         }
         (self.heard_at, self.last_received) = (heard_at, last_received);
         self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();

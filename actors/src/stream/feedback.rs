@@ -100,6 +100,11 @@ impl FeedbackLog {
         steps
     }
 
+    /// Takes every raised threshold back, from the next row on.
+    pub(super) fn take_back(&mut self) {
+        self.raised.iter_mut().for_each(|raised| raised.steps = 0.0);
+    }
+
     /// Takes feedback that stands behind so many rows.
     pub(super) fn hear(&mut self, rows: u64, record: Lsn, feedback: Feedback) {
         self.waiting.push_back((rows, record, feedback));

@@ -34,6 +34,13 @@ pub struct StreamPlan {
     pub finding_retention: Duration,
 }
 
+impl StreamPlan {
+    /// Whether a model for patients judges the stream.
+    pub fn judges_patients(&self) -> bool {
+        self.models.iter().any(|planned| planned.model.judges_patients())
+    }
+}
+
 /// A model of a definition.
 pub struct PlannedModel {
     /// The model.

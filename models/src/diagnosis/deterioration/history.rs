@@ -68,13 +68,16 @@ pub struct Snapshot {
 }
 
 impl VitalHistory {
-    /// Takes the observations of a row and gives the patient at the end of the bucket before, where there is enough.
+    /// Takes the observations of a row and gives the patient at the end of the bucket before, where there is enough and that is not longer
+    /// ago than a sign is carried.
     pub(crate) fn push(&mut self, time: Timestamp, values: &[Option<f64>; ALL]) -> Option<Snapshot> {
         let number = time.as_micros().div_euclid(BUCKET);
         if self.open.is_some_and(|open| number < open) {
             return None;
         }
-        let ended = self.open.filter(|open| *open < number).and_then(|open| self.close(open));
+        let ended = self.open.filter(|open| *open < number);
+        let snapshot = ended.and_then(|open| self.close(open));
+        let is_recent = ended.is_some_and(|open| number - open <= HOURLY as i64);
         self.open = Some(number);
         self.known.learn(time, values);
         for (sign, readings) in SIGNS.iter().zip(&mut self.readings) {
@@ -84,7 +87,7 @@ impl VitalHistory {
                 readings.push(value);
             }
         }
-        ended
+        snapshot.filter(|_| is_recent)
     }
 
     fn close(&mut self, number: i64) -> Option<Snapshot> {

@@ -10,7 +10,7 @@
 //!
 //! Score: the last forecast's probability. `deterioration_expected` is flagged from the card's threshold on, only while the total is below
 //! [`URGENT_TOTAL`] (then `news2` speaks), once, and again when the probability fell below half the threshold or after [`HORIZON_HOURS`].
-//! Never: a forecast from less than an hour of history. The network learnt from simulated patients alone, and every text says so.
+//! Never: a forecast from less than an hour of history, or of how the patient was more than an hour ago, when a monitor comes back. The network learnt from simulated patients alone, and every text says so.
 
 pub mod history;
 

@@ -118,6 +118,20 @@ fn contributions_are_differences_of_the_log_odds() {
 }
 
 #[test]
+fn it_does_not_speak_of_a_patient_of_hours_ago() {
+    let pulse = |history: &mut VitalHistory, minute: i64| {
+        let mut observations = [None; ALL];
+        observations[Observation::HeartRate as usize] = Some(125.0);
+        history.push(Timestamp::from_secs(60 * minute), &observations)
+    };
+    for (pause, speaks) in [(30, true), (60, true), (80, false), (180, false), (10_000, false)] {
+        let mut history = VitalHistory::default();
+        (0..120).for_each(|minute| drop(pulse(&mut history, minute)));
+        assert_eq!(pulse(&mut history, 119 + pause).is_some(), speaks, "after {pause} minutes");
+    }
+}
+
+#[test]
 fn an_alarm_is_given_once_until_it_is_over() {
     let mut rearm = Rearm::default();
     let at = |minutes: i64| Timestamp::from_secs(60 * minutes);

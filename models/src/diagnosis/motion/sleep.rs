@@ -44,7 +44,7 @@ const UP_MINUTES: u32 = 30;
 const ONSET: u32 = 10;
 /// An awakening is longer than this, minutes.
 const AWAKENING: u32 = 5;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The weights of four minutes before, the minute, and two after: R. J. Cole, D. F. Kripke et al., "Automatic sleep/wake
 /// identification from wrist activity", Sleep 15(5), 1992.
@@ -204,6 +204,8 @@ pub struct Rest {
     from: i64,
     /// Minutes since its beginning, those at its end included.
     minutes: u32,
+    /// Of them, those that no row came for.
+    missed: u32,
     asleep: u32,
     onset: Option<u32>,
     asleep_in_a_row: u32,
@@ -217,7 +219,7 @@ pub struct Rest {
 /// What became of a rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RestSummary {
-    /// Minutes in bed.
+    /// Minutes in bed of which something is known.
     pub in_bed: u32,
     /// Minutes from its beginning to sleep; `None` without ten minutes of sleep in a row.
     pub onset: Option<u32>,
@@ -230,7 +232,7 @@ pub struct RestSummary {
 }
 
 impl RestSummary {
-    /// The share of the time in bed that was slept.
+    /// The share of that time that was slept.
     pub fn efficiency(&self) -> f64 {
         f64::from(self.asleep) / f64::from(self.in_bed.max(1))
     }
@@ -254,7 +256,7 @@ impl Rest {
             Self::push(rest, number, is_lying, is_asleep);
             return Some(ended);
         }
-        (0..missed).for_each(|_| now.minute(true, false));
+        now.miss(missed);
         now.minute(is_lying, is_asleep && is_lying);
         let is_over = now.up >= UP_MINUTES;
         let ended = now.summary();
@@ -262,6 +264,15 @@ impl Rest {
             *rest = None;
             ended
         })
+    }
+
+    /// Minutes that nothing is known of: neither sleep nor an awakening.
+    fn miss(&mut self, minutes: u32) {
+        if minutes > 0 {
+            self.minutes += minutes;
+            self.missed += minutes;
+            self.asleep_in_a_row = 0;
+        }
     }
 
     fn minute(&mut self, is_lying: bool, is_asleep: bool) {
@@ -286,7 +297,7 @@ impl Rest {
 
     fn summary(&self) -> RestSummary {
         RestSummary {
-            in_bed: self.minutes - self.up,
+            in_bed: self.minutes - self.up - self.missed,
             onset: self.onset,
             asleep: self.asleep,
             awakenings: self.awakenings,
@@ -299,6 +310,7 @@ impl Rest {
         let numbers = [self.minutes, self.asleep, self.asleep_in_a_row, self.awake_in_a_row, self.awakenings, self.up];
         numbers.into_iter().for_each(|number| writer.u32(number));
         writer.u32(self.awake_after_onset);
+        writer.u32(self.missed);
         writer.u32(self.onset.map_or(u32::MAX, |onset| onset));
     }
 
@@ -306,11 +318,24 @@ impl Rest {
         let from = reader.i64()?;
         let mut next = || reader.u32();
         let (minutes, asleep, asleep_in_a_row, awake_in_a_row) = (next()?, next()?, next()?, next()?);
-        let (awakenings, up, awake_after_onset, onset) = (next()?, next()?, next()?, next()?);
+        let (awakenings, up, awake_after_onset, missed, onset) = (next()?, next()?, next()?, next()?, next()?);
         let onset = (onset != u32::MAX).then_some(onset);
-        let rest =
-            Self { from, minutes, asleep, onset, asleep_in_a_row, awake_in_a_row, awakenings, up, awake_after_onset };
-        let is_whole = up <= minutes && asleep <= minutes && minutes < 1 << 30 && awakenings <= minutes;
+        let rest = Self {
+            from,
+            minutes,
+            missed,
+            asleep,
+            onset,
+            asleep_in_a_row,
+            awake_in_a_row,
+            awakenings,
+            up,
+            awake_after_onset,
+        };
+        let is_whole = up.checked_add(missed).is_some_and(|other| other <= minutes)
+            && asleep <= minutes
+            && minutes < 1 << 30
+            && awakenings <= minutes;
         if is_whole { Ok(rest) } else { Err(reader.damaged("a rest is out of range")) }
     }
 }

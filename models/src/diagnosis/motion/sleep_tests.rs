@@ -82,9 +82,13 @@ fn a_short_walk_does_not_end_a_rest_and_a_long_hole_does() {
     for number in 0..100 {
         assert_eq!(Rest::push(&mut rest, number, true, true), None);
     }
-    assert_eq!(Rest::push(&mut rest, 110, true, true), None, "ten minutes missing count as awake");
+    assert_eq!(Rest::push(&mut rest, 110, true, true), None);
     let ended = Rest::push(&mut rest, 200, true, true).unwrap();
-    assert_eq!((ended.in_bed, ended.asleep), (111, 101));
+    assert_eq!(
+        (ended.in_bed, ended.asleep, ended.awakenings, ended.awake_between),
+        (101, 101, 0, 0),
+        "ten minutes are not known"
+    );
     assert_eq!(rest.map(|rest| rest.minutes), Some(1), "another has begun");
 }
 

@@ -1,8 +1,9 @@
 //! How a patient's total moved over the last hours of event time: earlier totals, their slope, and whether they rose.
 //!
 //! The span is cut into [`BUCKETS`] buckets, each the mean of its totals, so a patient costs under a kilobyte whatever the rate.
-//! A total is compared only with earlier ones that knew at least the same observations on the same saturation scale: an
-//! observation that was not made before is no rise of the patient.
+//! A total is compared only with earlier ones that knew the same observations on the same saturation scale: an observation that was not
+//! made before is no rise of the patient, and one that is not made any more no fall. For a rise alone earlier totals may have known more,
+//! for then the present one is a lower bound.
 //!
 //! A **rise**: the total is [`TrendSettings::rise`] points above the lowest bucket of the span, and was so for
 //! [`CONFIRM`], or at once where observations come [`SPOT_CHECK`] apart. It is said once, and again for each further point.
@@ -216,19 +217,20 @@ impl Trend {
     fn course(&self, now: i64, seen: &Seen) -> Course {
         let known = seen.known();
         let number = now.div_euclid(self.settings.bucket());
-        let like: Vec<&Bucket> = self.buckets.iter().filter(|one| one.is_comparable(known, seen.scale_2)).collect();
-        let before = || like.iter().filter(|one| one.number < number && one.at <= now);
+        let comparable = || self.buckets.iter().filter(|one| one.is_comparable(known, seen.scale_2));
+        let like: Vec<&Bucket> = comparable().filter(|one| one.known == known).collect();
+        let is_before = |one: &&Bucket| one.number < number && one.at <= now;
         let minutes_ago = |one: &Bucket| now.saturating_sub(one.at) / MINUTE;
         let mut earlier: Vec<(i64, f64)> = Vec::new();
         for share in REPEATED {
             let wanted = now.saturating_sub((self.settings.span as f64 * share) as i64);
-            let nearest = before().min_by_key(|one| one.at.abs_diff(wanted));
+            let nearest = like.iter().copied().filter(is_before).min_by_key(|one| one.at.abs_diff(wanted));
             let near = nearest.filter(|one| one.at.abs_diff(wanted) <= (self.settings.span / 8) as u64);
             if let Some(one) = near.filter(|one| earlier.last().is_none_or(|last| last.0 > minutes_ago(one))) {
                 earlier.push((minutes_ago(one), one.mean()));
             }
         }
-        let lowest = before().min_by(|a, b| a.mean().total_cmp(&b.mean()));
+        let lowest = comparable().filter(is_before).min_by(|a, b| a.mean().total_cmp(&b.mean()));
         let rise = lowest.and_then(|lowest| {
             let flags_from = lowest.mean() + self.settings.rise;
             let points = lowest.points();
@@ -369,9 +371,28 @@ mod tests {
         trend.observe(&seen(0, 0));
         let mut partial = seen(60, 4);
         partial.points[1] = None;
-        assert!(trend.observe(&partial).rise.is_some(), "with fewer the total is a lower bound");
+        let course = trend.observe(&partial);
+        assert!(course.rise.is_some(), "with fewer the total is a lower bound");
+        assert_eq!(course.in_words(), "", "but it says nothing of how the total moved");
         let scaled = Seen { scale_2: true, ..seen(120, 5) };
         assert_eq!(trend.observe(&scaled).rise, None, "another scale");
+    }
+
+    #[test]
+    fn a_sensor_that_went_away_is_no_fall() {
+        let mut trend = Trend::new(SETTINGS);
+        for minute in (0..120).step_by(10) {
+            trend.observe(&seen(minute, 5));
+        }
+        let without = |minute| {
+            let mut partial = seen(minute, 2);
+            partial.points[0] = None;
+            partial
+        };
+        let courses: Vec<Course> = (120..240).step_by(10).map(|minute| trend.observe(&without(minute))).collect();
+        assert!(courses.iter().all(|course| !course.in_words().contains("falling")), "{courses:?}");
+        assert_eq!(courses[0].in_words(), "");
+        assert!(courses[11].in_words().ends_with("; steady."), "{}", courses[11].in_words());
     }
 
     #[test]
