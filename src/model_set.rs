@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nearside_config::SiteConfig;
 use nearside_models::ModelError;
-use nearside_models::artefact::{Library, Loaded};
+use nearside_models::artefact::{Library, Loaded, Origin};
 use nearside_privacy::KeyRing;
 use nearside_schemas::{KeySource, ModelName};
 use nearside_telemetry::{Metric, Telemetry};
@@ -104,24 +104,38 @@ impl ModelSet {
     /// As [`ModelSet::load`].
     pub fn resume(config: &SiteConfig, library: &Library, avoided: &BTreeSet<String>) -> Result<Resumed, ModelError> {
         let was = library.in_force();
-        let mut before = Self::default();
+        let (mut before, mut gone) = (Self::default(), BTreeMap::new());
         for name in config.streams.iter().flat_map(|stream| &stream.models) {
             let found = match was.get(name.as_str()) {
                 Some(digest) => library.load_again(name.as_str(), digest),
                 // A data folder of a version that did not note it.
                 None => library.load_kept(name.as_str()).and_then(Result::ok),
             };
+            if let (None, Some(digest)) = (&found, was.get(name.as_str())) {
+                gone.insert(name.clone(), digest);
+            }
             before.0.extend(found.map(|found| (name.clone(), found)));
         }
-        let (found, refusals) = Self::load(config, library, &before, avoided)?;
+        let (found, mut refusals) = Self::load(config, library, &before, avoided)?;
+        // Another judges what the journal holds than did before: that is said.
+        refusals.extend(gone.into_iter().filter_map(|(name, digest)| {
+            let loaded = found.0.get(&name).filter(|loaded| loaded.digest != *digest)?;
+            let why =
+                format!("the version that was in force when the gateway ended ({digest:.12}) is not at hand any more");
+            let error = ModelError::Damaged { model: name.to_string(), why };
+            Some(Refusal { instead: loaded.model.reference().to_string(), name, error })
+        }));
         let waiting: Vec<ModelName> = found.differing(&before).map(|(name, _)| name.clone()).collect();
         let models = found.with(&waiting, &before);
         let is_renewable = found.differing(&models).next().is_some();
         // In force already when the gateway ended, and its trial not over.
         let mut tried = Self::default();
         for (name, loaded) in &models.0 {
-            let kept = library.load_kept(name.as_str()).and_then(Result::ok);
-            tried.0.extend(kept.filter(|kept| kept.digest != loaded.digest).map(|kept| (name.clone(), kept)));
+            let before = match loaded.origin {
+                Origin::Learnt => library.before_learnt(loaded),
+                _ => library.load_kept(name.as_str()).and_then(Result::ok),
+            };
+            tried.0.extend(before.filter(|before| before.digest != loaded.digest).map(|before| (name.clone(), before)));
         }
         Ok(Resumed { models, tried, is_renewable, refusals })
     }

@@ -49,7 +49,9 @@ async fn a_changed_regime_is_learnt_put_in_force_and_kept_through_a_crash() {
     assert_ne!(learnt, shipped);
     assert!(gateway.get("/").contains("Models that learn"));
     publish_until(&gateway, "settled", &mut row).await;
-    let folder = gateway.folder.path().join("data/models/.online/forecaster");
+    let learnt_folder = gateway.folder.path().join("data/models/.online/forecaster");
+    let versions = std::fs::read_dir(&learnt_folder).unwrap().flatten().map(|entry| entry.path());
+    let folder = versions.filter(|path| path.is_dir()).max().expect("it is on disk");
     assert!(folder.join("model.safetensors.enc").exists() && !folder.join("model.safetensors").exists());
 
     let gateway = Gateway::start_in(gateway.kill(), &[]).map_err(drop).expect("it starts");

@@ -156,7 +156,7 @@ impl Thread {
             Step::Settled(losses) => self.tell(name, "settled", says(&losses)),
             Step::Superseded => {
                 // Were it to stay, it would be tried again with the next version that comes.
-                self.library.drop_learnt_but(name.as_str(), &digest)?;
+                self.library.go_back_to(name.as_str(), &digest)?;
                 self.tell(name, "superseded", "another version came in force".to_owned());
             }
             Step::Promote(candidate, losses) => {
@@ -177,11 +177,14 @@ impl Thread {
 
     /// The version before is of the folder, or ships, or was itself learnt.
     fn take_back(&self, name: &ModelName, version: &online::Version) -> Result<(), ModelError> {
-        self.library.drop_learnt(name.as_str())?;
-        let base = self.library.load(name.as_str())?;
+        let base = self.library.base(name.as_str())?;
         if base.model.reference().version.as_ref() == version.card.version {
+            return self.library.go_back_to(name.as_str(), &base.digest);
+        }
+        if self.library.go_back_to_version(name.as_str(), &version.card.version)? {
             return Ok(());
         }
+        // It had proved itself, so its folder went when the one that is taken back did.
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt).map_err(|error| unwritten(name, &error.to_string()))?;
         self.library.put_learnt(name.as_str(), version, salt)

@@ -11,10 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 
-use super::{
-    Artefact, MAX_CARD, ModelsConfig, SALT, SIGNATURE_FILE, Signer, Trust, encrypt, file, place, read, read_bounded,
-    write,
-};
+use super::learnt::{Found, Learnt, clear, sync};
+use super::{Artefact, MAX_CARD, ModelsConfig, SALT, SIGNATURE_FILE, Signer, Trust, file, place, read, read_bounded};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};
 use crate::catalog;
@@ -35,9 +33,6 @@ const IN_FORCE: &str = "in_force";
 
 /// The folder of what was learnt online, beside the copies that are kept.
 const LEARNT: &str = ".online";
-
-/// The file that says by its digest from which model something was learnt.
-const LEARNT_FROM: &str = "learnt_from";
 
 /// Where a model came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,8 +77,8 @@ pub struct Loaded {
 pub struct Library {
     folder: Option<PathBuf>,
     kept: Option<PathBuf>,
-    /// Where versions are that were learnt online.
-    learnt: Option<PathBuf>,
+    /// Versions that were learnt online.
+    learnt: Option<Learnt>,
     trust: Trust,
     device: DeviceChoice,
     /// The device, once a model needed it: all share it.
@@ -102,7 +97,7 @@ impl Library {
         let learns = !config.online.models.is_empty();
         Self {
             folder: config.folder.as_ref().map(|folder| base.join(folder)),
-            learnt: learns.then(|| kept.join(LEARNT)),
+            learnt: learns.then(|| Learnt::new(kept.join(LEARNT), site.clone())),
             kept: (learns || config.folder.is_some()).then_some(kept),
             trust: Trust { keys: config.trusted_keys.clone(), is_required: config.require_signature, site },
             device: config.device,
@@ -125,66 +120,79 @@ impl Library {
         names
     }
 
-    /// The model as it is now: what was learnt online from the one of the folder or that ships, else that one.
+    /// The model as it is now: what was learnt online last from the one of the folder or that ships and did not fail, else that one.
     pub fn load(&self, name: &str) -> Result<Loaded, ModelError> {
-        let base = self.load_base(name)?;
-        match self.load_learnt(name) {
-            Some((of, Ok(learnt))) if of == base.digest => Ok(learnt),
-            _ => Ok(base),
+        let base = self.base(name)?;
+        let learnt = self.not_failed(name).into_iter().rev().take_while(|digest| *digest != base.digest);
+        let mut usable = learnt.filter_map(|digest| self.load_learnt(name, &digest).ok());
+        Ok(usable.find(|(of, _)| *of == base.digest).map_or(base, |(_, loaded)| loaded))
+    }
+
+    /// Why what was learnt online last from the model as it is now cannot be used, where it cannot.
+    pub fn fault_of_learnt(&self, name: &str) -> Option<ModelError> {
+        let (last, base) = (self.not_failed(name).pop()?, self.base(name).ok()?);
+        if last == base.digest {
+            return None;
+        }
+        match self.load_learnt(name, &last) {
+            Err(error) => Some(error),
+            Ok(_) => None,
         }
     }
 
-    /// Why what was learnt online from the model as it is now cannot be used, where it cannot.
-    pub fn fault_of_learnt(&self, name: &str) -> Option<ModelError> {
-        let (of, learnt) = self.load_learnt(name)?;
-        learnt.err().filter(|_| self.load_base(name).is_ok_and(|base| base.digest == of))
+    /// The digests of the order in which something was learnt, without those that failed.
+    fn not_failed(&self, name: &str) -> Vec<String> {
+        let mut order = self.learnt.as_ref().map(|learnt| learnt.order(name)).unwrap_or_default();
+        if !order.is_empty() {
+            let failed = self.failed();
+            order.retain(|digest| !failed.contains(digest));
+        }
+        order
     }
 
-    /// What was learnt online under that name, and the digest of the model that it was learnt from.
-    fn load_learnt(&self, name: &str) -> Option<(String, Result<Loaded, ModelError>)> {
-        let folder = self.learnt.as_ref()?.join(name);
-        let of = std::fs::read_to_string(folder.join(LEARNT_FROM)).ok()?;
-        // Encrypted with the site's key, so it is the site's own: nobody signs it.
-        let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
-        let not_ours = || ModelError::Untrusted { model: name.to_owned(), why: "it is not this site's".to_owned() };
-        let read = read(&folder, &trust).and_then(|read| if read.is_encrypted { Ok(read) } else { Err(not_ours()) });
-        let loaded = read.and_then(|artefact| {
-            Ok(Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, &self.encoders, self.device()?)? })
-        });
-        Some((of, loaded))
+    /// A version that was learnt online, and the digest of the model that it was learnt from.
+    fn load_learnt(&self, name: &str, digest: &str) -> Result<(String, Loaded), ModelError> {
+        let Some(learnt) = &self.learnt else { return Err(catalog::unknown(name)) };
+        let Found { of, artefact } = learnt.find(name, digest)?;
+        Ok((of, Loaded { origin: Origin::Learnt, ..try_artefact(&artefact, &self.encoders, self.device()?)? }))
     }
 
-    /// Puts a version that was learnt online in the place of the one that it was learnt from; `salt` must be fresh. It is encrypted.
+    /// Puts a version that was learnt online in the place of the one that it was learnt from, which stays at hand; `salt` must be fresh.
+    /// It is encrypted.
     pub fn put_learnt(&self, name: &str, version: &Version, salt: [u8; SALT]) -> Result<(), ModelError> {
-        let none = || ModelError::Untrusted { model: name.to_owned(), why: "no site's key is at hand".to_owned() };
-        let (Some(learnt), Some(keys)) = (&self.learnt, &self.trust.site) else { return Err(none()) };
-        let of = self.load_base(name)?.digest;
-        let draft = learnt.join(format!(".{name}.new"));
-        clear(&draft)?;
-        write(&draft, &version.card, &version.weights)?;
-        encrypt(&draft, keys.as_ref(), salt)?;
-        place(&draft.join(LEARNT_FROM), of.as_bytes())?;
-        sync(&draft)?;
-        swap(&draft, &learnt.join(name), &replaced(learnt, name))
+        let of = self.base(name)?.digest;
+        self.learnt.as_ref().map_or(Ok(()), |learnt| learnt.put(name, version, &of, salt))
     }
 
-    /// Forgets what was learnt online under that name.
-    pub fn drop_learnt(&self, name: &str) -> Result<(), ModelError> {
-        self.learnt.as_ref().map_or(Ok(()), |learnt| clear(&learnt.join(name)))
+    /// Goes back to the version with this digest, of those that were learnt online or the one that they were learnt from; from any other
+    /// digest on nothing learnt counts.
+    pub fn go_back_to(&self, name: &str, digest: &str) -> Result<(), ModelError> {
+        self.learnt.as_ref().map_or(Ok(()), |learnt| learnt.go_back_to(name, digest).map(drop))
     }
 
-    /// Forgets what was learnt online under that name, unless it has this digest.
-    pub fn drop_learnt_but(&self, name: &str, digest: &str) -> Result<(), ModelError> {
-        let is_it =
-            |(_, learnt): (String, Result<Loaded, ModelError>)| learnt.is_ok_and(|learnt| learnt.digest == digest);
-        if self.load_learnt(name).is_some_and(is_it) { Ok(()) } else { self.drop_learnt(name) }
+    /// Goes back to a version that was learnt online and is still at hand. Gives back whether there was such a one.
+    pub fn go_back_to_version(&self, name: &str, version: &str) -> Result<bool, ModelError> {
+        let Some(learnt) = &self.learnt else { return Ok(false) };
+        let has = |digest: &String| learnt.find(name, digest).is_ok_and(|found| found.artefact.card.version == version);
+        learnt.order(name).into_iter().rev().find(has).map_or(Ok(false), |digest| learnt.go_back_to(name, &digest))
+    }
+
+    /// What was in force before a version that was learnt online and has not proved itself yet.
+    pub fn before_learnt(&self, loaded: &Loaded) -> Option<Loaded> {
+        let name = loaded.model.reference().name.as_str();
+        let order = self.learnt.as_ref()?.order(name);
+        let before = &order[order.iter().position(|digest| *digest == loaded.digest)?.checked_sub(1)?];
+        let base = || self.base(name).ok().filter(|base| base.digest == *before);
+        self.load_learnt(name, before).ok().map(|(_, loaded)| loaded).or_else(base)
     }
 
     /// Card and weights (32-bit floats) of the model with this digest, wherever it is.
     pub fn version(&self, name: &str, digest: &str) -> Option<Version> {
         let trust = Trust { site: self.trust.site.clone(), ..Trust::default() };
-        let folders = [&self.learnt, &self.folder, &self.kept].into_iter().flatten().map(|root| root.join(name));
+        let folders = [&self.folder, &self.kept].into_iter().flatten().map(|root| root.join(name));
         let found = folders.filter_map(|folder| read(&folder, &trust).ok()).find(|found| found.digest == digest);
+        let learnt = || Some(self.learnt.as_ref()?.find(name, digest).ok()?.artefact);
+        let found = found.or_else(learnt);
         if let Some(Artefact { card, weights, .. }) = found {
             let weights = compress::decode(name, &weights).ok()?.into_owned();
             return Some(Version { card: Card { weights: None, ..card }, weights });
@@ -194,8 +202,8 @@ impl Library {
         Some(Version { card, weights: weights.into_owned() })
     }
 
-    /// Of the folder where it holds one of that name, else the one that ships.
-    fn load_base(&self, name: &str) -> Result<Loaded, ModelError> {
+    /// The model without what was learnt: of the folder where it holds one of that name, else the one that ships.
+    pub fn base(&self, name: &str) -> Result<Loaded, ModelError> {
         let Some(root) = &self.folder else { return self.shipped(name) };
         // A folder that went away, such as a disk that is not mounted, says nothing of the models in it.
         std::fs::metadata(root).map_err(file(root))?;
@@ -212,10 +220,10 @@ impl Library {
             .reduce(|one, other| if one.is_ok() { one } else { other })
     }
 
-    /// The model with this digest under that name: the copy that is kept, or the one that ships.
+    /// The model with this digest under that name: the copy that is kept, one that was learnt online, or the one that ships.
     pub fn load_again(&self, name: &str, digest: &str) -> Option<Loaded> {
         let kept = self.load_kept(name).and_then(Result::ok).filter(|kept| kept.digest == digest);
-        let learnt = || self.load_learnt(name).and_then(|(_, learnt)| learnt.ok()).filter(|one| one.digest == digest);
+        let learnt = || self.load_learnt(name, digest).ok().map(|(_, loaded)| loaded);
         let ships = || catalog::digest(name).is_ok_and(|shipped| shipped == digest);
         kept.or_else(learnt).or_else(|| ships().then(|| self.shipped(name).ok()).flatten())
     }
@@ -228,6 +236,9 @@ impl Library {
 
     /// Keeps a copy of a model of the folder that has come in force, files as they are; forgets it where the shipped one has.
     pub fn keep(&self, name: &str, loaded: &Loaded) -> Result<(), ModelError> {
+        if let (Origin::Learnt, Some(learnt)) = (loaded.origin, &self.learnt) {
+            return learnt.settle_on(name, &loaded.digest);
+        }
         let (Some(root), Some(kept)) = (&self.folder, &self.kept) else { return Ok(()) };
         let target = kept.join(name);
         match loaded.origin {
@@ -273,9 +284,12 @@ impl Library {
     /// Remembers which models are in force, for the next start: it takes the journal in again with those that judged it.
     pub fn note_in_force<'a>(&self, models: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), ModelError> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let lines: String = models.map(|(name, digest)| format!("{name} {digest}\n")).collect();
+        let models: Vec<(&str, &str)> = models.collect();
+        let lines: String = models.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
         std::fs::create_dir_all(kept).map_err(file(kept))?;
-        place(&kept.join(IN_FORCE), lines.as_bytes())
+        place(&kept.join(IN_FORCE), lines.as_bytes())?;
+        self.learnt.iter().for_each(|learnt| learnt.delete_all_but(models.iter().copied()));
+        Ok(())
     }
 
     fn load_from(&self, name: &str, folder: &Path, origin: Origin) -> Result<Loaded, ModelError> {
@@ -366,13 +380,6 @@ pub fn method_of(name: &str, folders: &[PathBuf]) -> Result<&'static str, ModelE
     }
 }
 
-fn clear(folder: &Path) -> Result<(), ModelError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file(folder)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Where the copy that is being replaced stands until the new one is in its place.
 fn replaced(kept: &Path, name: &str) -> PathBuf {
     kept.join(format!(".{name}.old"))
@@ -391,10 +398,6 @@ fn swap(draft: &Path, target: &Path, old: &Path) -> Result<(), ModelError> {
         sync(parent)?;
     }
     clear(old)
-}
-
-fn sync(path: &Path) -> Result<(), ModelError> {
-    std::fs::File::open(path).and_then(|opened| opened.sync_all()).map_err(file(path))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {

@@ -6,6 +6,7 @@
 //! Never: a file is read past a bound; weights are written in the clear where they were encrypted.
 
 mod cipher;
+mod learnt;
 mod library;
 mod signature;
 
@@ -274,5 +275,7 @@ fn file(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + use<> {
     move |source| ModelError::File { path, source }
 }
 
+#[cfg(test)]
+mod learnt_tests;
 #[cfg(test)]
 mod tests;
