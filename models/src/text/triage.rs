@@ -265,6 +265,31 @@ mod tests {
         }
     }
 
+    /// None of it is in what the classifier learnt from. What it cannot read is `other` or unlikely to be urgent, never near the threshold.
+    #[test]
+    fn of_other_languages_and_strings_without_meaning_it_says_nothing() {
+        for text in [
+            "La réunion de demain est reportée à la semaine prochaine",
+            "Der Hund liegt im Schatten unter dem Baum und schläft",
+            "El gato duerme en la silla de la cocina",
+            "Il treno per Roma parte alle otto dal binario due",
+            "Поезд прибыл на станцию по расписанию",
+            "Kuvat ovat kauniita ja värikkäitä",
+            "ネコは窓のそばで眠っています",
+            "The poem has fourteen lines that rhyme in pairs",
+            "My neighbour paints landscapes in watercolour",
+            "今晚我们吃火锅吧",
+            "这首诗写得很有意境",
+            "xqzt vplm wrrg",
+            "asdkjh qwoeiu zmxncb lkjhgf",
+            "鎏鬟黻 齉龘",
+            "......",
+        ] {
+            let score = verdict(FieldPolicy::Clear, text).score;
+            assert!(score < 0.3, "{text}: {score}");
+        }
+    }
+
     #[test]
     fn words_are_shown_only_where_the_field_is_clear() {
         let text = "Zoltan Quibble cannot breathe, lips are blue";

@@ -10,7 +10,6 @@
 //! The classes' prior is the one with the best mean F1 where each patient is judged by the member that has not seen it: no patient chooses
 //! for itself. It is one for all members, and ventricular beats come before F1: see [`LEAST_V_SENSITIVITY`].
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
