@@ -219,9 +219,10 @@ def compare(binary, model, rows, folder):
 
 
 def main():
-    built = sorted(glob.glob(os.path.join(ROOT, "target/release/deps/forward-*[!.d]")), key=os.path.getmtime)
+    built = [path for path in glob.glob(os.path.join(ROOT, "target/release/deps/forward-*")) if not path.endswith(".d")]
+    built = sorted((path for path in built if os.access(path, os.X_OK)), key=os.path.getmtime)
     binary = ENV("BIN") or (built and built[-1]) or exit("build the bench first; see the head of this file")
-    models = ENV("MODELS", "forecaster multivariate glucose-forecast ecg-rhythm text-triage").split()
+    models = ENV("MODELS", "forecaster multivariate glucose-forecast deterioration activity sleep ecg-rhythm text-triage").split()
     print(f"onnxruntime {onnxruntime.__version__}, one thread each, {ROUNDS} rounds in turns, median us a pass\n")
     print("| model | batch | nearside | onnxruntime | bound | ratio | ratio to bound | largest difference |\n|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

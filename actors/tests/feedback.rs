@@ -206,7 +206,7 @@ fn forecast(rows_at_once: usize, said: Option<&FindingTag>) -> (Vec<Finding>, Ve
         for request in std::mem::take(&mut driven.out.requests) {
             let mut outputs = Vec::new();
             model.forward(&request.data, request.inputs, &mut outputs).unwrap();
-            driven.stream.on_outputs(request.model, request.inputs, Some(&outputs), &mut driven.out);
+            driven.stream.on_outputs(request.answered(), Some(&outputs), &mut driven.out);
         }
     };
     for row in 0..2_000_usize {

@@ -58,6 +58,9 @@ enum Task {
         /// Most passes of each network of the ensemble; it stops earlier when it no longer gets better.
         #[arg(long, default_value_t = ECG_EPOCHS)]
         epochs: usize,
+        /// Go on from where an earlier training into the same folder was stopped.
+        #[arg(long)]
+        resume: bool,
     },
     /// The multivariate detector, on simulated plants with simulated faults.
     Multivariate {
@@ -117,6 +120,9 @@ enum Task {
         /// Most passes over the data; it stops earlier when it no longer gets better.
         #[arg(long, default_value_t = TEXT_EPOCHS)]
         epochs: usize,
+        /// Go on from where an earlier training into the same folder was stopped.
+        #[arg(long)]
+        resume: bool,
     },
 }
 
@@ -150,8 +156,8 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
             let settings = TrainAnomaly { data, out, seed: *seed, epochs: *epochs, resume: *resume, exclude_category };
             train_anomaly(&settings, &mut progress)
         }
-        Task::Ecg { data, out, seed, epochs } => {
-            train_ecg(data, out, TrainEcg { seed: *seed, epochs: *epochs }, &mut progress)
+        Task::Ecg { data, out, seed, epochs, resume } => {
+            train_ecg(data, out, TrainEcg { seed: *seed, epochs: *epochs }, *resume, &mut progress)
         }
         Task::Multivariate { out, seed, epochs, resume } => {
             train_multivariate(out, *seed, *epochs, *resume, &mut progress)
@@ -162,9 +168,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Activity(people) => return finish(people.activity(&mut progress)?, &bar, out),
         Task::Sleep(people) => return finish(people.sleep(&mut progress)?, &bar, out),
         Task::Deterioration(patients) => return finish(patients.train(&mut progress)?, &bar, out),
-        Task::Text { data, encoder, out, seed, epochs } => {
+        Task::Text { data, encoder, out, seed, epochs, resume } => {
             let (data, encoder) = (data.as_deref(), encoder.as_deref());
-            let settings = TrainText { data, encoder, out, seed: *seed, epochs: *epochs };
+            let settings = TrainText { data, encoder, out, seed: *seed, epochs: *epochs, resume: *resume };
             let trained = train_text(settings, &mut progress)?;
             bar.finish_and_clear();
             let figures = &trained.test.labels;

@@ -176,7 +176,7 @@ fn answer(component: &mut StreamComponent, plan: &StreamPlan, scratch: &mut Vec<
                     None
                 }
             };
-            component.on_outputs(request.model, request.inputs, outputs, out);
+            component.on_outputs(request.answered(), outputs, out);
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Promises: a forward pass has at most `max_batch` rows and waits at most `max_wait` for more; streams of patients go first
 //! (`lanes.rs`); a stream's jobs are answered in the order they were given, for they all go to one worker; a panic in a network fails its
-//! batch, not the worker (promise I3); a queue holds at most `queue` rows for each priority: rows beyond it stay unjudged and are
+//! batch, not the worker (promise I3); a job gets the outputs of its own rows or none (`pass.rs`); a queue holds at most `queue` rows for each priority: rows beyond it stay unjudged and are
 //! counted (I4). Credit keeps it far below that unless a network cannot keep up.
 //! Never: a worker looks at a stream's state; a row's outputs depend on its neighbours (I5, the model's contract).
 
 mod lanes;
+mod pass;
 mod queue;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use nearside_telemetry::{Counter, Gauge, Histogram, Metric, Telemetry};
 
 pub use self::lanes::Priority;
 use self::lanes::{Bounds, Work};
+use self::pass::Pass;
 use self::queue::{Receiver, Sender, Sent};
 use crate::config::InferenceConfig;
 use crate::credit::Admission;
@@ -32,6 +34,8 @@ pub struct Job {
     pub stream: StreamId,
     /// The model's position in the stream's plan, for the answer.
     pub model: usize,
+    /// The number of its first input among all that the stream had for the model, for the answer.
+    pub first: u64,
     /// How many inputs.
     pub inputs: usize,
     /// The inputs, one after the other; none where there was no room for them.
@@ -177,19 +181,16 @@ impl Worker {
 
     fn judge(&self, batch: &mut Vec<Job>) {
         let width = self.model.input_width();
-        let all: Vec<f32> = batch.iter().flat_map(|job| job.data.iter().copied()).collect();
-        let mut outputs = Vec::new();
-        let mut failed = false;
-        for chunk in all.chunks(self.max_batch * width.max(1)) {
-            match self.forward(chunk, chunk.len() / width.max(1)) {
-                Some(part) => outputs.extend_from_slice(&part),
-                None => {
-                    failed = true;
-                    break;
-                }
+        let pass = Pass::gather(batch.iter().map(|job| (job.inputs, job.data.as_slice())), width);
+        let mut outputs = Some(Vec::new());
+        for chunk in pass.inputs.chunks(self.max_batch * width.max(1)) {
+            let part = self.forward(chunk, chunk.len() / width.max(1));
+            outputs = outputs.zip(part).map(|(all, part)| [all, part].concat());
+            if outputs.is_none() {
+                break;
             }
         }
-        answer(batch, self.model.output_width(), if failed { None } else { Some(&outputs) });
+        answer(batch, pass.deal(outputs.as_deref(), self.model.output_width()));
     }
 
     fn forward(&self, inputs: &[f32], rows: usize) -> Option<Vec<f32>> {
@@ -201,10 +202,13 @@ impl Worker {
         self.rows.inc_by(rows as u64);
         let fits = outputs.len() == rows * self.model.output_width();
         match result {
-            Ok(Ok(())) if fits && outputs.iter().any(|output| !output.is_finite()) => {
-                self.failed("outputs that are not finite")
+            Ok(Ok(())) if fits => {
+                // They cost the jobs they belong to; the other rows of the pass are as good as they are.
+                if outputs.iter().any(|output| !output.is_finite()) {
+                    self.failed("outputs that are not finite");
+                }
+                Some(outputs)
             }
-            Ok(Ok(())) if fits => Some(outputs),
             Ok(Ok(())) => self.failed("outputs of the wrong shape"),
             Ok(Err(error)) => self.failed(&error.to_string()),
             Err(_) => self.failed("a panic"),
@@ -213,22 +217,19 @@ impl Worker {
 
     fn failed(&self, why: &str) -> Option<Vec<f32>> {
         self.errors.inc();
-        tracing::error!(model = %self.model.reference(), why, "a forward pass failed; its rows stay unjudged");
+        tracing::error!(model = %self.model.reference(), why, "a forward pass failed; the rows it failed on stay unjudged");
         None
     }
 }
 
-/// Hands each job its outputs, `None` where the pass failed. The answers for one shard travel as one message: each message to
+/// Hands each job its outputs, `None` where there are none. The answers for one shard travel as one message: each message to
 /// another thread may have to wake it.
-fn answer(batch: &mut Vec<Job>, width: usize, outputs: Option<&[f32]>) {
+fn answer<'a>(batch: &mut Vec<Job>, outputs: impl Iterator<Item = Option<&'a [f32]>>) {
     type Answers = Vec<(StreamId, Judged)>;
     let mut shards: Vec<(usize, Addr<Shard>, Answers)> = Vec::new();
-    let mut at = 0;
-    for job in batch.drain(..) {
-        let end = at + job.rows() * width;
-        let outputs = outputs.filter(|_| !job.is_shed()).and_then(|all| all.get(at..end)).map(<[f32]>::to_vec);
-        at = end;
-        let judged = Judged { model: job.model, inputs: job.inputs, outputs, admission: job.admission };
+    for (job, own) in batch.drain(..).zip(outputs) {
+        let Job { model, first, inputs, admission, .. } = job;
+        let judged = Judged { model, first, inputs, outputs: own.map(<[f32]>::to_vec), admission };
         match shards.iter_mut().find(|(shard, ..)| *shard == job.shard) {
             Some((.., answers)) => answers.push((job.stream, judged)),
             None => shards.push((job.shard, job.reply, vec![(job.stream, judged)])),

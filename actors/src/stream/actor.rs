@@ -13,7 +13,7 @@ use nearside_schemas::Timestamp;
 use super::backlog::Gathered;
 use super::component::StreamComponent;
 use super::messages::ShardFeedback;
-use super::outputs::Outputs;
+use super::outputs::{Answered, Outputs};
 use super::shard::ShardState;
 use super::state::StreamState;
 use super::stream_ref::StreamRef;
@@ -28,6 +28,8 @@ impl Message for Gathered {
 pub struct Judged {
     /// The model's position in the plan.
     pub model: usize,
+    /// The number of the request's first input among all that the stream had for the model.
+    pub first: u64,
     /// How many inputs the request had.
     pub inputs: usize,
     /// The outputs, one after the other; `None` where the forward pass failed.
@@ -232,7 +234,8 @@ impl Handler<Judged> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, judged: Judged, _: &mut Self::Context) {
-        self.component.on_outputs(judged.model, judged.inputs, judged.outputs.as_deref(), &mut self.outputs);
+        let Judged { model, first, inputs, ref outputs, .. } = judged;
+        self.component.on_outputs(Answered { model, first, inputs }, outputs.as_deref(), &mut self.outputs);
         self.flush(None);
         drop(judged.admission);
         self.give_state();

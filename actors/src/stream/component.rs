@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use nearside_journal::Lsn;
-use nearside_models::row_model::{Row, RowState};
+use nearside_models::row_model::Row;
 use nearside_schemas::{
     CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelName, ModelRef, Reading,
     SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
@@ -19,7 +19,8 @@ use nearside_window::StreamWindows;
 
 use super::feedback::{FeedbackLog, explain};
 use super::findings::{FindingLog, field_of};
-use super::outputs::{Outputs, ScoredRow, note_placement, push_request};
+use super::judge::Judge;
+use super::outputs::{Answered, InferenceRequest, Outputs, ScoredRow, note_placement, push_request};
 use super::plan::{PlannedModel, StreamPlan};
 use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
@@ -27,23 +28,6 @@ use crate::skew::Skew;
 
 /// Times of rows that a model skipped, kept to say why a window is unjudged.
 const REMEMBERED_SKIPS: usize = 32;
-
-struct Pending {
-    time: Timestamp,
-    record: Option<Lsn>,
-    inputs: usize,
-}
-
-struct Judge {
-    state: Box<dyn RowState>,
-    pending: VecDeque<Pending>,
-    taken: u64,
-    judged: u64,
-    /// What operators said of its findings.
-    feedback: FeedbackLog,
-    /// Inputs on their way to the network whose rows are given up: their outputs are nobody's.
-    stale: usize,
-}
 
 struct Waiting {
     window: ClosedWindow,
@@ -166,25 +150,19 @@ impl StreamComponent {
         self.release(out);
     }
 
-    /// Takes the outputs of the oldest request for `model` that was not answered; `None` where the forward pass failed.
-    pub fn on_outputs(&mut self, model: usize, inputs: usize, outputs: Option<&[f32]>, out: &mut Outputs) {
+    /// Takes the outputs of a request; `None` where the forward pass failed. Answers come in the order of the requests. A row whose answer
+    /// never came is skipped; an answer whose row was given up is nobody's.
+    pub fn on_outputs(&mut self, answered: Answered, outputs: Option<&[f32]>, out: &mut Outputs) {
+        let Answered { model, first, inputs } = answered;
+        let Some(judge) = self.judges.get_mut(model) else { return };
+        let end = first + inputs as u64;
+        judge.answered = judge.answered.max(end);
         let width = self.plan.models[model].model.output_width();
-        let mut taken = 0;
-        if let Some(judge) = self.judges.get_mut(model) {
-            taken = judge.stale.min(inputs);
-            judge.stale -= taken;
-        }
-        while taken < inputs {
-            let Some(row) = self.judges.get(model).and_then(|judge| judge.pending.front()).map(|row| row.inputs) else {
-                break;
-            };
-            let slice = outputs.and_then(|all| all.get(taken * width..(taken + row) * width));
-            taken += row;
-            self.judge_next(model, slice, out);
-        }
-        // Rows that had no input travel with the rows around them.
-        while self.judges.get(model).and_then(|judge| judge.pending.front()).is_some_and(|row| row.inputs == 0) {
-            self.judge_next(model, Some(&[]), out);
+        // A row that panics gives up the rows behind it, so the next one is looked for anew each time.
+        while let Some((at, inputs)) = self.judges[model].settled(end) {
+            let own = at.checked_sub(first).map(|skipped| skipped as usize * width);
+            let slice = outputs.zip(own).and_then(|(all, from)| all.get(from..from + inputs * width));
+            self.judge_next(model, if inputs == 0 { Some(&[]) } else { slice }, out);
         }
         self.release(out);
     }
@@ -263,9 +241,9 @@ impl StreamComponent {
         }
     }
 
-    /// Whether it could rest: no open window, nothing unjudged.
+    /// Whether it could rest: no open window, nothing unjudged, no answer on its way.
     pub fn is_at_rest(&self) -> bool {
-        self.windows.is_empty() && self.waiting.is_empty() && self.judges.iter().all(|judge| judge.pending.is_empty())
+        self.windows.is_empty() && self.waiting.is_empty() && self.judges.iter().all(Judge::is_at_rest)
     }
 
     /// The latest time of receipt.
@@ -370,14 +348,16 @@ impl StreamComponent {
             let judge = &mut self.judges[model];
             let row = Row { time, values };
             let state = &mut judge.state;
-            let Ok(inputs) = fenced(|| state.take(&row, &mut data)) else {
+            let width = self.plan.models[model].model.input_width();
+            // Other inputs than it says are a fault of the model, as a panic is.
+            let taken = fenced(|| state.take(&row, &mut data)).ok().filter(|inputs| inputs * width == data.len());
+            let Some(inputs) = taken else {
                 self.rebuild_judge(model, time, out);
                 continue;
             };
-            judge.pending.push_back(Pending { time, record: self.at_hand, inputs });
-            judge.taken += 1;
+            let first = judge.push(time, self.at_hand, inputs);
             if inputs > 0 {
-                push_request(out, model, inputs, data);
+                push_request(out, InferenceRequest { model, first, inputs, data });
             } else if judge.pending.len() == 1 {
                 self.judge_next(model, Some(&[]), out);
             }
@@ -527,7 +507,6 @@ impl StreamComponent {
         let planned = &self.plan.models[model];
         let fields = &self.plan.spec.fields;
         let judge = &mut self.judges[model];
-        judge.stale += judge.pending.iter().map(|row| row.inputs).sum::<usize>();
         let lost: Vec<Timestamp> = judge.pending.drain(..).map(|row| row.time).collect();
         let state = &judge.state;
         let saved = match self.budget.recent() {
@@ -577,12 +556,6 @@ impl StreamComponent {
     fn note_panic(&self, part: &'static str, out: &mut Outputs) {
         out.panics += 1;
         out.poison.extend(self.at_hand.map(|record| (record, part)));
-    }
-}
-
-impl Judge {
-    fn new(state: Box<dyn RowState>) -> Self {
-        Self { state, pending: VecDeque::new(), taken: 0, judged: 0, feedback: FeedbackLog::default(), stale: 0 }
     }
 }
 

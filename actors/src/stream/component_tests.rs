@@ -14,7 +14,7 @@ use nearside_schemas::{
 use nearside_window::{GuardConfig, WindowConfig, WindowPlan};
 
 use super::component::StreamComponent;
-use super::outputs::Outputs;
+use super::outputs::{Answered, InferenceRequest, Outputs};
 use super::plan::{PlannedModel, StreamPlan};
 use super::state::StreamState;
 
@@ -143,6 +143,21 @@ fn reading(secs: i64, value: f64) -> Reading {
     }
 }
 
+/// The answer to `inputs` inputs from the one numbered `first` on.
+fn part(first: u64, inputs: usize) -> Answered {
+    Answered { model: 0, first, inputs }
+}
+
+/// Takes a row and gives back the request for it.
+fn ask(stream: &mut StreamComponent, secs: i64, value: f64, out: &mut Outputs) -> InferenceRequest {
+    stream.on_reading(reading(secs, value), out);
+    out.requests.remove(0)
+}
+
+fn answer(stream: &mut StreamComponent, request: &InferenceRequest, outputs: &[f32], out: &mut Outputs) {
+    stream.on_outputs(request.answered(), Some(outputs), out);
+}
+
 #[test]
 fn a_finding_is_raised_once_a_window_and_stands_in_its_summary() {
     let mut stream = stream(0, 5);
@@ -167,9 +182,9 @@ fn a_window_waits_for_its_rows_and_no_others() {
     assert!(out.summaries.is_empty(), "nothing is judged yet");
     assert_eq!(out.requests.len(), 1, "rows taken together travel together");
     let request = out.requests.remove(0);
-    stream.on_outputs(0, 2, Some(&request.data[..2]), &mut out);
+    stream.on_outputs(part(0, 2), Some(&request.data[..2]), &mut out);
     assert_eq!(out.summaries.len(), 1, "the third row belongs to the next window");
-    stream.on_outputs(0, 1, Some(&request.data[2..]), &mut out);
+    stream.on_outputs(part(2, 1), Some(&request.data[2..]), &mut out);
     assert!(!stream.is_at_rest(), "the next window is open");
 }
 
@@ -186,9 +201,9 @@ fn a_missed_deadline_and_a_failed_pass_are_said() {
     stream.on_tick(at(14), true, &mut out);
     let Verdict::Unjudged { reason } = &out.summaries[0].verdict else { panic!("judged") };
     assert!(reason.contains("test@1 missed its deadline of 2s"), "{reason}");
-    stream.on_outputs(0, 3, None, &mut out);
+    stream.on_outputs(part(0, 3), None, &mut out);
     stream.on_reading(reading(25, 1.0), &mut out);
-    stream.on_outputs(0, 1, Some(&[1.0]), &mut out);
+    stream.on_outputs(part(3, 1), Some(&[1.0]), &mut out);
     let Verdict::Unjudged { reason } = &out.summaries[1].verdict else { panic!("judged") };
     assert!(reason.contains("failed on a row"), "{reason}");
 }
@@ -246,7 +261,7 @@ fn a_row_that_panics_when_it_is_judged_is_named() {
     let mut out = Outputs::default();
     stream.on_reading_of(Some(Lsn(7)), reading(0, 1.0), &mut out);
     stream.on_reading_of(Some(Lsn(8)), reading(1, 1.0), &mut out);
-    stream.on_outputs(0, 1, Some(&[9.0]), &mut out);
+    stream.on_outputs(part(0, 1), Some(&[9.0]), &mut out);
     assert_eq!(out.poison, [(Lsn(7), "model")]);
 }
 
@@ -273,4 +288,56 @@ fn a_rested_stream_goes_on_where_it_was() {
     assert_eq!(out.summaries[0].rows, 2);
     let damaged = StreamState { deadline: None, parts: vec![vec![9]], ..StreamState::default() };
     assert_eq!(StreamComponent::restore(first.plan().clone(), first.id(), first.key().clone(), &damaged).1, 1);
+}
+
+/// A row that panics when it is judged gives up the rows behind it. Their outputs are nobody's, in the same answer and in later ones.
+#[test]
+fn outputs_of_rows_that_were_given_up_go_to_no_other_row() {
+    let mut stream = stream(1, 5);
+    let mut out = Outputs { keep_scores: true, ..Outputs::default() };
+    for secs in 0..3 {
+        stream.on_reading(reading(secs, 1.0), &mut out);
+    }
+    let request = out.requests.remove(0);
+    let waiting = ask(&mut stream, 3, 2.0, &mut out);
+    answer(&mut stream, &request, &[9.0, 1.0, 1.0], &mut out);
+    assert_eq!((out.panics, out.scores.len()), (1, 0), "the first row panics: its outputs are not its own");
+    let later = ask(&mut stream, 4, 3.0, &mut out);
+    let last = ask(&mut stream, 5, 4.0, &mut out);
+    for request in [waiting, later, last] {
+        let outputs = request.data.clone();
+        answer(&mut stream, &request, &outputs, &mut out);
+    }
+    assert_eq!(out.panics, 1, "no row got another's outputs");
+    let judged: Vec<_> = out.scores.iter().map(|row| row.time).collect();
+    assert_eq!(judged, [at(4), at(5)], "nor waits for an answer that it had");
+    assert!(stream.is_judged_through());
+}
+
+/// An answer that was lost on its way costs its rows alone.
+#[test]
+fn a_row_whose_answer_never_comes_takes_no_other_rows_outputs() {
+    let mut stream = stream(1, 5);
+    let mut out = Outputs { keep_scores: true, ..Outputs::default() };
+    let _lost = ask(&mut stream, 0, 1.0, &mut out);
+    let second = ask(&mut stream, 1, 2.0, &mut out);
+    answer(&mut stream, &second, &[2.0], &mut out);
+    assert_eq!((out.panics, out.scores.len()), (0, 1));
+    assert_eq!(out.scores[0].time, at(1));
+    stream.on_reading(reading(12, 1.0), &mut out);
+    assert!(matches!(out.summaries[0].verdict, Verdict::Unjudged { .. }), "the first row is said to be unjudged");
+}
+
+/// Else the answer would meet the rows of whoever takes the stream up again.
+#[test]
+fn a_stream_does_not_rest_before_every_answer_has_come() {
+    let mut stream = stream(1, 5);
+    let mut out = Outputs::default();
+    let request = ask(&mut stream, 0, 1.0, &mut out);
+    stream.on_reading(reading(1, 666.0), &mut out);
+    stream.drain(at(20), &mut out);
+    assert!(stream.is_judged_through(), "the row was given up");
+    assert!(!stream.is_at_rest());
+    answer(&mut stream, &request, &[1.0], &mut out);
+    assert!(stream.is_at_rest() && out.panics == 1);
 }

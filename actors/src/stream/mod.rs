@@ -8,6 +8,7 @@ mod component_tests;
 mod dirty;
 mod feedback;
 mod findings;
+mod judge;
 mod messages;
 mod outputs;
 mod plan;
@@ -23,7 +24,7 @@ pub use messages::{
     AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
     ShardFeedback, ShardJudged, ShardTick,
 };
-pub use outputs::{InferenceRequest, Outputs, ScoredRow};
+pub use outputs::{Answered, InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup};
 pub use state::StreamState;

@@ -12,10 +12,30 @@ use crate::skew::Skew;
 pub struct InferenceRequest {
     /// The model's position in the plan.
     pub model: usize,
+    /// The number of the first input among all that the stream had for the model.
+    pub first: u64,
     /// How many inputs there are.
     pub inputs: usize,
     /// The inputs, one after the other.
     pub data: Vec<f32>,
+}
+
+/// Which inputs an answer is about: those of an [`InferenceRequest`].
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// See [`InferenceRequest::model`].
+    pub model: usize,
+    /// See [`InferenceRequest::first`].
+    pub first: u64,
+    /// See [`InferenceRequest::inputs`].
+    pub inputs: usize,
+}
+
+impl InferenceRequest {
+    /// What its answer is about.
+    pub const fn answered(&self) -> Answered {
+        Answered { model: self.model, first: self.first, inputs: self.inputs }
+    }
 }
 
 /// A model's verdict on one row, for replay.
@@ -65,14 +85,14 @@ impl Outputs {
     }
 }
 
-/// Adds rows to the request for `model` that is being built, so that one message carries them all.
-pub(super) fn push_request(out: &mut Outputs, model: usize, inputs: usize, data: Vec<f32>) {
-    match out.requests.iter_mut().find(|request| request.model == model) {
+/// Adds rows to the request for a model that is being built, so that one message carries them all.
+pub(super) fn push_request(out: &mut Outputs, rows: InferenceRequest) {
+    match out.requests.iter_mut().find(|request| request.model == rows.model) {
         Some(request) => {
-            request.inputs += inputs;
-            request.data.extend_from_slice(&data);
+            request.inputs += rows.inputs;
+            request.data.extend_from_slice(&rows.data);
         }
-        None => out.requests.push(InferenceRequest { model, inputs, data }),
+        None => out.requests.push(rows),
     }
 }
 

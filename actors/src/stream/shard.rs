@@ -124,8 +124,9 @@ impl ShardState {
     ) -> bool {
         let address = self.address.borrow().as_ref().and_then(WeakAddr::upgrade);
         let (Some(queue), Some(reply)) = (queue, address) else { return false };
-        let InferenceRequest { model, inputs, data } = request;
-        let job = Job { stream: stream.id, model, inputs, data, priority, admission, reply, shard: stream.shard };
+        let InferenceRequest { model, first, inputs, data } = request;
+        let job =
+            Job { stream: stream.id, model, first, inputs, data, priority, admission, reply, shard: stream.shard };
         self.setup.queues.submit(queue, job).is_none()
     }
 

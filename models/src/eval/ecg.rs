@@ -143,7 +143,7 @@ pub fn leave_patients_out(
         let is_left_out = |index: usize| index % folds == fold;
         let others = learners.iter().enumerate().filter(|(index, _)| !is_left_out(*index));
         let others: Vec<&Learner> = others.map(|(_, learner)| learner).collect();
-        let (bytes, _) = train_ecg_network(&others, settings, &mut |epoch| progress(fold, epoch))?;
+        let (bytes, _) = train_ecg_network(&others, settings, None, &mut |epoch| progress(fold, epoch))?;
         let network = Network::load(&bytes)?;
         for (index, learner) in learners.iter().enumerate().filter(|(index, _)| is_left_out(*index)) {
             classes[index] = classify(&network, &learner.patient.found)?;

@@ -137,7 +137,8 @@ fn of_bag(bag: &Classifier, text: &str, is_clear: bool) -> Judgement {
         let terms = bag.explain(text, scores.label().0, urgency, TERMS);
         listed(terms.into_iter().map(|term| (term.text, term.added)))
     };
-    Judgement { terms: is_clear.then(explained), is_familiar: true, is_truncated: false, scores }
+    let is_familiar = !bag.is_probably_other(&scores);
+    Judgement { terms: is_clear.then(explained), is_familiar, is_truncated: false, scores }
 }
 
 /// The words that spoke most for a judgement, with what their pieces added together.

@@ -2,7 +2,8 @@
 //!
 //! The classifier says what a text is about and how urgent it is. A text is flagged where the probability of the highest urgency
 //! reaches the card's threshold; a classifier trained without urgencies flags a text whose label is at least that probable, unless the
-//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from is flagged by neither (a head on an encoder).
+//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from (a head on an encoder), or more likely `other` than all
+//! that it knows together (a bag), is flagged by neither.
 //!
 //! Promise I2: the words that spoke for a judgement are pieces of the text. They stand in the sighting only where the field's policy is
 //! `clear`; of any other field, encrypted ones too, they are not computed: a sighting also goes to rules, console and checkpoint.
@@ -262,6 +263,31 @@ mod tests {
             let verdict = verdict(FieldPolicy::Clear, text);
             assert_eq!(verdict.sightings.first().map(|sighting| sighting.label), expected, "{text}: {verdict:?}");
             assert_eq!(verdict.flagged, verdict.score >= verdict.threshold);
+        }
+    }
+
+    /// None of it is in what the classifier learnt from.
+    #[test]
+    fn of_other_languages_and_strings_without_meaning_it_says_nothing() {
+        for text in [
+            "La réunion de demain est reportée à la semaine prochaine",
+            "Der Hund liegt im Schatten unter dem Baum und schläft",
+            "El gato duerme en la silla de la cocina",
+            "Il treno per Roma parte alle otto dal binario due",
+            "Поезд прибыл на станцию по расписанию",
+            "Kuvat ovat kauniita ja värikkäitä",
+            "ネコは窓のそばで眠っています",
+            "The poem has fourteen lines that rhyme in pairs",
+            "My neighbour paints landscapes in watercolour",
+            "今晚我们吃火锅吧",
+            "这首诗写得很有意境",
+            "xqzt vplm wrrg",
+            "asdkjh qwoeiu zmxncb lkjhgf",
+            "鎏鬟黻 齉龘",
+            "......",
+        ] {
+            let score = verdict(FieldPolicy::Clear, text).score;
+            assert!(score < 0.5, "{text}: {score}");
         }
     }
 

@@ -10,15 +10,16 @@
 //! The classes' prior is the one with the best mean F1 where each patient is judged by the member that has not seen it: no patient chooses
 //! for itself. It is one for all members, and ventricular beats come before F1: see [`LEAST_V_SENSITIVITY`].
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
+use super::checkpoint::{Checkpoint, Generator, numbered};
+use super::ecg_member::{InTraining, Lessons, Origin, Sample, Standing, digest};
 use super::ecg_rhythms::{fibrillating, premature};
 use super::{Epoch, TrainReport};
 use crate::ModelError;
@@ -26,7 +27,7 @@ use crate::card::{self, Training, TrainingData};
 use crate::catalog;
 use crate::diagnosis::ecg::beats::INPUTS;
 use crate::diagnosis::ecg::class::{BeatClass, CLASSES};
-use crate::diagnosis::ecg::network::{HIDDEN, MEMBERS, Member, Network, OUTPUTS, Scaling, to_bytes, weighed};
+use crate::diagnosis::ecg::network::{MEMBERS, Member, Network, OUTPUTS, Scaling, to_bytes, weighed};
 use crate::diagnosis::ecg::{MOST_LEADS, NAME};
 use crate::eval::ecg::EcgOutcome;
 use crate::eval::ecg_data::{Patient, each_record};
@@ -40,29 +41,13 @@ pub struct TrainEcg {
     pub epochs: usize,
 }
 
-const BATCH: usize = 256;
-const RATE: f64 = 2e-3;
-const WEIGHT_DECAY: f64 = 0.02;
-/// Share of the hidden units that a step leaves out.
-const DROPOUT: f32 = 0.2;
-/// Deviation of the noise on standardised inputs.
-const NOISE: f32 = 0.5;
-/// One normal beat in so many is a sample of a member; in fibrillation one in so many is a sample at all.
-const NORMAL_SHARE: usize = 4;
+/// In fibrillation one normal beat in so many is a sample.
 const FIBRILLATING_SHARE: usize = 8;
-/// The power of its share in a class that a patient weighs by.
-const PATIENT_POWER: f32 = 0.7;
-/// What an early beat that was made weighs.
-const MADE_EARLY: f32 = 0.3;
 /// Factors of S and V that are tried.
 const PRIORS: [f32; 12] = [1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.16, 0.12];
 /// The sensitivity for V that no choice may fall below, and how far below the most of any it may be where none reaches that.
 const LEAST_V_SENSITIVITY: f64 = 0.91;
 const LEAST_V_MARGIN: f64 = 0.01;
-/// A sample weighs at most so many times the mean.
-const MOST_WEIGHT: f32 = 20.0;
-/// Passes without improvement after which a member is done.
-const PATIENCE: usize = 4;
 /// The version of the method; the weights' digest follows it.
 const METHOD: &str = "3";
 
@@ -94,34 +79,85 @@ impl Learner {
     }
 }
 
-/// Where a sample comes from.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Origin {
-    Recorded,
-    Early,
-    Fibrillating,
+/// The training of the ensemble between two passes.
+struct Course {
+    /// The members that are trained, each with its best pass.
+    members: Vec<(Member, Epoch)>,
+    /// The one at hand.
+    at_hand: Option<InTraining>,
+    /// The passes of all members.
+    passes: Vec<Epoch>,
+    rng: ChaCha8Rng,
 }
 
-/// A beat in one lead.
-#[derive(Clone, Copy)]
-struct Sample<'a> {
-    inputs: &'a [f32],
-    class: usize,
-    patient: usize,
-    origin: Origin,
+/// What is written of it beside its tensors.
+#[derive(Serialize, Deserialize)]
+struct State {
+    finished: Vec<Epoch>,
+    at_hand: Standing,
+    passes: Vec<Epoch>,
+    generator: Generator,
 }
 
-impl Sample<'_> {
-    /// Whether it is one of the many normal ones, of which a member gets some.
-    fn is_common(&self) -> bool {
-        self.class == 0 && self.origin == Origin::Recorded
+impl Course {
+    /// Goes on from what was kept; `None` where nothing was.
+    fn restore(checkpoint: &Checkpoint, task: &str) -> Result<Option<Self>, ModelError> {
+        let Some((state, kept)) = checkpoint.read::<State>(task)? else { return Ok(None) };
+        let damaged = || checkpoint.damaged();
+        let mut members = Vec::with_capacity(MEMBERS);
+        for (number, best) in state.finished.into_iter().enumerate() {
+            let member = Member::new(&mut ChaCha8Rng::seed_from_u64(0))?;
+            let tensors = kept.group(&group_of(number), member.vars().len()).ok_or_else(damaged)?;
+            for (var, tensor) in member.vars().iter().zip(&tensors) {
+                var.set(tensor).map_err(|_| damaged())?;
+            }
+            members.push((member, best));
+        }
+        let at_hand = Some(InTraining::restore(&state.at_hand, &kept)?.ok_or_else(damaged)?);
+        let rng = state.generator.restored().ok_or_else(damaged)?;
+        Ok(Some(Self { members, at_hand, passes: state.passes, rng }))
+    }
+
+    /// Keeps it after a pass of the member at hand.
+    fn save(&self, at_hand: &InTraining, checkpoint: &Checkpoint, task: &str) -> Result<(), ModelError> {
+        let (standing, mut tensors) = at_hand.parts()?;
+        for (number, (member, _)) in self.members.iter().enumerate() {
+            let weights = member.vars().iter().map(|var| var.as_tensor().clone()).collect();
+            tensors.extend(numbered(&group_of(number), weights));
+        }
+        let finished = self.members.iter().map(|(_, best)| *best).collect();
+        let generator = Generator::of(&self.rng);
+        checkpoint.write(task, State { finished, at_hand: standing, passes: self.passes.clone(), generator }, tensors)
     }
 }
 
-/// Trains the ensemble; gives the weights file's bytes and the passes of all members.
+fn group_of(member: usize) -> String {
+    format!("member{member}")
+}
+
+/// Who is held back from which member.
+struct Folds(Vec<usize>);
+
+impl Folds {
+    fn is_out(&self, patient: usize, member: usize) -> bool {
+        self.0.iter().position(|one| *one == patient).is_some_and(|at| at % MEMBERS == member)
+    }
+
+    /// What a member learns from, and what is held back from it.
+    fn part<'a>(&self, samples: &[Sample<'a>], member: usize) -> (Vec<Sample<'a>>, Vec<Sample<'a>>) {
+        let (mut held_back, kept): (Vec<Sample<'_>>, Vec<Sample<'_>>) =
+            samples.iter().partition(|sample| self.is_out(sample.patient, member));
+        held_back.retain(|sample| sample.origin == Origin::Recorded);
+        (kept, held_back)
+    }
+}
+
+/// Trains the ensemble; gives the weights file's bytes and the passes of all members. With a checkpoint it can be stopped and gone on
+/// with.
 pub fn train_ecg_network(
     learners: &[&Learner],
     settings: TrainEcg,
+    checkpoint: Option<&Checkpoint>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<(Vec<u8>, TrainReport), ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
@@ -130,31 +166,55 @@ pub fn train_ecg_network(
     let scaling = Scaling::of(&recorded.map(|sample| sample.inputs).collect::<Vec<_>>());
     let mut order: Vec<usize> = (0..learners.len()).collect();
     order.shuffle(&mut rng);
-    let mut members = Vec::with_capacity(MEMBERS);
-    let mut judged = Vec::new();
-    let mut report = TrainReport { samples: samples.len(), ..TrainReport::default() };
-    for number in 0..MEMBERS {
-        let out =
-            |patient: usize| order.iter().position(|one| *one == patient).is_some_and(|at| at % MEMBERS == number);
-        let (mut held_back, kept): (Vec<Sample<'_>>, Vec<Sample<'_>>) =
-            samples.iter().partition(|sample| out(sample.patient));
-        held_back.retain(|sample| sample.origin == Origin::Recorded);
-        let mut on_pass = |epoch: &Epoch| {
-            let shown =
-                Epoch { epoch: number * settings.epochs + epoch.epoch, epochs: MEMBERS * settings.epochs, ..*epoch };
-            progress(&shown);
-            report.epochs.push(shown);
+    let folds = Folds(order);
+    let task = format!("ecg {METHOD} {settings:?} {}", digest(&samples));
+    let restored = checkpoint.map_or(Ok(None), |checkpoint| Course::restore(checkpoint, &task))?;
+    let mut course = restored.unwrap_or(Course { members: Vec::new(), at_hand: None, passes: Vec::new(), rng });
+    course.passes.iter().for_each(&mut *progress);
+    while course.members.len() < MEMBERS {
+        let number = course.members.len();
+        let (kept, held_back) = folds.part(&samples, number);
+        let lessons = Lessons::new(kept, held_back, &scaling, settings.epochs);
+        let mut member = match course.at_hand.take() {
+            Some(member) => member,
+            None => InTraining::new(&lessons, &mut course.rng)?,
         };
-        let (member, best) = train_member(&kept, &held_back, &scaling, settings.epochs, &mut rng, &mut on_pass)?;
-        for (_, learner) in learners.iter().enumerate().filter(|(patient, _)| out(*patient)) {
-            judge(&member, &learner.patient, &scaling, &mut judged)?;
+        while !member.is_over(&lessons) {
+            let pass = member.pass(&lessons, &mut course.rng)?;
+            let (before, epochs) = (number * settings.epochs, MEMBERS * settings.epochs);
+            let shown = Epoch { epoch: before + pass.epoch, epochs, ..pass };
+            progress(&shown);
+            course.passes.push(shown);
+            if let Some(checkpoint) = checkpoint {
+                course.save(&member, checkpoint, &task)?;
+            }
+        }
+        course.members.push(member.finish(settings.epochs)?);
+    }
+    ensemble(course, learners, &samples, &scaling, &folds)
+}
+
+/// The trained members as a weights file, with the prior that suits patients whom a member has not seen.
+fn ensemble(
+    course: Course,
+    learners: &[&Learner],
+    samples: &[Sample<'_>],
+    scaling: &Scaling,
+    folds: &Folds,
+) -> Result<(Vec<u8>, TrainReport), ModelError> {
+    let mut report = TrainReport { samples: samples.len(), epochs: course.passes, ..TrainReport::default() };
+    let mut judged = Vec::new();
+    let mut members = Vec::with_capacity(MEMBERS);
+    for (number, (member, best)) in course.members.into_iter().enumerate() {
+        for (_, learner) in learners.iter().enumerate().filter(|(patient, _)| folds.is_out(*patient, number)) {
+            judge(&member, &learner.patient, scaling, &mut judged)?;
         }
         members.push(member);
-        report.held_back += held_back.len();
+        report.held_back += folds.part(samples, number).1.len();
         report.best_epoch = report.best_epoch.max(best.epoch);
         report.held_back_loss += best.held_back_loss / MEMBERS as f32;
     }
-    let bytes = to_bytes(&scaling, &members, &prior(&judged))?;
+    let bytes = to_bytes(scaling, &members, &prior(&judged))?;
     Network::load(&bytes)?;
     report.sha256 = card::digest(&bytes);
     Ok((bytes, report))
@@ -232,158 +292,13 @@ fn outcome(judged: &[(usize, [f32; OUTPUTS])], prior: &[f32; OUTPUTS]) -> EcgOut
     outcome
 }
 
-/// Near enough to a standard normal number: see [`Noise::normal`].
-pub(super) fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    Noise(rng.random()).normal()
-}
-
-/// Numbers for noise, of which training needs very many: SplitMix64 (G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
-/// generators", OOPSLA 2014).
-struct Noise(u64);
-
-impl Noise {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 up to 1.
-    fn uniform(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1_u32 << 24) as f32
-    }
-
-    /// The sum of four uniform numbers, with mean 0 and deviation 1.
-    fn normal(&mut self) -> f32 {
-        let bits = self.bits();
-        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
-        0.75_f32.sqrt() * (sum as f32 / 32_768.0 - 4.0)
-    }
-}
-
-fn train_member(
-    kept: &[Sample<'_>],
-    held_back: &[Sample<'_>],
-    scaling: &Scaling,
-    epochs: usize,
-    rng: &mut ChaCha8Rng,
-    progress: &mut dyn FnMut(&Epoch),
-) -> Result<(Member, Epoch), ModelError> {
-    let member = Member::new(rng)?;
-    let params = ParamsAdamW { lr: RATE, weight_decay: WEIGHT_DECAY, ..ParamsAdamW::default() };
-    let mut optimizer = AdamW::new(member.vars().to_vec(), params)?;
-    let mut drawn: Vec<Sample<'_>> =
-        kept.iter().filter(|sample| !sample.is_common() || rng.random_range(0..NORMAL_SHARE) == 0).copied().collect();
-    let weights = Weights::of(&drawn);
-    let own = Weights::of(held_back);
-    let batches = drawn.len().div_ceil(BATCH);
-    let mut best: Option<(Epoch, Vec<Tensor>)> = None;
-    for epoch in 1..=epochs {
-        drawn.shuffle(rng);
-        let mut sum = 0.0;
-        for (number, batch) in drawn.chunks(BATCH).enumerate() {
-            optimizer.set_learning_rate(rate((epoch - 1) * batches + number, epochs * batches));
-            let (x, targets) = tensors(batch, &weights, scaling, Some(rng))?;
-            let keep = dropout(batch.len(), rng)?;
-            let loss = member.loss(&x, &targets, Some(&keep))?;
-            optimizer.backward_step(&loss)?;
-            sum += loss.to_scalar::<f32>()? * batch.len() as f32;
-        }
-        let held_back_loss = mean_loss(&member, held_back, &own, scaling)?;
-        let pass = Epoch { epoch, epochs, loss: sum / drawn.len().max(1) as f32, held_back_loss };
-        progress(&pass);
-        if best.as_ref().is_none_or(|(least, _)| held_back_loss < least.held_back_loss) {
-            let copies = member.vars().iter().map(|var| var.as_tensor().copy()).collect::<Result<Vec<_>, _>>()?;
-            best = Some((pass, copies));
-        } else if best.as_ref().is_some_and(|(least, _)| epoch >= least.epoch + PATIENCE) {
-            break;
-        }
-    }
-    let (pass, copies) = match best {
-        Some(best) => best,
-        None => (Epoch { epoch: 0, epochs, loss: 0.0, held_back_loss: 0.0 }, Vec::new()),
-    };
-    for (var, copy) in member.vars().iter().zip(&copies) {
-        var.set(copy)?;
-    }
-    Ok((member, pass))
-}
-
-/// The learning rate: a short rise, then half a cosine down to 0.
-fn rate(step: usize, steps: usize) -> f64 {
-    let done = step as f64 / steps.max(1) as f64;
-    RATE * (step as f64 / 100.0).min(1.0) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
-}
-
-/// What a sample of a class, patient and origin weighs; about 1 in the mean of those that were recorded.
-struct Weights(BTreeMap<(usize, usize, Origin), f32>);
-
-impl Weights {
-    fn of(samples: &[Sample<'_>]) -> Self {
-        let mut counts = BTreeMap::<(usize, usize, Origin), f32>::new();
-        let mut classes = [0.0_f32; OUTPUTS];
-        for sample in samples {
-            *counts.entry((sample.class, sample.patient, sample.origin)).or_default() += 1.0;
-            classes[sample.class] += 1.0;
-        }
-        // Within a class patients weigh by a power of how few beats they have, and the class keeps its weight.
-        let mut spread = [0.0_f32; OUTPUTS];
-        counts.iter().for_each(|((class, ..), count)| spread[*class] += count.powf(1.0 - PATIENT_POWER));
-        let weight = |(class, patient, origin): (usize, usize, Origin), count: f32| {
-            let weight = (count.powf(-PATIENT_POWER) * classes[class] / spread[class]).min(MOST_WEIGHT);
-            ((class, patient, origin), if origin == Origin::Early { MADE_EARLY * weight } else { weight })
-        };
-        Self(counts.into_iter().map(|(key, count)| weight(key, count)).collect())
-    }
-
-    fn get(&self, sample: &Sample<'_>) -> f32 {
-        self.0.get(&(sample.class, sample.patient, sample.origin)).copied().unwrap_or(1.0)
-    }
-}
-
-/// Standardised inputs, with noise where `rng` is given, and one weighted target a row.
-fn tensors(
-    batch: &[Sample<'_>],
-    weights: &Weights,
-    scaling: &Scaling,
-    rng: Option<&mut ChaCha8Rng>,
-) -> Result<(Tensor, Tensor), ModelError> {
-    let mut x = Vec::with_capacity(batch.len() * INPUTS);
-    batch.iter().for_each(|sample| scaling.apply(sample.inputs, &mut x));
-    if let Some(rng) = rng {
-        let mut noise = Noise(rng.random());
-        x.iter_mut().for_each(|value| *value += NOISE * noise.normal());
-    }
-    let mut targets = vec![0.0_f32; batch.len() * OUTPUTS];
-    for (sample, row) in batch.iter().zip(targets.chunks_exact_mut(OUTPUTS)) {
-        row[sample.class] = weights.get(sample);
-    }
-    let x = Tensor::from_vec(x, (batch.len(), INPUTS), &Device::Cpu)?;
-    Ok((x, Tensor::from_vec(targets, (batch.len(), OUTPUTS), &Device::Cpu)?))
-}
-
-fn dropout(rows: usize, rng: &mut ChaCha8Rng) -> Result<Tensor, ModelError> {
-    let mut noise = Noise(rng.random());
-    let kept = 1.0 / (1.0 - DROPOUT);
-    let keep = (0..rows * HIDDEN).map(|_| if noise.uniform() < DROPOUT { 0.0 } else { kept }).collect::<Vec<_>>();
-    Ok(Tensor::from_vec(keep, (rows, HIDDEN), &Device::Cpu)?)
-}
-
-fn mean_loss(member: &Member, samples: &[Sample<'_>], weights: &Weights, scaling: &Scaling) -> Result<f32, ModelError> {
-    let mut sum = 0.0;
-    for batch in samples.chunks(4_096) {
-        let (x, targets) = tensors(batch, weights, scaling, None)?;
-        sum += member.loss(&x, &targets, None)?.to_scalar::<f32>()? * batch.len() as f32;
-    }
-    Ok(sum / samples.len().max(1) as f32)
-}
-
-/// Trains the network on a folder of annotated records and writes its folder.
+/// Trains the network on a folder of annotated records and writes its folder. With `resume` it goes on from what an earlier training left
+/// there.
 pub fn train_ecg(
     data: &Path,
     out: &Path,
     settings: TrainEcg,
+    resume: bool,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
     let learners = Learner::read(data, MOST_LEADS, settings.seed, |_| {})?;
@@ -392,7 +307,8 @@ pub fn train_ecg(
         return Err(ModelError::Data { path: data.to_owned(), why });
     }
     let all: Vec<&Learner> = learners.iter().collect();
-    let (bytes, report) = train_ecg_network(&all, settings, progress)?;
+    let checkpoint = Checkpoint::new(out, resume);
+    let (bytes, report) = train_ecg_network(&all, settings, Some(&checkpoint), progress)?;
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{METHOD}-{}", &report.sha256[..8]);
@@ -409,21 +325,74 @@ pub fn train_ecg(
     });
     card.metrics = Vec::new();
     card::write_folder(out, &card, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::Rng;
 
+    use crate::diagnosis::ecg::beats::Beat;
+    use crate::eval::ecg_data::Reference;
+
+    /// Somebody with normal and ventricular beats, which their first input tells apart.
+    fn learner(number: u64) -> Learner {
+        let mut rng = ChaCha8Rng::seed_from_u64(number);
+        let mut patient = |name: &str| {
+            let class = |beat: usize| if beat.is_multiple_of(5) { BeatClass::Ventricular } else { BeatClass::Normal };
+            let mut inputs = |beat: usize| {
+                let noise = (0..INPUTS).map(|_| rng.random_range(-1.0_f32..1.0)).collect::<Vec<_>>();
+                noise
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, x)| if at == 0 && beat.is_multiple_of(5) { x + 3.0 } else { x })
+                    .collect()
+            };
+            let beat = |(beat, inputs): (usize, Vec<f32>)| Beat {
+                at: beat as f64,
+                interval: None,
+                usual_interval: 1.0,
+                quality: 1.0,
+                amplitude: 1.0,
+                inputs,
+            };
+            let found = (0..60).map(|at| beat((at, inputs(at)))).collect();
+            let reference =
+                Reference { beats: (0..60).map(|at| (at as f64, class(at))).collect(), flutter: Vec::new() };
+            Patient { name: name.to_owned(), seconds: 60.0, found, reference: Some(reference) }
+        };
+        Learner { patient: patient("recorded"), made: [patient("early"), patient("fibrillating")] }
+    }
+
+    /// Trains, stopped by a panic after `stop` passes as by a power cut.
+    fn train(out: &Path, resume: bool, seed: u64, stop: Option<usize>) -> Option<(Vec<u8>, TrainReport)> {
+        let learners: Vec<Learner> = (0..6).map(learner).collect();
+        let learners: Vec<&Learner> = learners.iter().collect();
+        let mut passes = 0;
+        let mut progress = |_: &Epoch| {
+            passes += 1;
+            if stop == Some(passes) {
+                std::panic::resume_unwind(Box::new("stopped"));
+            }
+        };
+        let checkpoint = Checkpoint::new(out, resume);
+        let run = || train_ecg_network(&learners, TrainEcg { seed, epochs: 2 }, Some(&checkpoint), &mut progress);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).ok()?.ok()
+    }
+
+    /// In the middle of the third member, and again in the fifth.
     #[test]
-    fn noise_has_mean_0_and_deviation_1() {
-        let mut noise = Noise(1);
-        let drawn: Vec<f32> = (0..20_000).map(|_| noise.normal()).collect();
-        let mean = drawn.iter().sum::<f32>() / drawn.len() as f32;
-        let square = drawn.iter().map(|value| value * value).sum::<f32>() / drawn.len() as f32;
-        assert!(mean.abs() < 0.03 && (square - 1.0).abs() < 0.05, "{mean} {square}");
-        assert!((0..1_000).map(|_| noise.uniform()).all(|value| (0.0..1.0).contains(&value)));
+    fn a_training_that_was_stopped_ends_as_if_it_had_not_been() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let whole = train(folders[0].path(), false, 1, None).unwrap();
+        assert_eq!(train(folders[1].path(), false, 1, Some(6)), None);
+        assert_eq!(train(folders[1].path(), true, 1, Some(10)), None);
+        let resumed = train(folders[1].path(), true, 1, None).unwrap();
+        assert_eq!(resumed, whole);
+        assert_eq!(whole.1.epochs.len(), 2 * MEMBERS);
+        assert_eq!(train(folders[1].path(), true, 2, None), None, "what is kept is of another training");
     }
 
     #[test]

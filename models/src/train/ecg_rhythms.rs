@@ -12,7 +12,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::ecg::normal;
+use super::ecg_member::normal;
 use crate::diagnosis::ecg::class::BeatClass;
 use crate::diagnosis::ecg::qrs::median;
 use crate::eval::wfdb::{Annotation, Lead, Record};

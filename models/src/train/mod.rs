@@ -8,6 +8,7 @@ mod anomaly;
 mod checkpoint;
 mod deterioration;
 mod ecg;
+mod ecg_member;
 mod ecg_rhythms;
 mod finetune;
 mod fit;
@@ -21,6 +22,7 @@ pub mod reports;
 mod samples;
 pub mod simulate;
 mod text;
+mod text_fit;
 mod text_head;
 
 pub use anomaly::{TrainAnomaly, train_anomaly, train_network};

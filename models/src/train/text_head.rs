@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use super::fit::{Epoch, TrainReport};
-use super::text::{Sample, TextTrained, card_of, fit};
+use super::text::{TextTrained, card_of};
+use super::text_fit::{Sample, TextFit, fit};
 use crate::ModelError;
 use crate::card::{self, Card};
 use crate::eval::text::evaluate;
@@ -24,12 +25,13 @@ pub(super) fn train(
     data: &Path,
     encoder: &Path,
     out: &Path,
-    (seed, epochs): (u64, usize),
+    how: TextFit<'_>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TextTrained, ModelError> {
     let encoder = Encoder::load(encoder)?;
     let Split { train, test, test_part } = read_split(data)?;
-    let (head, mut training) = train_head(&train, &encoder, seed, epochs, progress)?;
+    let TextFit { seed, epochs, .. } = how;
+    let (head, mut training) = fit_head(&train, &encoder, how, progress)?;
     let bytes = head.to_bytes()?;
     training.sha256 = card::digest(&bytes);
     let answers = answers(&head, &encoder, &test)?;
@@ -84,6 +86,15 @@ pub fn train_head(
     epochs: usize,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<(Head, TrainReport), ModelError> {
+    fit_head(data, encoder, TextFit { seed, epochs, checkpoint: None }, progress)
+}
+
+fn fit_head(
+    data: &Labelled,
+    encoder: &Encoder,
+    how: TextFit<'_>,
+    progress: &mut dyn FnMut(&Epoch),
+) -> Result<(Head, TrainReport), ModelError> {
     let is_held_back = |example: &Example| is_held_out(&example.text, "held back");
     let (held_back, kept): (Vec<&Example>, Vec<&Example>) = data.examples.iter().partition(|e| is_held_back(e));
     let (held_back, kept) = (samples(&held_back, encoder)?, samples(&kept, encoder)?);
@@ -91,7 +102,7 @@ pub fn train_head(
     let centres = centres(&kept, data.outputs.labels.len(), hidden);
     let fresh = Classifier::new(data.outputs.clone(), vec![1.0; hidden]);
     let embeddings: Vec<Vec<f32>> = held_back.iter().map(|sample| dense(sample, hidden)).collect();
-    let (classifier, report) = fit(fresh, kept, held_back, (seed, epochs), progress);
+    let (classifier, report) = fit(&fresh, kept, held_back, how, progress)?;
     let meaning = Meaning { outputs: data.outputs.clone(), encoder: encoder.digest().to_owned(), familiar: -1.0 };
     let mut head = Head { meaning, weights: classifier.weights, bias: classifier.bias, centres };
     let mut likeness: Vec<f32> = embeddings.iter().map(|embedding| head.likeness(embedding)).collect();

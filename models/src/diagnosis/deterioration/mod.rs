@@ -15,7 +15,9 @@
 pub mod history;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{Contribution, FieldName, FieldSpec, ModelRef, Severity, Timestamp};
 
 use self::history::{INPUTS, OMITTED, Snapshot, VitalHistory};
@@ -122,6 +124,12 @@ impl RowModel for Deterioration {
         state.rearm.told = is_told.then_some(told);
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

@@ -9,7 +9,9 @@
 //! `immobile`, `out_of_bed`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{FieldSpec, ModelRef};
 
 use super::Axes;
@@ -130,6 +132,12 @@ impl RowModel for ActivityModel {
         state.watch = Watch::read(self.settings, &mut reader)?;
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, settings: self.settings, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

@@ -11,7 +11,9 @@
 //! That 74 % asleep and less is poor: M. Ohayon et al., "National Sleep Foundation's sleep quality recommendations", Sleep Health 3(1), 2017.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use candle_core::Device;
 use nearside_schemas::{FieldSpec, ModelRef, Severity};
 
 use super::epoch::{EPOCH_MICROS, Epoch, Gatherer};
@@ -400,6 +402,12 @@ impl RowModel for SleepModel {
         }
         reader.finish()?;
         Ok(Box::new(state))
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
+        let network = self.network.on_device(device)?;
+        let reference = self.reference.clone();
+        Ok(Some(Arc::new(Self { reference, threshold: self.threshold, least_rest: self.least_rest, network })))
     }
 
     fn forward(&self, inputs: &[f32], rows: usize, outputs: &mut Vec<f32>) -> Result<(), ModelError> {

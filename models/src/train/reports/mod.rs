@@ -2,6 +2,7 @@
 //! and Chinese. Synthetic, and the card says so: nobody ever wrote one of them.
 
 mod city;
+mod other;
 mod phrases;
 mod ward;
 mod words;
@@ -13,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::eval::text_data::{Example, Labelled, URGENCIES};
 use crate::text::classifier::Outputs;
 use city::CITY;
+use other::OTHER;
 use phrases::{
     CHINESE_CITY_EXTRAS, CHINESE_NAMES, CHINESE_PATIENTS, CHINESE_PLACES, CHINESE_TIMES, CHINESE_WARD_EXTRAS,
     CITY_EXTRAS, PATIENTS, PLACES, STREETS, SYLLABLES, TIMES, Topic, WARD_EXTRAS,
@@ -52,13 +54,15 @@ pub fn reports(wording: Wording, each: usize, seed: u64) -> Labelled {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let outputs = outputs();
     let mut examples = Vec::new();
-    for (topics, ward) in [(CITY, false), (WARD, true)] {
+    for (topics, ward) in [(CITY, false), (WARD, true), (OTHER, false)] {
         for topic in topics {
             let label = outputs.labels.iter().position(|label| label == topic.label).unwrap_or(0);
             for _ in 0..each {
                 for chinese in [false, true] {
                     let text = Writer { rng: &mut rng, chinese, ward }.text(topic, wording);
-                    examples.push(Example { text, label, urgency: Some(topic.urgency) });
+                    // What is none of ours says nothing of urgency: neither that it is, nor that it is not.
+                    let urgency = (topic.label != other::LABEL).then_some(topic.urgency);
+                    examples.push(Example { text, label, urgency });
                 }
             }
         }
@@ -66,13 +70,27 @@ pub fn reports(wording: Wording, each: usize, seed: u64) -> Labelled {
     Labelled { outputs, examples }
 }
 
+/// What is reported, and what is neither.
+fn all() -> impl Iterator<Item = &'static Topic> {
+    CITY.iter().chain(WARD).chain(OTHER)
+}
+
 /// The labels in alphabetical order, and the urgencies.
 fn outputs() -> Outputs {
-    let labels: std::collections::BTreeSet<&str> = CITY.iter().chain(WARD).map(|topic| topic.label).collect();
+    let labels: std::collections::BTreeSet<&str> = all().map(|topic| topic.label).collect();
     Outputs {
         labels: labels.into_iter().map(String::from).collect(),
         urgencies: URGENCIES.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// Words of a topic, in English and in Chinese.
+fn words_of(topic: &Topic) -> Option<(&'static str, &'static str)> {
+    if topic.label == other::LABEL {
+        return Some(other::WORDS);
+    }
+    let found = WORDS.iter().find(|(label, urgency, ..)| *label == topic.label && *urgency == topic.urgency);
+    found.map(|(.., english, chinese)| (*english, *chinese))
 }
 
 struct Writer<'a> {
@@ -116,8 +134,7 @@ impl Writer<'_> {
 
     /// One to three words of the topic, and where it is or whom it is about.
     fn words(&mut self, topic: &Topic) -> String {
-        let found = WORDS.iter().find(|(label, urgency, ..)| *label == topic.label && *urgency == topic.urgency);
-        let list = found.map_or("", |(_, _, english, chinese)| if self.chinese { chinese } else { english });
+        let list = words_of(topic).map_or("", |(english, chinese)| if self.chinese { chinese } else { english });
         let words: Vec<&str> = list.split('|').collect();
         let count = self.rng.random_range(1..4);
         let chosen: Vec<&str> = words.choose_multiple(self.rng, count).copied().collect();
@@ -173,6 +190,8 @@ impl Writer<'_> {
             ("street", _) => self.one_of(&STREETS),
             ("who", false) => self.one_of(&PATIENTS),
             ("who", true) => self.one_of(&CHINESE_PATIENTS),
+            ("noise", false) => (0..self.rng.random_range(2..9)).map(|_| self.rng.random_range('a'..='z')).collect(),
+            ("noise", true) => (0..self.rng.random_range(1..5)).map(|_| self.rng.random_range('一'..='龥')).collect(),
             ("name", false) => (0..self.rng.random_range(2..4)).map(|_| self.pick(&SYLLABLES)).collect(),
             _ => (0..self.rng.random_range(2..4)).map(|_| self.pick(&CHINESE_NAMES)).collect(),
         }
@@ -197,10 +216,9 @@ mod tests {
 
     #[test]
     fn every_topic_has_phrases_in_every_fold_and_words() {
-        for topic in CITY.iter().chain(WARD) {
+        for topic in all() {
             assert!(topic.english.len() >= FOLDS && topic.chinese.len() >= FOLDS, "{}", topic.label);
-            let words = WORDS.iter().any(|(label, urgency, ..)| *label == topic.label && *urgency == topic.urgency);
-            assert!(words, "{}", topic.label);
+            assert!(words_of(topic).is_some(), "{}", topic.label);
         }
     }
 }
