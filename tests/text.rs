@@ -76,7 +76,7 @@ fn a_public_report_says_which_words_spoke_for_the_judgement() {
     let first: Value = serde_json::from_str(findings.lines().next().unwrap()).unwrap();
     let note = first["contributions"][0]["note"].as_str().unwrap();
     assert!(["chest", "crushing", "pain", "sweat"].iter().any(|word| note.contains(word)), "{note}");
-    assert!(first["text"].as_str().unwrap().starts_with("Suggests chest pain ("), "{first}");
+    assert!(first["text"].as_str().unwrap().starts_with("A text came that suggests \"chest pain\" ("), "{first}");
 }
 
 /// The label of what the shipped model flags in a message's text.

@@ -80,7 +80,7 @@ pub(crate) struct RawStream {
     /// the same), in CSV the column's number `0`, `1`, … or, where every payload begins with a header line, its name, in SenML the
     /// record's name, in Arrow the column's name; `number` has the one path `$`.
     pub(crate) format: Spanned<Format>,
-    /// Where the event time stands: a path, or `{ path = "$.ts", unit = "millis" }`. Without it the time of receipt counts.
+    /// Where the event time stands: a path, or `{ path = "$.ts", unit = "millis" }` (`auto`, the default, `seconds`, `millis`, `micros`, `nanos`). Without it the time of receipt counts.
     #[serde(default)]
     pub(crate) timestamp: Option<RawTimestamp>,
     /// Where the device's sequence number stands; it tells true repetitions from duplicates.

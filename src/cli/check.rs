@@ -26,6 +26,11 @@ pub fn run(args: &CheckArgs) -> Result<(), StartError> {
     site_models(&config, base, &base.join(&config.site.data_dir).join(&config.privacy.key_file))?;
     let (streams, rules) = (counted(config.streams.len(), "stream"), counted(config.rules.len(), "rule"));
     println!("{}: {streams}, {rules}: good", args.site.display());
+    for encoder in config.models.encoders.iter().map(|folder| base.join(folder)) {
+        if !encoder.join("config.json").is_file() {
+            println!("warning: {} in [models] encoders holds no encoder: there is no config.json", encoder.display());
+        }
+    }
     let broker = &config.broker;
     if !broker.listen.ip().is_loopback() && broker.anonymous == Anonymous::Always {
         println!("warning: broker.listen is {}, and anybody who reaches it may use it", broker.listen);

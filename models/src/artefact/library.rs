@@ -134,10 +134,7 @@ impl Library {
         if last == base.digest {
             return None;
         }
-        match self.load_learnt(name, &last) {
-            Err(error) => Some(error),
-            Ok(_) => None,
-        }
+        self.load_learnt(name, &last).err()
     }
 
     /// The digests of the order in which something was learnt, without those that failed.

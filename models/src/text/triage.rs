@@ -130,6 +130,11 @@ enum Pending {
     Away(Awaited),
 }
 
+/// A probability for people: a classifier is never certain.
+fn percent(probability: f64) -> String {
+    format!("{:.0} %", (100.0 * probability).min(99.0))
+}
+
 impl TriageState {
     fn verdict(&self, judgement: Option<&Judgement>) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
@@ -161,7 +166,7 @@ impl TriageState {
         let words = label.replace('_', " ");
         let named = |(urgency, probability): (usize, f64)| {
             let name = self.judge.outputs().urgencies.get(urgency).map_or("", String::as_str);
-            format!("; urgency: {name} ({:.0} %)", 100.0 * probability)
+            format!(", urgency \"{name}\" ({})", percent(probability))
         };
         let urgency = scores.urgency().map(named).unwrap_or_default();
         let severity = match scores.urgencies.last() {
@@ -188,7 +193,7 @@ impl TriageState {
                 share: 1.0,
                 note: Some(note),
             }],
-            text: format!("Suggests {words} ({:.0} %){urgency}.", 100.0 * probability),
+            text: format!("A text came that suggests \"{words}\" ({}){urgency}: please read it.", percent(probability)),
         }
     }
 }

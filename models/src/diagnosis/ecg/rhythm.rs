@@ -233,7 +233,7 @@ impl Rhythm {
                 Severity::Warning,
                 0.8,
                 field,
-                (PAIRS as f64, "pairs in a row"),
+                (PAIRS as f64, "which is how many pairs in a row"),
                 text,
             ));
         }
@@ -247,7 +247,7 @@ impl Rhythm {
         let is_pause = |interval: f64| interval > PAUSE_SECONDS && interval > PAUSE_RATIO * beat.usual_interval;
         if let Some(interval) = beat.interval.filter(|interval| before.is_clear() && is_pause(*interval)) {
             let text = String::from("The time between two beats is much longer than usual: suggests a pause.");
-            let seen = (interval, "interval in s");
+            let seen = (interval, "which is the interval in s");
             sightings.push(self.sighting("pause", Severity::Warning, 0.9, field, seen, text));
         }
         let ectopic = self.count(BeatClass::Ventricular) + self.count(BeatClass::Supraventricular);
@@ -258,31 +258,21 @@ impl Rhythm {
         if self.begins(Told::Irregular, is_irregular, steps.len() >= LEAST_INTERVALS && share < REGULAR) {
             let text =
                 String::from("Intervals between beats keep changing without a pattern: suggests atrial fibrillation.");
-            let seen = (share, "share of intervals that differ from the one before");
+            let seen = (share, "which is the share of intervals that differ from the one before");
             sightings.push(self.sighting("irregular_rhythm", Severity::Warning, share.max(0.6), field, seen, text));
         }
         let Some(rate) = self.heart_rate().filter(|_| self.beats.len() >= RATE_BEATS) else { return };
         if self.begins(Told::Fast, rate > FAST_RATE, rate < FAST_RATE * (1.0 - RATE_MARGIN)) {
-            let text = String::from("The heart beats fast: suggests tachycardia.");
-            sightings.push(self.sighting(
-                "fast_rhythm",
-                Severity::Warning,
-                0.7,
-                field,
-                (rate, "heart rate in /min"),
-                text,
-            ));
+            let text = format!(
+                "The ECG suggests {rate:.0} beats a minute, a fast rhythm. Look at the patient and the electrodes."
+            );
+            sightings.push(self.sighting("fast_rhythm", Severity::Warning, 0.7, field, (rate, HEART_RATE), text));
         }
         if self.begins(Told::Slow, rate < SLOW_RATE, rate > SLOW_RATE * (1.0 + RATE_MARGIN)) {
-            let text = String::from("The heart beats slowly: suggests bradycardia.");
-            sightings.push(self.sighting(
-                "slow_rhythm",
-                Severity::Warning,
-                0.7,
-                field,
-                (rate, "heart rate in /min"),
-                text,
-            ));
+            let text = format!(
+                "The ECG suggests {rate:.0} beats a minute, a slow rhythm. Look at the patient and the electrodes."
+            );
+            sightings.push(self.sighting("slow_rhythm", Severity::Warning, 0.7, field, (rate, HEART_RATE), text));
         }
     }
 
@@ -300,8 +290,9 @@ impl Rhythm {
         if !note.is_empty() {
             contributions.push(one(seen, note, 1.0));
         }
-        contributions.extend(self.heart_rate().map(|rate| one(rate, "heart rate in /min", 0.0)));
-        contributions.extend(self.rmssd_ms().map(|rmssd| one(rmssd, "RMSSD of normal beats in ms", 0.0)));
+        let rate = self.heart_rate().filter(|_| note != HEART_RATE);
+        contributions.extend(rate.map(|rate| one(rate, HEART_RATE, 0.0)));
+        contributions.extend(self.rmssd_ms().map(|rmssd| one(rmssd, "which is the RMSSD of normal beats in ms", 0.0)));
         Sighting { label, severity, score, contributions, text }
     }
 
@@ -340,6 +331,9 @@ impl Classed {
     }
 }
 
+/// What a contribution says whose number is no value of the field.
+const HEART_RATE: &str = "which is the heart rate in /min";
+
 /// The finding of a signal that is lost at this sample.
 pub(super) fn signal_lost(field: &FieldName, sample: f64) -> Sighting {
     Sighting {
@@ -348,7 +342,7 @@ pub(super) fn signal_lost(field: &FieldName, sample: f64) -> Sighting {
         score: 1.0,
         contributions: vec![contribution(field, sample, "its range is below a tenth of what is usual here", 1.0)],
         text: format!(
-            "The ECG has had no amplitude for {LOST_SECONDS} s: suggests electrodes that are off, or a heart that stands still. Look at the patient."
+            "The ECG has had no amplitude for {LOST_SECONDS} s: suggests electrodes that are off, or that there is no heartbeat. Look at the patient."
         ),
     }
 }

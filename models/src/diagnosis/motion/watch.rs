@@ -188,9 +188,14 @@ impl Watch {
     }
 
     fn fall_sighting(&self, candidate: &Candidate, up: [f64; 3], axes: &Axes) -> Sighting {
+        // An impact may lie between two samples; 1 g is standing still.
+        let peak = if candidate.peak > 1.5 {
+            format!("an impact with a peak of {:.1} g; ", candidate.peak)
+        } else {
+            String::new()
+        };
         let note = format!(
-            "an impact with a peak of {:.1} g; {:.0} % likely a fall by the network; the trunk turned by {:.0} degrees; {}",
-            candidate.peak,
+            "{peak}{:.0} % likely a fall by the network; the trunk turned by {:.0} degrees; {}",
             100.0 * candidate.probability,
             angle(candidate.before, up).to_degrees(),
             self.hour_in_words()

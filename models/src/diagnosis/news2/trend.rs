@@ -106,6 +106,8 @@ pub(super) struct Course {
     earlier: Vec<(i64, f64)>,
     /// Points an hour, by least squares over the span; `None` with fewer than three buckets.
     pub(super) slope: Option<f64>,
+    /// The total, less the mean of the last bucket before its own.
+    step: Option<f64>,
     span_minutes: i64,
     /// Where the total rose.
     pub(super) rise: Option<Rise>,
@@ -138,10 +140,13 @@ impl Course {
         let mut text = format!(" Earlier totals: {}", earlier.join(", "));
         if let Some(slope) = self.slope {
             let over = slope * self.span_minutes as f64 / 60.0;
+            let step = self.step.unwrap_or(0.0);
+            // A word for the whole span only where what came last does not say otherwise: then the totals speak for themselves.
             text += &match over {
-                over if over >= 1.0 => format!("; rising by {slope:.1} points an hour"),
-                over if over <= -1.0 => format!("; falling by {:.1} points an hour", -slope),
-                _ => String::from("; steady"),
+                over if over >= 1.0 && step > -1.0 => format!("; rising by {slope:.1} points an hour"),
+                over if over <= -1.0 && step < 1.0 => format!("; falling by {:.1} points an hour", -slope),
+                over if over.abs() < 1.0 && step.abs() < 1.0 => String::from("; steady"),
+                _ => String::new(),
             };
         }
         text.push('.');
@@ -237,7 +242,9 @@ impl Trend {
             let rise = Rise { flags_from, minutes_ago: minutes_ago(lowest), points, is_new: false };
             (f64::from(seen.total) >= flags_from).then_some(rise)
         });
-        Course { earlier, slope: slope(&like), span_minutes: self.settings.span / MINUTE, rise }
+        let last = like.iter().copied().filter(is_before).last();
+        let step = last.map(|last| f64::from(seen.total) - last.mean());
+        Course { earlier, slope: slope(&like), step, span_minutes: self.settings.span / MINUTE, rise }
     }
 
     /// Whether a rise held long enough and is to be said.
@@ -411,6 +418,25 @@ mod tests {
         let mut trend = Trend::new(SETTINGS);
         let falling: Vec<Course> = [(0, 7), (60, 5), (120, 3)].map(|(m, t)| trend.observe(&seen(m, t))).into();
         assert!(falling[2].in_words().contains("falling by 2.0 points an hour") && falling[2].rise.is_none());
+    }
+
+    #[test]
+    fn a_word_for_the_whole_span_never_says_otherwise_than_the_last_total() {
+        let mut trend = Trend::new(SETTINGS);
+        let mut last = String::new();
+        for minute in (0..120).step_by(10) {
+            last = trend.observe(&seen(minute, 0)).in_words();
+        }
+        assert!(last.ends_with("; steady."), "{last}");
+        let jumped = trend.observe(&seen(121, 5)).in_words();
+        assert!(!jumped.contains("steady"), "{jumped}");
+        let mut trend = Trend::new(SETTINGS);
+        for (minute, total) in [(0, 1), (60, 6), (120, 15), (125, 14)] {
+            last = trend.observe(&seen(minute, total)).in_words();
+        }
+        assert!(last.contains("rising"), "{last}");
+        let fell = trend.observe(&seen(130, 8)).in_words();
+        assert!(!fell.contains("rising"), "{fell}");
     }
 
     #[test]
