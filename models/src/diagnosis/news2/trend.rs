@@ -431,7 +431,7 @@ mod tests {
         let jumped = trend.observe(&seen(121, 5)).in_words();
         assert!(!jumped.contains("steady"), "{jumped}");
         let mut trend = Trend::new(SETTINGS);
-        for (minute, total) in [(0, 1), (60, 6), (120, 15), (125, 14)] {
+        for (minute, total) in [(0, 1), (60, 6), (120, 14), (125, 15)] {
             last = trend.observe(&seen(minute, total)).in_words();
         }
         assert!(last.contains("rising"), "{last}");
