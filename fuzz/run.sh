@@ -10,6 +10,7 @@ target=${1:?which target?}; shift
 cp ../Cargo.lock Cargo.lock
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+export RUSTC_WRAPPER=$PWD/rustc.sh
 # With a target stated, build scripts and macros are not instrumented.
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build -q --release --target "$host" ${FEATURES:+--features "$FEATURES"}
