@@ -30,6 +30,8 @@ const JOURNALLED: TableDefinition<'_, u64, u64> = TableDefinition::new("journall
 const RETAINED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("retained-v1");
 /// `epoch`: how often the file was opened.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta-v1");
+/// What redb keeps of the file in memory.
+const CACHE_BYTES: usize = 16 << 20;
 
 /// An open file.
 pub(crate) struct Disk {
@@ -68,6 +70,11 @@ impl Place {
     }
 }
 
+/// Opens or makes the file, with a bounded cache: by default it would be as large as what all sessions hold, up to 1 GiB (promise I4).
+fn database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+}
+
 impl Disk {
     /// Opens or makes the file.
     ///
@@ -75,7 +82,7 @@ impl Disk {
     /// Where the file cannot be used.
     pub(crate) fn open(path: &Path, keys: Arc<dyn KeySource>) -> Result<Self, BrokerError> {
         let unusable = |error: redb::Error| BrokerError::store_file(path, &error);
-        let database = Database::create(path).map_err(|error| unusable(error.into()))?;
+        let database = database(path).map_err(|error| unusable(error.into()))?;
         let epoch = next_epoch(&database).map_err(unusable)?;
         let cipher = cipher(&*keys, epoch);
         Ok(Self {
@@ -94,7 +101,7 @@ impl Disk {
         let database = match &mut self.database {
             Some(database) => database,
             // Nonces go on from where they were, so the epoch does too.
-            closed => closed.insert(Database::create(&self.path)?),
+            closed => closed.insert(database(&self.path)?),
         };
         let done = work(database);
         if done.as_ref().is_err_and(is_disk_full) {

@@ -242,7 +242,7 @@ impl Trend {
             let rise = Rise { flags_from, minutes_ago: minutes_ago(lowest), points, is_new: false };
             (f64::from(seen.total) >= flags_from).then_some(rise)
         });
-        let last = like.iter().copied().filter(is_before).next_back();
+        let last = like.iter().copied().rfind(is_before);
         let step = last.map(|last| f64::from(seen.total) - last.mean());
         Course { earlier, slope: slope(&like), step, span_minutes: self.settings.span / MINUTE, rise }
     }
