@@ -57,6 +57,8 @@ pub struct ShardFeedback {
     pub feedback: Feedback,
     /// Who hears what became of it; nobody where it is read back from the journal.
     pub reply: Option<FeedbackReply>,
+    /// Dropped when the stream has taken it.
+    pub taken: Option<tokio::sync::mpsc::UnboundedSender<()>>,
 }
 
 impl Message for ShardFeedback {

@@ -262,7 +262,7 @@ impl ShardState {
             sent => sent.is_err(),
         };
         if unsent {
-            // The desk's slots keep it below the mailbox's bound.
+            // A new address always has room for one message, so the shard ends: it gives no state any more.
             stream.taken();
             tracing::error!(stream = %stream.id, "a stream did not take feedback; the next start takes it in");
         }
