@@ -540,9 +540,13 @@ fn note_refusal(refused: &Arc<Mutex<Option<Durability>>>) -> Answer {
     })
 }
 
-/// Waits until every sender is dropped.
-async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) {
-    while finished.recv().await.is_some() {}
+/// Waits until every sender is dropped. False where one said that it failed.
+async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) -> bool {
+    let mut has_failed = false;
+    while finished.recv().await.is_some() {
+        has_failed = true;
+    }
+    !has_failed
 }
 
 /// Hands committed work to the shards, keeping its order within each.

@@ -83,7 +83,7 @@ impl Ingest {
         let heard = ShardFeedback { stream, lsn, feedback, reply: None, taken: Some(taken) };
         // A shard that has ended is seen by health.
         if shard.send(heard).await.is_ok() {
-            all_done(is_taken).await;
+            let _ = all_done(is_taken).await;
         }
     }
 

@@ -130,7 +130,8 @@ pub struct DrainShard {
     pub for_good: bool,
     /// The definitions whose streams are closed.
     pub definitions: Arc<Vec<usize>>,
-    /// Dropped by each stream that has handed on its summaries: once all are, the receiver hears of it.
+    /// Dropped by each stream that has handed on its summaries: once all are, the receiver hears of it. A message says that one could not
+    /// be told.
     pub done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
