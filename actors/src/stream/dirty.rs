@@ -48,10 +48,12 @@ impl DirtyStreams {
         self.streams.push(Dirty { stream: stream.clone(), since: lsn, due });
     }
 
-    /// The streams whose state is to be collected at `now`, the longest changed first.
+    /// The streams whose state is to be collected at `now`, the longest changed first; where the clock has gone back, those too that it
+    /// would let wait for longer than any has to.
     pub(super) fn take_due(&mut self, now: Timestamp, most: usize, all: bool) -> Vec<Dirty> {
+        let latest = now.plus(self.after * LONGEST_WAIT);
         let (mut due, mut rest): (Vec<Dirty>, Vec<Dirty>) =
-            self.streams.drain(..).partition(|one| all || one.due <= now);
+            self.streams.drain(..).partition(|one| all || one.due <= now || one.due > latest);
         due.sort_by_key(|one| one.since);
         if due.len() > most {
             rest.extend(due.split_off(most));

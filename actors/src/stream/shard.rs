@@ -16,6 +16,7 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
 use nearside_schemas::{FeedbackOutcome, SetAsideReason, StreamMap, Timestamp};
+use nearside_window::CLOCK_SLACK;
 use tokio::time::Instant;
 
 use super::actor::{DrainStream, StreamActor, TakeState, Tick};
@@ -78,6 +79,8 @@ pub(super) struct ShardState {
     given: Cell<Lsn>,
     /// The last tick.
     now: Cell<Timestamp>,
+    /// No stream waits from a later time.
+    newest: Cell<Timestamp>,
 }
 
 /// What is kept of a stream without an actor.
@@ -142,6 +145,7 @@ impl ShardState {
     }
 
     pub(super) fn wake_at(&self, at: Timestamp, stream: Arc<StreamRef>) {
+        self.newest.set(self.newest.get().max(stream.anchor()));
         self.wake.borrow_mut().push(Reverse(Wake(at, stream)));
     }
 
@@ -178,6 +182,7 @@ impl ShardState {
 
     fn adopt(&self, stream: Arc<StreamRef>, covers: Lsn, state: StreamState) {
         stream.starts_from(covers);
+        stream.set_anchor(state.anchor);
         stream.state_bytes.store(state.size(), Ordering::Relaxed);
         if let Some(deadline) = state.deadline {
             self.wake_at(deadline, stream.clone());
@@ -191,6 +196,9 @@ impl ShardState {
     /// Takes readings in; they come from record `lsn` or later ones.
     fn gather(&self, work: Work, lsn: Lsn) {
         let stream = work.admission.stream().clone();
+        if let Some(reading) = work.readings.last() {
+            self.newest.set(self.newest.get().max(reading.received));
+        }
         if self.backlog.borrow_mut().push(work) {
             self.dirty.borrow_mut().mark(&stream, lsn, self.now.get());
             stream.given();
@@ -286,6 +294,7 @@ impl ShardState {
         }
         // Their state is younger than this tick, which replay repeats: they hear of a later one.
         wake.extend(held.into_iter().map(Reverse));
+        due.extend(self.left_behind(tick, &wake));
         // Who has taken everything is forgotten; the others may still have work at the next tick.
         self.touched.borrow_mut().retain(|stream| {
             let waits = stream.has_pending();
@@ -298,11 +307,28 @@ impl ShardState {
         due
     }
 
+    /// Streams that wait from a time that is still to come, for the clock has gone back: they wait from this tick on. All of them hear of
+    /// it now, so that they do so at the same record in every run (promise I5).
+    fn left_behind(&self, tick: &ShardTick, wake: &BinaryHeap<Reverse<Wake>>) -> Vec<Arc<StreamRef>> {
+        let latest = tick.now.plus(CLOCK_SLACK);
+        if self.newest.get() <= latest {
+            return Vec::new();
+        }
+        let ahead = wake.iter().map(|Reverse(Wake(_, stream))| stream).filter(|stream| stream.anchor() > latest);
+        let (held, mut behind): (Vec<_>, Vec<_>) = ahead.cloned().partition(|stream| stream.holds(tick.lsn));
+        self.newest.set(held.iter().map(|stream| stream.anchor()).fold(latest, Timestamp::max));
+        behind.sort_by_key(|stream| stream.id);
+        behind.dedup_by_key(|stream| stream.id);
+        behind
+    }
+
     fn tick(self: &Rc<Self>, tick: &ShardTick) {
         self.hand_on();
         self.now.set(tick.now);
         for stream in self.due(tick) {
-            let is_waiting = |rested: &Rested| rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
+            let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
+            let is_waiting =
+                |rested: &Rested| is_behind || rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
             let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
             let known = self.streams.borrow().get(&stream.id).cloned();
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
@@ -364,6 +390,7 @@ impl Shard {
             setup,
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
+            newest: Cell::new(Timestamp::MIN),
         };
         Self { state: Rc::new(state) }
     }
