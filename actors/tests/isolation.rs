@@ -20,7 +20,7 @@ use nearside_actors::outlet::{Downstream, Outlet};
 use nearside_actors::recall::Recall;
 use nearside_actors::seal::SealMessage;
 use nearside_actors::stage::{self, StageSender};
-use nearside_actors::stream::{PlannedModel, Shard, ShardSetup, StreamPlan};
+use nearside_actors::stream::{AdoptStreams, Outputs, PlannedModel, Shard, ShardSetup, StreamComponent, StreamPlan};
 use nearside_deadletters::{DeadLetter, DeadLetters, DeadLettersConfig, ids, read};
 use nearside_journal::{DirectoryStorage, Journal, JournalConfig, Lsn};
 use nearside_models::ModelError;
@@ -28,8 +28,9 @@ use nearside_models::row_model::{Row, RowModel, RowState, RowVerdict};
 use nearside_privacy::KeyRing;
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
-    ClientId, Durability, FEEDBACK_TOPIC, FieldKind, FieldName, FieldPolicy, FieldSpec, HumanDuration, KeyPartSpec, ModelName,
-    ModelRef, Publish, QoS, SecretKey, SiteId, StreamName, StreamSpec, Timestamp, Topic, TopicTemplate,
+    ClientId, Durability, FEEDBACK_TOPIC, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, HumanDuration,
+    KeyPartSpec, KeyValues, ModelName, ModelRef, Personal, Publish, QoS, Reading, SecretKey, SiteId, StreamName, StreamSpec,
+    Timestamp, Topic, TopicTemplate, Values,
 };
 use nearside_telemetry::{Gauge, Metric, Telemetry};
 use nearside_window::{GuardConfig, WindowConfig, WindowKind, WindowPlan};
@@ -337,6 +338,36 @@ fn what_a_shard_that_has_ended_was_not_told_is_not_said_to_be_done() {
         assert!(answered.await.is_err(), "it is on disk, and nobody has heeded it");
         gateway.ingest.hear_again(Lsn(1_001), &feedback).await;
         assert!(gateway.windows.lock().is_empty());
+    });
+}
+
+#[test]
+fn after_the_clock_went_back_idle_windows_close_in_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        // One stream goes on from a checkpoint, one is there; both had a row when the clock was an hour ahead.
+        gateway.received = 5_000;
+        let ward = StreamName::new("ward").unwrap();
+        let key: KeyValues = [Personal::new(Arc::from("8"))].into_iter().collect();
+        let stream = gateway.ingest.adopt(&ward, key.clone()).unwrap();
+        let mut component = StreamComponent::new(plan(), stream.id, key);
+        let at = Timestamp::from_secs(5_000);
+        let values = Values::from_iter([FieldValue::Number(1.0)]);
+        component.on_reading(Reading { time: at, received: at, sequence: None, values }, &mut Outputs::default());
+        let adopted = AdoptStreams(vec![(stream, Lsn(0), component.snapshot())]);
+        gateway.ingest.shards()[0].address.send(adopted).await.unwrap();
+        gateway.publish(&[("7", "1")]).await;
+        for now in [1_400, 1_460] {
+            gateway.ingest.tick(Timestamp::from_secs(now)).await;
+        }
+        while gateway.windows.lock().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut windows = gateway.windows.lock().clone();
+        windows.sort();
+        assert_eq!(windows, [("7".to_owned(), 1), ("8".to_owned(), 1)]);
     });
 }
 

@@ -79,3 +79,23 @@ impl DirtyStreams {
         self.streams.iter().map(|one| one.since).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nearside_schemas::{KeyValues, StreamId};
+    use nearside_telemetry::Gauge;
+
+    use super::*;
+    use crate::credit::ShardCredit;
+
+    #[test]
+    fn a_clock_that_goes_back_delays_no_checkpoint() {
+        let credit = ShardCredit::new(10, 10, Gauge::default()).stream();
+        let stream = Arc::new(StreamRef::new(StreamId::from_bytes([1; 16]), 0, 0, KeyValues::new(), credit));
+        let mut dirty = DirtyStreams::new(Duration::from_secs(30));
+        dirty.mark(&stream, Lsn(1), Timestamp::from_secs(10_000));
+        let mut due = |at: i64| dirty.take_due(Timestamp::from_secs(at), 10, false).len();
+        assert_eq!((due(10_029), due(9_990)), (0, 0), "not yet");
+        assert_eq!(due(9_000), 1);
+    }
+}
