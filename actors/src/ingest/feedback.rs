@@ -63,10 +63,13 @@ impl Ingest {
 
     /// Takes feedback that a client published; the answer goes to whoever listens on its topic.
     pub(super) async fn take_published_feedback(&self, publish: Publish, refused: &Arc<Mutex<Option<Durability>>>) {
-        let read = Feedback::read(&publish.payload, publish.received).ok();
+        let (reference, finding) = match Feedback::read(&publish.payload, publish.received) {
+            Ok(feedback) => (feedback.reference, Some(feedback.finding)),
+            Err(_) => (Feedback::reference_of(&publish.payload), None),
+        };
         let (desk, refused) = (self.desk.clone(), refused.clone());
         let reply = Box::new(move |outcome: Result<FeedbackOutcome, RefusalReason>| match outcome {
-            Ok(outcome) => desk.answer(FeedbackAnswer::new(read.as_ref(), &outcome)),
+            Ok(outcome) => desk.answer(FeedbackAnswer::new(reference, finding, &outcome)),
             Err(refusal) => {
                 refused.lock().get_or_insert(Durability::Refused(refusal));
             }
