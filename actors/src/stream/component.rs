@@ -243,7 +243,7 @@ impl StreamComponent {
 
     /// The latest time that something of it waits from: later than now where the clock has gone back.
     pub fn anchor(&self) -> Option<Timestamp> {
-        self.windows.anchor().max(self.waiting.back().map(|waiting| waiting.closed_at))
+        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max())
     }
 
     /// Whether it could rest: no open window, nothing unjudged, no answer on its way.
