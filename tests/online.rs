@@ -88,7 +88,8 @@ const SITE_OF_BATCHES: &str = "[models.online]\nmodels = [\"forecaster\"]\nevery
 /// Publishes rows of a stream of [`SITE_OF_BATCHES`].
 async fn publish_rows(gateway: &Gateway, rows: std::ops::Range<usize>, value: impl Fn(usize) -> f64) {
     let rows: Vec<String> = rows.map(|row| format!("{{\"x\":{:.3}}}", value(row))).collect();
-    let messages = rows.chunks(700).map(|rows| ("s/1".to_owned(), format!("{{\"v\":[{}]}}", rows.join(",")).into_bytes()));
+    let messages =
+        rows.chunks(700).map(|rows| ("s/1".to_owned(), format!("{{\"v\":[{}]}}", rows.join(",")).into_bytes()));
     publish_all("device", gateway.broker, messages.collect()).await;
 }
 

@@ -41,12 +41,7 @@ pub struct FeedbackAnswer {
 impl FeedbackAnswer {
     /// The answer to feedback, whose sender called it `reference`.
     pub fn new(reference: Option<String>, finding: Option<FindingTag>, outcome: &FeedbackOutcome) -> Self {
-        Self {
-            reference,
-            finding,
-            outcome: outcome.as_str(),
-            text: outcome.says(),
-        }
+        Self { reference, finding, outcome: outcome.as_str(), text: outcome.says() }
     }
 }
 

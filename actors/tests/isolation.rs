@@ -29,8 +29,8 @@ use nearside_privacy::KeyRing;
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
     ClientId, Durability, FEEDBACK_TOPIC, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, HumanDuration,
-    KeyPartSpec, KeyValues, ModelName, ModelRef, Personal, Publish, QoS, Reading, SecretKey, SiteId, StreamName, StreamSpec,
-    Timestamp, Topic, TopicTemplate, Values,
+    KeyPartSpec, KeyValues, ModelName, ModelRef, Personal, Publish, QoS, Reading, SecretKey, SiteId, StreamName,
+    StreamSpec, Timestamp, Topic, TopicTemplate, Values,
 };
 use nearside_telemetry::{Gauge, Metric, Telemetry};
 use nearside_window::{GuardConfig, WindowConfig, WindowKind, WindowPlan};

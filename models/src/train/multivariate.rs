@@ -66,7 +66,16 @@ pub fn train_multivariate(
 
 /// How the detector is fitted.
 pub(super) fn fit(epochs: usize) -> Fit {
-    Fit { layout: LAYOUT, loss: cross_entropy, batch: 512, at_once: AT_ONCE, rate: 2e-3, weight_decay: 1e-4, epochs, patience: 4 }
+    Fit {
+        layout: LAYOUT,
+        loss: cross_entropy,
+        batch: 512,
+        at_once: AT_ONCE,
+        rate: 2e-3,
+        weight_decay: 1e-4,
+        epochs,
+        patience: 4,
+    }
 }
 
 /// Samples to train on and to hold back.

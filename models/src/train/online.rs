@@ -186,12 +186,7 @@ impl OnlineLearner {
     }
 
     /// Makes a candidate.
-    fn attempt(
-        &mut self,
-        in_force: &Version,
-        series: &[Series],
-        rest: &mut dyn FnMut(),
-    ) -> Result<Step, ModelError> {
+    fn attempt(&mut self, in_force: &Version, series: &[Series], rest: &mut dyn FnMut()) -> Result<Step, ModelError> {
         let mut parts = Parts::new(INPUTS);
         for series in series {
             let rows = series.rows.len();
