@@ -97,9 +97,10 @@ impl StreamState {
         for _ in 0..count(&mut rest)? {
             key.push(Personal::new(Arc::from(std::str::from_utf8(get(&mut rest)?).ok()?)));
         }
-        let deadline = time(&mut rest)?;
+        let some = |time: Timestamp| (time != Timestamp::MAX).then_some(time);
+        let deadline = some(time(&mut rest)?);
         // The anchor is before the deadline; how long, earlier versions did not say.
-        let anchor = if version == VERSION { time(&mut rest)? } else { deadline };
+        let anchor = if version == VERSION { some(time(&mut rest)?) } else { deadline };
         let mut parts = Vec::new();
         for _ in 0..count(&mut rest)? {
             parts.push(get(&mut rest)?.to_vec());
@@ -123,10 +124,8 @@ fn count(rest: &mut &[u8]) -> Option<usize> {
     Some(u32::from_le_bytes(take(rest, 4)?.try_into().ok()?) as usize)
 }
 
-/// A time, the largest of which says that there is none.
-fn time(rest: &mut &[u8]) -> Option<Option<Timestamp>> {
-    let time = Timestamp::from_micros(i64::from_le_bytes(take(rest, 8)?.try_into().ok()?));
-    Some((time != Timestamp::MAX).then_some(time))
+fn time(rest: &mut &[u8]) -> Option<Timestamp> {
+    Some(Timestamp::from_micros(i64::from_le_bytes(take(rest, 8)?.try_into().ok()?)))
 }
 
 fn get<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
