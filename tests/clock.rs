@@ -92,7 +92,7 @@ async fn a_jumping_clock_loses_no_reading_and_stops_nothing() {
     };
     let streams = [("device", sent), ("revised", sent + 1), ("receipt", sent)];
     let aside = streams.map(|(name, _)| set_aside(name));
-    // Windows that the clock, as it is now, would close only in an hour are closed by the stop.
+    // What is open still is closed by the stop.
     assert_eq!(gateway.terminate().0, Some(0));
     for ((name, sent), aside) in streams.into_iter().zip(aside) {
         let end = Instant::now() + PATIENCE;

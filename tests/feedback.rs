@@ -131,6 +131,9 @@ async fn feedback_over_mqtt_is_answered_and_holds_through_a_crash() {
     let unknown = feedback(&id.replace("-robust-z", "-other"), "false_alarm");
     assert_eq!(give(&operator, &mut events, &unknown).await["outcome"], "unknown");
     assert_eq!(give(&operator, &mut events, "what?").await["outcome"], "malformed");
+    let answer = give(&operator, &mut events, &feedback(&id, "perhaps")).await;
+    assert_eq!((&answer["ref"], &answer["outcome"]), (&"r7".into(), &"malformed".into()), "{answer}");
+    assert!(answer["text"].as_str().unwrap().contains("false_alarm"), "it says what to write: {answer}");
     assert_eq!(spike(&gateway, SMALL).await, 1.0);
     let gateway = restart(gateway.kill());
     let before = gateway.metric(SPIKES);

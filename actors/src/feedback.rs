@@ -39,14 +39,9 @@ pub struct FeedbackAnswer {
 }
 
 impl FeedbackAnswer {
-    /// The answer to feedback.
-    pub fn new(feedback: Option<&Feedback>, outcome: &FeedbackOutcome) -> Self {
-        Self {
-            reference: feedback.and_then(|feedback| feedback.reference.clone()),
-            finding: feedback.map(|feedback| feedback.finding.clone()),
-            outcome: outcome.as_str(),
-            text: outcome.says(),
-        }
+    /// The answer to feedback, whose sender called it `reference`.
+    pub fn new(reference: Option<String>, finding: Option<FindingTag>, outcome: &FeedbackOutcome) -> Self {
+        Self { reference, finding, outcome: outcome.as_str(), text: outcome.says() }
     }
 }
 

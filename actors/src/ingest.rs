@@ -6,6 +6,7 @@
 //! the journal's (I5).
 //! Never: a payload, a topic or a key is logged (I2).
 
+mod closing;
 mod feedback;
 
 use std::collections::HashMap;
@@ -19,7 +20,7 @@ use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason,
-    StreamId, StreamMap, StreamName, Timestamp, Topic, failpoint,
+    StreamId, StreamMap, StreamName, Timestamp, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -32,7 +33,7 @@ use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::read_ahead::Run;
 use crate::recovery::Again;
-use crate::stream::{Draft, DrainShard, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use crate::stream::{Draft, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
 
 /// Most topics whose stream is remembered, and most bytes of their names; beyond either the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
@@ -246,47 +247,6 @@ impl Ingest {
             // A shard that has ended is seen by health.
             let _ = shard.address.send(ShardTick { now, lsn, is_live: false }).await;
         }
-    }
-
-    /// Records that the windows of all streams of these definitions close, then closes them; ready when their summaries are handed on.
-    /// It is a record because it changes what comes out (I5): a crash right after it must not open a window again whose revision is given
-    /// out. False, and nothing is closed, where the journal cannot write.
-    pub async fn close_windows(&self, now: Timestamp, streams: Vec<StreamName>, for_good: bool) -> bool {
-        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
-        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
-        let definitions = Arc::new(self.positions(&streams));
-        let (written, is_written) = tokio::sync::oneshot::channel();
-        let close = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
-            // In the order of the journal, as readings are.
-            if let CommitOutcome::Durable { first } = outcome {
-                for shard in shards {
-                    let (definitions, done) = (definitions.clone(), done.clone());
-                    let drain = DrainShard { now, lsn: first, for_good, definitions, done };
-                    if shard.try_send(drain).is_err() {
-                        tracing::error!("a shard did not close its windows; the next start closes them");
-                    }
-                }
-            }
-            // Whoever asked may not wait any more.
-            let _ = written.send(matches!(outcome, CommitOutcome::Durable { .. }));
-        });
-        self.journal.append(vec![Record::Close { streams, for_good, at: now }], close).await;
-        all_done(finished).await;
-        failpoint("windows-closed");
-        is_written.await.unwrap_or(false)
-    }
-
-    /// Closes windows where the journal says that they were closed.
-    pub async fn close_windows_again(&self, lsn: Lsn, now: Timestamp, streams: &[StreamName], for_good: bool) {
-        let (done, finished) = tokio::sync::mpsc::unbounded_channel();
-        let definitions = Arc::new(self.positions(streams));
-        for shard in &self.shards {
-            let drain = DrainShard { now, lsn, for_good, definitions: definitions.clone(), done: done.clone() };
-            // A shard that has ended is seen by health.
-            let _ = shard.address.send(drain).await;
-        }
-        drop(done);
-        all_done(finished).await;
     }
 
     /// The definitions' names.
@@ -580,9 +540,13 @@ fn note_refusal(refused: &Arc<Mutex<Option<Durability>>>) -> Answer {
     })
 }
 
-/// Waits until every sender is dropped.
-async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) {
-    while finished.recv().await.is_some() {}
+/// Waits until every sender is dropped. False where one said that it failed.
+async fn all_done(mut finished: tokio::sync::mpsc::UnboundedReceiver<()>) -> bool {
+    let mut has_failed = false;
+    while finished.recv().await.is_some() {
+        has_failed = true;
+    }
+    !has_failed
 }
 
 /// Hands committed work to the shards, keeping its order within each.
@@ -593,7 +557,7 @@ fn dispatch(shards: &[Addr<Shard>], works: Vec<Work>, first: Lsn, next: Lsn) {
     }
     for (shard, works) in shards.iter().zip(batches) {
         if !works.is_empty() && shard.try_send(ShardBatch { works, first, next }).is_err() {
-            // Credit keeps the mailbox below its bound; this is reached only while the gateway stops.
+            // Only a shard that has ended takes none, and no round of the checkpoint succeeds without it.
             tracing::error!("a shard did not take committed readings; they stay in the journal");
         }
     }

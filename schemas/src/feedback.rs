@@ -152,6 +152,13 @@ struct Written {
     reference: Option<String>,
 }
 
+/// As much of [`Written`] as an answer needs.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "ref")]
+    reference: String,
+}
+
 impl Feedback {
     /// Reads what was received at `at`.
     ///
@@ -169,6 +176,15 @@ impl Feedback {
             return Err(FeedbackError::Text);
         }
         Ok(Self { finding: written.finding.parse()?, opinion: written.verdict, reference: written.reference, at })
+    }
+
+    /// What the sender called a message, whatever else is wrong with it: who is told that it cannot be read must know which one.
+    pub fn reference_of(bytes: &[u8]) -> Option<String> {
+        if bytes.len() > MAX_FEEDBACK_BYTES {
+            return None;
+        }
+        let named: Named = serde_json::from_slice(bytes).ok()?;
+        (named.reference.chars().count() <= MAX_REFERENCE).then_some(named.reference)
     }
 }
 
@@ -244,6 +260,22 @@ mod tests {
         ] {
             let error = read(&bad).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_answered_by_its_name() {
+        let name = |text: &str| Feedback::reference_of(text.as_bytes());
+        assert_eq!(name(r#"{"verdict":"maybe","ref":"7","more":[1]}"#).as_deref(), Some("7"));
+        let (long, large) = ("x".repeat(MAX_REFERENCE + 1), "x".repeat(MAX_FEEDBACK_BYTES));
+        for none in [
+            "what?".to_owned(),
+            r#"{"verdict":"maybe"}"#.to_owned(),
+            r#"{"ref":7}"#.to_owned(),
+            format!(r#"{{"ref":"{long}"}}"#),
+            format!(r#"{{"ref":"7","note":"{large}"}}"#),
+        ] {
+            assert_eq!(name(&none), None, "{none}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Models that learn online: a thread of its own takes their steps, and what they come to is put in force like a new version of a folder.
 //!
-//! Promises: a training takes a quarter of one core at most, and what judges is never waited for; each step is logged, counted and shown;
+//! Promises: training and comparing take a quarter of one core at most, and what judges is never waited for; each step is logged, counted and shown;
 //! a change of version is an epoch of the journal, behind a checkpoint of every stream, and a start goes on with the version that was in force.
 //! Never: rows are written to disk; weights learnt from them are, encrypted with the site's key.
 
@@ -143,7 +143,7 @@ impl Thread {
         let version = self.library.version(name.as_str(), &digest);
         let (Some(in_force), Some(recent)) = (version, self.recent.get(name)) else { return Ok(()) };
         let mut pass = Instant::now();
-        let mut rest = |_: &_| {
+        let mut rest = || {
             std::thread::sleep(pass.elapsed() * REST);
             pass = Instant::now();
         };

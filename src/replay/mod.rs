@@ -152,7 +152,8 @@ impl Replay {
             let Some(component) = self.streams.get_mut(id) else { continue };
             // A stream hears of the time at which it wanted to, as it would have with ticks in between.
             while let Some(deadline) = component.next_deadline().filter(|deadline| *deadline < time) {
-                component.on_tick(deadline, true, out);
+                // Time has come as far as it has heard of already: it does not go back.
+                component.on_tick(deadline.max(component.heard_at()), true, out);
                 answer(component, &self.plan, &mut self.inputs, out);
                 if component.next_deadline() == Some(deadline) {
                     break;

@@ -10,7 +10,7 @@ use nearside_schemas::{Durability, Feedback, FeedbackError, FeedbackOutcome, Pub
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Ingest;
+use super::{Ingest, all_done};
 use crate::feedback::{FeedbackAnswer, FeedbackDesk, FeedbackReply};
 use crate::stream::{ShardFeedback, StreamRef};
 
@@ -49,8 +49,10 @@ impl Ingest {
                 (Ok(_), None) => settle(Ok(FeedbackOutcome::Unknown)),
                 (Ok(feedback), Some(stream)) => {
                     let shard = shards[stream.shard].address.clone();
-                    if shard.try_send(ShardFeedback { stream, lsn, feedback, reply: Some(settle) }).is_err() {
-                        // The desk's slots keep it below the mailbox's bound; this is reached only while the gateway stops.
+                    let heard = ShardFeedback { stream, lsn, feedback, reply: Some(settle), taken: None };
+                    if shard.try_send(heard).is_err() {
+                        // Only a shard that has ended takes none: a new address always has room for one message, and the desk's slots
+                        // bound how many there are. No round of the checkpoint succeeds without it, so the record stays.
                         tracing::error!("a shard did not take feedback; the next start takes it in");
                     }
                 }
@@ -61,10 +63,13 @@ impl Ingest {
 
     /// Takes feedback that a client published; the answer goes to whoever listens on its topic.
     pub(super) async fn take_published_feedback(&self, publish: Publish, refused: &Arc<Mutex<Option<Durability>>>) {
-        let read = Feedback::read(&publish.payload, publish.received).ok();
+        let (reference, finding) = match Feedback::read(&publish.payload, publish.received) {
+            Ok(feedback) => (feedback.reference, Some(feedback.finding)),
+            Err(_) => (Feedback::reference_of(&publish.payload), None),
+        };
         let (desk, refused) = (self.desk.clone(), refused.clone());
         let reply = Box::new(move |outcome: Result<FeedbackOutcome, RefusalReason>| match outcome {
-            Ok(outcome) => desk.answer(FeedbackAnswer::new(read.as_ref(), &outcome)),
+            Ok(outcome) => desk.answer(FeedbackAnswer::new(reference, finding, &outcome)),
             Err(refusal) => {
                 refused.lock().get_or_insert(Durability::Refused(refusal));
             }
@@ -72,12 +77,17 @@ impl Ingest {
         self.take_feedback(publish, reply).await;
     }
 
-    /// Takes in feedback that the journal remembers; what its stream holds already is left out.
-    pub(crate) async fn hear_again(&self, lsn: Lsn, publish: &Publish) {
+    /// Takes in feedback that the journal remembers; what its stream holds already is left out. Ready when the stream has taken it: no desk
+    /// bounds how much of it the journal holds, so one is on its way at a time (promise I4).
+    pub async fn hear_again(&self, lsn: Lsn, publish: &Publish) {
         let Given { read: Ok(feedback), stream: Some(stream) } = self.read_feedback(publish) else { return };
-        let shard = &self.shards[stream.shard].address;
+        let shard = self.shards[stream.shard].address.clone();
+        let (taken, is_taken) = tokio::sync::mpsc::unbounded_channel();
+        let heard = ShardFeedback { stream, lsn, feedback, reply: None, taken: Some(taken) };
         // A shard that has ended is seen by health.
-        let _ = shard.send(ShardFeedback { stream, lsn, feedback, reply: None }).await;
+        if shard.send(heard).await.is_ok() {
+            let _ = all_done(is_taken).await;
+        }
     }
 
     fn read_feedback(&self, publish: &Publish) -> Given {

@@ -191,6 +191,7 @@ impl StreamActor {
                 (self.replies.swap_remove(at).1)(Ok(outcome));
             }
         }
+        self.stream.set_anchor(self.component.anchor());
         // Who rests wants no tick but the one at which it retires.
         let retires = || self.component.is_at_rest().then(|| self.retires_at());
         if let Some(deadline) = self.component.next_deadline().or_else(retires)
@@ -256,8 +257,10 @@ impl Handler<Tick> for StreamActor {
     type Result = ();
 
     fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
-        if let Some(wanted) = &self.state_wanted {
+        if let Some(wanted) = &mut self.state_wanted {
             let patience = self.component.plan().judge_deadline;
+            // Where the clock has gone back, whoever asked waits from now on.
+            wanted.now = wanted.now.min(tick.now);
             self.held.push_back(Held::Tick(tick));
             if tick.is_live && wanted.now.plus(patience) <= tick.now {
                 // A network that does not answer must not hold the stream.

@@ -241,6 +241,11 @@ impl StreamComponent {
         }
     }
 
+    /// The latest time that something of it waits from: later than now where the clock has gone back.
+    pub fn anchor(&self) -> Option<Timestamp> {
+        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max())
+    }
+
     /// Whether it could rest: no open window, nothing unjudged, no answer on its way.
     pub fn is_at_rest(&self) -> bool {
         self.windows.is_empty() && self.waiting.is_empty() && self.judges.iter().all(Judge::is_at_rest)
@@ -277,7 +282,8 @@ impl StreamComponent {
         let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
         let models = self.judges.iter().zip(&self.plan.models);
         parts.extend(models.map(|(judge, planned)| named(&planned.model.reference().name, &judge.state.snapshot())));
-        StreamState { deadline: self.windows.next_deadline(), parts, windows_closed: false, is_parked: self.parked }
+        let (deadline, anchor) = (self.windows.next_deadline(), self.windows.anchor());
+        StreamState { deadline, anchor, parts, windows_closed: false, is_parked: self.parked }
     }
 
     /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
@@ -442,6 +448,8 @@ impl StreamComponent {
 
     fn expire(&mut self, now: Timestamp, out: &mut Outputs) {
         let deadline = self.plan.judge_deadline;
+        // Where the clock has gone back, they wait from now on.
+        self.waiting.iter_mut().for_each(|waiting| waiting.closed_at = waiting.closed_at.min(now));
         while self.waiting.front().is_some_and(|waiting| waiting.closed_at.plus(deadline) <= now) {
             let Some(waiting) = self.waiting.pop_front() else { return };
             let late = self.judges.iter().zip(&waiting.needs).position(|(judge, need)| judge.judged < *need);

@@ -48,10 +48,12 @@ impl DirtyStreams {
         self.streams.push(Dirty { stream: stream.clone(), since: lsn, due });
     }
 
-    /// The streams whose state is to be collected at `now`, the longest changed first.
+    /// The streams whose state is to be collected at `now`, the longest changed first; where the clock has gone back, those too that it
+    /// would let wait for longer than any has to.
     pub(super) fn take_due(&mut self, now: Timestamp, most: usize, all: bool) -> Vec<Dirty> {
+        let latest = now.plus(self.after * LONGEST_WAIT);
         let (mut due, mut rest): (Vec<Dirty>, Vec<Dirty>) =
-            self.streams.drain(..).partition(|one| all || one.due <= now);
+            self.streams.drain(..).partition(|one| all || one.due <= now || one.due > latest);
         due.sort_by_key(|one| one.since);
         if due.len() > most {
             rest.extend(due.split_off(most));
@@ -75,5 +77,25 @@ impl DirtyStreams {
     /// The first record that some state does not hold.
     pub(super) fn oldest(&self) -> Option<Lsn> {
         self.streams.iter().map(|one| one.since).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearside_schemas::{KeyValues, StreamId};
+    use nearside_telemetry::Gauge;
+
+    use super::*;
+    use crate::credit::ShardCredit;
+
+    #[test]
+    fn a_clock_that_goes_back_delays_no_checkpoint() {
+        let credit = ShardCredit::new(10, 10, Gauge::default()).stream();
+        let stream = Arc::new(StreamRef::new(StreamId::from_bytes([1; 16]), 0, 0, KeyValues::new(), credit));
+        let mut dirty = DirtyStreams::new(Duration::from_secs(30));
+        dirty.mark(&stream, Lsn(1), Timestamp::from_secs(10_000));
+        let mut due = |at: i64| dirty.take_due(Timestamp::from_secs(at), 10, false).len();
+        assert_eq!((due(10_029), due(9_990)), (0, 0), "not yet");
+        assert_eq!(due(9_000), 1);
     }
 }

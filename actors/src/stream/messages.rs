@@ -57,6 +57,8 @@ pub struct ShardFeedback {
     pub feedback: Feedback,
     /// Who hears what became of it; nobody where it is read back from the journal.
     pub reply: Option<FeedbackReply>,
+    /// Dropped when the stream has taken it.
+    pub taken: Option<tokio::sync::mpsc::UnboundedSender<()>>,
 }
 
 impl Message for ShardFeedback {
@@ -128,7 +130,8 @@ pub struct DrainShard {
     pub for_good: bool,
     /// The definitions whose streams are closed.
     pub definitions: Arc<Vec<usize>>,
-    /// Dropped by each stream that has handed on its summaries: once all are, the receiver hears of it.
+    /// Dropped by each stream that has handed on its summaries: once all are, the receiver hears of it. A message says that one could not
+    /// be told.
     pub done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 

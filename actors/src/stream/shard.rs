@@ -1,7 +1,8 @@
 //! A shard: one thread's worth of stream actors, and the registry of their addresses.
 //!
 //! Promises: a message for a stream without an actor makes one, from its kept state where there is some; a message that meets
-//! a stopped actor is sent again to a new one; the number of streams with state is bounded (promise I4).
+//! a stopped actor is sent again to a new one; the number of streams with state is bounded (promise I4); no state that it gives covers a
+//! record that the stream was not told of, and where one cannot be told the shard ends (promise I1).
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -15,6 +16,7 @@ use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
 use nearside_schemas::{FeedbackOutcome, SetAsideReason, StreamMap, Timestamp};
+use nearside_window::CLOCK_SLACK;
 use tokio::time::Instant;
 
 use super::actor::{DrainStream, StreamActor, TakeState, Tick};
@@ -77,6 +79,8 @@ pub(super) struct ShardState {
     given: Cell<Lsn>,
     /// The last tick.
     now: Cell<Timestamp>,
+    /// No stream waits from a later time.
+    newest: Cell<Timestamp>,
 }
 
 /// What is kept of a stream without an actor.
@@ -141,6 +145,7 @@ impl ShardState {
     }
 
     pub(super) fn wake_at(&self, at: Timestamp, stream: Arc<StreamRef>) {
+        self.newest.set(self.newest.get().max(stream.anchor()));
         self.wake.borrow_mut().push(Reverse(Wake(at, stream)));
     }
 
@@ -177,6 +182,7 @@ impl ShardState {
 
     fn adopt(&self, stream: Arc<StreamRef>, covers: Lsn, state: StreamState) {
         stream.starts_from(covers);
+        stream.set_anchor(state.anchor);
         stream.state_bytes.store(state.size(), Ordering::Relaxed);
         if let Some(deadline) = state.deadline {
             self.wake_at(deadline, stream.clone());
@@ -190,6 +196,9 @@ impl ShardState {
     /// Takes readings in; they come from record `lsn` or later ones.
     fn gather(&self, work: Work, lsn: Lsn) {
         let stream = work.admission.stream().clone();
+        if let Some(reading) = work.readings.last() {
+            self.newest.set(self.newest.get().max(reading.received));
+        }
         if self.backlog.borrow_mut().push(work) {
             self.dirty.borrow_mut().mark(&stream, lsn, self.now.get());
             stream.given();
@@ -231,17 +240,18 @@ impl ShardState {
         tracing::error!(stream = %stream.id, "a stream's mailbox was full in spite of credit");
     }
 
-    /// Hands feedback on behind the readings that stand in front of it in the journal.
-    fn hear(self: &Rc<Self>, heard: ShardFeedback) {
+    /// Hands feedback on behind the readings that stand in front of it in the journal. False where its stream could not take it.
+    fn hear(self: &Rc<Self>, heard: ShardFeedback) -> bool {
         self.hand_on();
         let lsn = heard.lsn;
-        if !heard.stream.holds(lsn) {
-            self.hand_on_feedback(heard);
+        if !heard.stream.holds(lsn) && !self.hand_on_feedback(heard) {
+            return false;
         }
         self.given.set(self.given.get().max(Lsn(lsn.0 + 1)));
+        true
     }
 
-    fn hand_on_feedback(self: &Rc<Self>, mut heard: ShardFeedback) {
+    fn hand_on_feedback(self: &Rc<Self>, mut heard: ShardFeedback) -> bool {
         let stream = heard.stream.clone();
         let knows = |stream: &StreamRef| {
             self.streams.borrow().contains_key(&stream.id) || self.resting.borrow().contains_key(&stream.id)
@@ -250,7 +260,7 @@ impl ShardState {
             if let Some(reply) = heard.reply.take() {
                 reply(Ok(FeedbackOutcome::Unknown));
             }
-            return;
+            return true;
         }
         self.dirty.borrow_mut().mark(&stream, heard.lsn, self.now.get());
         stream.given();
@@ -262,10 +272,11 @@ impl ShardState {
             sent => sent.is_err(),
         };
         if unsent {
-            // The desk's slots keep it below the mailbox's bound.
+            // A new address always has room for one message, so this is a fault of ours.
             stream.taken();
             tracing::error!(stream = %stream.id, "a stream did not take feedback; the next start takes it in");
         }
+        !unsent
     }
 
     /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
@@ -283,6 +294,7 @@ impl ShardState {
         }
         // Their state is younger than this tick, which replay repeats: they hear of a later one.
         wake.extend(held.into_iter().map(Reverse));
+        due.extend(self.left_behind(tick, &wake));
         // Who has taken everything is forgotten; the others may still have work at the next tick.
         self.touched.borrow_mut().retain(|stream| {
             let waits = stream.has_pending();
@@ -295,11 +307,28 @@ impl ShardState {
         due
     }
 
+    /// Streams that wait from a time that is still to come, for the clock has gone back: they wait from this tick on. All of them hear of
+    /// it now, so that they do so at the same record in every run (promise I5).
+    fn left_behind(&self, tick: &ShardTick, wake: &BinaryHeap<Reverse<Wake>>) -> Vec<Arc<StreamRef>> {
+        let latest = tick.now.plus(CLOCK_SLACK);
+        if self.newest.get() <= latest {
+            return Vec::new();
+        }
+        let ahead = wake.iter().map(|Reverse(Wake(_, stream))| stream).filter(|stream| stream.anchor() > latest);
+        let (held, mut behind): (Vec<_>, Vec<_>) = ahead.cloned().partition(|stream| stream.holds(tick.lsn));
+        self.newest.set(held.iter().map(|stream| stream.anchor()).fold(latest, Timestamp::max));
+        behind.sort_by_key(|stream| stream.id);
+        behind.dedup_by_key(|stream| stream.id);
+        behind
+    }
+
     fn tick(self: &Rc<Self>, tick: &ShardTick) {
         self.hand_on();
         self.now.set(tick.now);
         for stream in self.due(tick) {
-            let is_waiting = |rested: &Rested| rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
+            let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
+            let is_waiting =
+                |rested: &Rested| is_behind || rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
             let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
             let known = self.streams.borrow().get(&stream.id).cloned();
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
@@ -312,8 +341,9 @@ impl ShardState {
         self.given.set(self.given.get().max(Lsn(tick.lsn.0 + 1)));
     }
 
-    /// Closes the windows of all streams of some definitions, those that rest with open windows since the start among them.
-    fn drain(self: &Rc<Self>, drain: &DrainShard) {
+    /// Closes the windows of all streams of some definitions, those that rest with open windows since the start among them. False where
+    /// a stream could not be told.
+    fn drain(self: &Rc<Self>, drain: &DrainShard) -> bool {
         let waits =
             |rested: &&Rested| rested.state.deadline.is_some() && drain.definitions.contains(&rested.stream.definition);
         let waiting: Vec<_> = self.resting.borrow().values().filter(waits).map(|r| r.stream.clone()).collect();
@@ -322,15 +352,19 @@ impl ShardState {
         }
         let mut streams: Vec<_> = self.streams.borrow().iter().map(|(id, addr)| (*id, addr.clone())).collect();
         streams.sort_by_key(|(id, _)| *id);
+        let mut are_told = true;
         for (id, address) in streams {
             // `given` stays before the record until the stream has marked itself as changed by it.
             let (definitions, done) = (drain.definitions.clone(), drain.done.clone());
             let DrainShard { now, lsn, for_good, .. } = *drain;
             let message = DrainStream { now, lsn, for_good, definitions, _done: done };
             if address.try_send(message).is_err() {
+                // It has died, with its windows.
+                are_told = false;
                 tracing::error!(stream = %id, "a stream did not close its windows; the next start closes them");
             }
         }
+        are_told
     }
 }
 
@@ -356,6 +390,7 @@ impl Shard {
             setup,
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
+            newest: Cell::new(Timestamp::MIN),
         };
         Self { state: Rc::new(state) }
     }
@@ -367,6 +402,13 @@ impl Actor for Shard {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.state.address.replace(Some(ctx.address().downgrade()));
     }
+}
+
+/// Ends a shard of which a stream missed a record: were it to give states any more, a later one would cover that record. So the journal
+/// keeps it, health names the shard, and the next start takes everything in.
+fn end(ctx: &mut Context<Shard>) {
+    tracing::error!("a shard ends because a stream missed a record; the next start takes in what it held");
+    ctx.stop();
 }
 
 impl Handler<ShardBatch> for Shard {
@@ -410,8 +452,10 @@ impl Handler<ShardJudged> for Shard {
 impl Handler<ShardFeedback> for Shard {
     type Result = ();
 
-    fn handle(&mut self, heard: ShardFeedback, _: &mut Self::Context) {
-        self.state.hear(heard);
+    fn handle(&mut self, heard: ShardFeedback, ctx: &mut Self::Context) {
+        if !self.state.hear(heard) {
+            end(ctx);
+        }
     }
 }
 
@@ -504,8 +548,12 @@ impl Handler<CollectStates> for Shard {
 impl Handler<DrainShard> for Shard {
     type Result = ();
 
-    fn handle(&mut self, drain: DrainShard, _: &mut Self::Context) {
+    fn handle(&mut self, drain: DrainShard, ctx: &mut Self::Context) {
         self.state.hand_on();
-        self.state.drain(&drain);
+        if !self.state.drain(&drain) {
+            // Whoever asked may not wait any more.
+            let _ = drain.done.send(());
+            end(ctx);
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What outlives a stream's actor, and its bytes in a checkpoint. Version 2, little endian: see [`StreamState::encode`]. Version 1, which
-//! had no flags, is read for ever.
+//! What outlives a stream's actor, and its bytes in a checkpoint. Version 3, little endian: see [`StreamState::encode`]. Version 1, which
+//! had no flags, and version 2, which had no anchor, are read for ever.
 //!
 //! Never: a state leaves the process but encrypted; it holds the stream's key and the rows of its windows (promise I2).
 
@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::feedback::FeedbackLog;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version without an anchor.
+const UNANCHORED: u8 = 2;
 /// The flag of [`StreamState::windows_closed`].
 const WINDOWS_CLOSED: u8 = 1;
 /// The flag of [`StreamState::is_parked`].
@@ -22,6 +24,8 @@ const PARKED: u8 = 2;
 pub struct StreamState {
     /// When it wants a tick: the end of idle windows' patience.
     pub deadline: Option<Timestamp>,
+    /// What that patience counts from, the latest of all: later than now where the clock has gone back.
+    pub anchor: Option<Timestamp>,
     /// The windows' part, the stream's own part, and each model's.
     pub parts: Vec<Vec<u8>>,
     /// Whether its windows are closed for good: what stands in the first part are windows of a definition that is no more.
@@ -51,7 +55,7 @@ impl StreamState {
     pub const fn windows_are_closed(&mut self) {
         self.windows_closed = true;
         self.is_parked = false;
-        self.deadline = None;
+        (self.deadline, self.anchor) = (None, None);
     }
 
     /// How many bytes it takes.
@@ -59,7 +63,7 @@ impl StreamState {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    /// Version; flags (bit 0: the windows are closed for good; bit 1: parked); the definition's name; number of key parts, each; deadline (the largest number: none); number of parts, each. Counts
+    /// Version; flags (bit 0: the windows are closed for good; bit 1: parked); the definition's name; number of key parts, each; deadline, anchor (the largest number: none); number of parts, each. Counts
     /// and lengths have 32 bits.
     pub fn encode(&self, definition: &StreamName, key: &KeyValues) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.size());
@@ -70,7 +74,9 @@ impl StreamState {
         out.extend((key.len() as u32).to_le_bytes());
         // Exposed for the checkpoint, which encrypts it: without the key a restarted gateway could not answer the device.
         key.iter().for_each(|part| put(&mut out, part.expose().as_bytes()));
-        out.extend(self.deadline.unwrap_or(Timestamp::MAX).as_micros().to_le_bytes());
+        for time in [self.deadline, self.anchor] {
+            out.extend(time.unwrap_or(Timestamp::MAX).as_micros().to_le_bytes());
+        }
         out.extend((self.parts.len() as u32).to_le_bytes());
         self.parts.iter().for_each(|part| put(&mut out, part));
         out
@@ -79,9 +85,10 @@ impl StreamState {
     /// Reads back definition, key and state; `None` where the bytes are not what [`StreamState::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Option<(StreamName, KeyValues, Self)> {
         let mut rest = bytes;
-        let flags = match take(&mut rest, 1)? {
-            [1] => 0,
-            [VERSION] => take(&mut rest, 1)?[0],
+        let version = take(&mut rest, 1)?[0];
+        let flags = match version {
+            1 => 0,
+            UNANCHORED | VERSION => take(&mut rest, 1)?[0],
             _ => return None,
         };
         let (windows_closed, is_parked) = (flags & WINDOWS_CLOSED != 0, flags & PARKED != 0);
@@ -90,13 +97,15 @@ impl StreamState {
         for _ in 0..count(&mut rest)? {
             key.push(Personal::new(Arc::from(std::str::from_utf8(get(&mut rest)?).ok()?)));
         }
-        let deadline = Timestamp::from_micros(i64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?));
-        let deadline = (deadline != Timestamp::MAX).then_some(deadline);
+        let some = |time: Timestamp| (time != Timestamp::MAX).then_some(time);
+        let deadline = some(time(&mut rest)?);
+        // The anchor is before the deadline; how long, earlier versions did not say.
+        let anchor = if version == VERSION { some(time(&mut rest)?) } else { deadline };
         let mut parts = Vec::new();
         for _ in 0..count(&mut rest)? {
             parts.push(get(&mut rest)?.to_vec());
         }
-        rest.is_empty().then_some((name, key, Self { deadline, parts, windows_closed, is_parked }))
+        rest.is_empty().then_some((name, key, Self { deadline, anchor, parts, windows_closed, is_parked }))
     }
 }
 
@@ -115,6 +124,10 @@ fn count(rest: &mut &[u8]) -> Option<usize> {
     Some(u32::from_le_bytes(take(rest, 4)?.try_into().ok()?) as usize)
 }
 
+fn time(rest: &mut &[u8]) -> Option<Timestamp> {
+    Some(Timestamp::from_micros(i64::from_le_bytes(take(rest, 8)?.try_into().ok()?)))
+}
+
 fn get<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = count(rest)?;
     take(rest, length)
@@ -129,6 +142,7 @@ mod tests {
         let key: KeyValues = [Personal::new(Arc::from("床 7")), Personal::new(Arc::from(""))].into_iter().collect();
         let mut state = StreamState {
             deadline: Some(Timestamp::from_secs(9)),
+            anchor: Some(Timestamp::from_secs(8)),
             parts: vec![vec![1, 2, 3], Vec::new(), vec![4]],
             windows_closed: false,
             is_parked: false,
@@ -139,9 +153,15 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(StreamState::decode(&bytes[..end]), None, "{end}");
         }
-        // Version 1 had no flags.
-        let first = [&[1], &bytes[2..]].concat();
-        assert_eq!(StreamState::decode(&first), Some((name.clone(), key.clone(), state.clone())));
+        // Version 2 had no anchor, version 1 no flags either.
+        let anchor = 8_000_000_i64.to_le_bytes();
+        let at = bytes.windows(8).position(|eight| eight == anchor).unwrap();
+        let rest = [&bytes[2..at], &bytes[at + 8..]].concat();
+        let earlier = StreamState { anchor: state.deadline, ..state.clone() };
+        for head in [&[1][..], &[2, 0]] {
+            let read = StreamState::decode(&[head, &rest].concat());
+            assert_eq!(read, Some((name.clone(), key.clone(), earlier.clone())), "{head:?}");
+        }
         state.is_parked = true;
         let parked = StreamState::decode(&state.encode(&name, &key)).unwrap().2;
         assert!(parked.is_parked && !parked.windows_closed);

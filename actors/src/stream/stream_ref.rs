@@ -1,10 +1,10 @@
 //! A stream as everybody knows it: its id, its place, and the marks that its shard keeps on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use nearside_journal::Lsn;
-use nearside_schemas::{KeyValues, Reading, StreamId};
+use nearside_schemas::{KeyValues, Reading, StreamId, Timestamp};
 use smallvec::SmallVec;
 
 use crate::credit::{Admission, StreamCredit};
@@ -29,6 +29,8 @@ pub struct StreamRef {
     pub(super) is_dirty: AtomicBool,
     /// The first record that its state on disk did not hold when the gateway started.
     covers: AtomicU64,
+    /// What its patience counts from, in microseconds. Only the shard's thread writes it.
+    anchor: AtomicI64,
     /// Bytes of its state when it was last collected.
     pub(super) state_bytes: AtomicUsize,
     /// Where its readings were gathered last.
@@ -48,6 +50,7 @@ impl StreamRef {
             is_touched: AtomicBool::new(false),
             is_dirty: AtomicBool::new(false),
             covers: AtomicU64::new(0),
+            anchor: AtomicI64::new(i64::MIN),
             state_bytes: AtomicUsize::new(0),
             place_in_backlog: AtomicUsize::new(0),
         }
@@ -60,6 +63,15 @@ impl StreamRef {
 
     pub(super) fn starts_from(&self, covers: Lsn) {
         self.covers.store(covers.0, Ordering::Relaxed);
+    }
+
+    /// The latest time that something of it waits from, as of the last message that it took.
+    pub(super) fn anchor(&self) -> Timestamp {
+        Timestamp::from_micros(self.anchor.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_anchor(&self, anchor: Option<Timestamp>) {
+        self.anchor.store(anchor.unwrap_or(Timestamp::MIN).as_micros(), Ordering::Relaxed);
     }
 
     pub(super) fn place_in_backlog(&self) -> usize {

@@ -19,4 +19,4 @@ mod timed;
 
 pub use config::{GuardConfig, LatePolicy, WindowConfig, WindowError, WindowKind};
 pub use plan::WindowPlan;
-pub use stream::{Placement, StreamWindows};
+pub use stream::{CLOCK_SLACK, Placement, StreamWindows};

@@ -1,6 +1,7 @@
 //! The windows of one stream, over all its definitions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nearside_schemas::{CloseCause, ClosedWindow, Reading, SetAsideReason, StreamId, Timestamp, WindowId};
 
@@ -8,6 +9,10 @@ use crate::config::{WindowError, WindowKind};
 use crate::definition::{Around, Definition};
 use crate::plan::WindowPlan;
 use crate::snapshot;
+
+/// Rows are stamped by several threads, so one may come before a tick and be stamped a moment after it. A clock that goes back by more
+/// is seen; by less it does not matter.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// What became of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,8 +84,11 @@ impl StreamWindows {
     }
 
     /// Lets time pass: a definition that took no row for long enough closes its windows, and later forgets those kept for
-    /// revision.
+    /// revision. Where the clock has gone back, it is long enough from now on: windows do not wait until the clock has caught up.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<ClosedWindow>) {
+        if self.anchor().is_some_and(|anchor| anchor > now.plus(CLOCK_SLACK)) {
+            self.definitions.iter_mut().for_each(|definition| definition.active = definition.active.min(now));
+        }
         for (definition, planned) in self.definitions.iter_mut().zip(&self.plan.windows) {
             let idle_at = definition.active.plus(planned.idle);
             if now < idle_at {
@@ -104,6 +112,13 @@ impl StreamWindows {
             (!definition.kept.is_empty()).then(|| idle_at.plus(planned.revise_for.unwrap_or_default()))
         });
         wanted.min()
+    }
+
+    /// The latest time of receipt that an open or kept window waits from. Later than now by more than [`CLOCK_SLACK`] where the clock has
+    /// gone back: then [`StreamWindows::tick`] has something to do.
+    pub fn anchor(&self) -> Option<Timestamp> {
+        let waits = self.definitions.iter().filter(|own| !own.open.is_empty() || !own.kept.is_empty());
+        waits.map(|definition| definition.active).max()
     }
 
     /// Closes everything and forgets what was kept for revision.

@@ -288,6 +288,27 @@ fn an_idle_stream_closes_its_windows_and_a_later_row_revises_them() {
 }
 
 #[test]
+fn a_clock_that_goes_back_keeps_no_window_open_until_it_has_caught_up() {
+    let mut bench = Bench::new(&[revising(tumbling(10), 10_000), tumbling(20)]);
+    bench.push_all(&[(10_001, 1.0)]);
+    bench.tick(10_000);
+    assert_eq!(bench.windows.next_deadline(), Some(Timestamp::from_secs(10_061)), "a moment is none");
+    // Minutes back; then a row by the new clock, whose own time is the device's.
+    bench.tick(9_801);
+    assert_eq!(bench.windows.next_deadline(), Some(Timestamp::from_secs(9_861)));
+    assert_eq!(bench.push(received(row(10_002, 2.0), 9_831)), []);
+    bench.tick(9_890);
+    assert_eq!(bench.closed(), []);
+    bench.tick(9_891);
+    assert_eq!(bench.closed(), [(10_000, 0, Idle, vec![1.0, 2.0]), (10_000, 0, Idle, vec![1.0, 2.0])]);
+    // What is kept for revision is forgotten in its time too.
+    bench.tick(3_000);
+    assert_eq!(bench.windows.next_deadline(), Some(Timestamp::from_secs(13_060)));
+    bench.tick(13_060);
+    assert!(bench.windows.is_empty() && bench.windows.anchor().is_none());
+}
+
+#[test]
 fn a_full_window_sets_rows_aside_and_the_next_one_takes_them_again() {
     let mut bench = Bench::with(&[tumbling(10)], GuardConfig { max_rows: 2, ..GuardConfig::default() });
     bench.push_all(&[(100, 1.0), (101, 2.0)]);

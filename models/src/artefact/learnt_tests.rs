@@ -86,6 +86,22 @@ fn cut_off_before_the_second_is_in_force_the_journal_is_judged_by_the_first() {
 }
 
 #[test]
+fn cut_off_before_what_was_taken_back_is_out_of_force_the_journal_is_judged_by_it_once_more() {
+    let root = tempfile::tempdir().unwrap();
+    let library = library(root.path());
+    let (one, base) = (put(&library, "1-learnt"), catalog::digest(NAME).unwrap());
+    in_force(&library, &one);
+    library.go_back_to(NAME, &base).unwrap();
+    let library = self::library(root.path());
+    assert_eq!(library.in_force()[NAME], one);
+    let judges = library.load_again(NAME, &one).unwrap();
+    assert_eq!((judges.digest.as_str(), current(&library)), (one.as_str(), base.clone()), "then what ships");
+    assert!(library.before_learnt(&judges).is_none(), "it is on trial against nothing");
+    in_force(&library, &base);
+    assert!(on_disk(root.path()).is_empty());
+}
+
+#[test]
 fn what_is_damaged_or_gone_gives_way_and_that_is_said() {
     let root = tempfile::tempdir().unwrap();
     let library = library(root.path());

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::Checkpoint;
-use super::fit::{Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
 use super::samples::Samples;
 use super::simulate::simulate;
 use crate::ModelError;
@@ -75,6 +75,7 @@ pub(super) fn fit(epochs: usize) -> Fit {
         layout: LAYOUT,
         loss: |prediction, y| pinball(prediction, y, &QUANTILES),
         batch: BATCH,
+        at_once: AT_ONCE,
         rate: RATE,
         weight_decay: 1e-4,
         epochs,

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::fit::{Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
 use super::motion::binary_cross_entropy;
 use super::samples::Samples;
 use crate::ModelError;
@@ -67,6 +67,7 @@ pub fn train_deterioration(
         layout: LAYOUT,
         loss: binary_cross_entropy,
         batch: 128,
+        at_once: AT_ONCE,
         rate: 2e-3,
         weight_decay: 2e-2,
         epochs,

@@ -11,6 +11,9 @@ use super::samples::Samples;
 use crate::ModelError;
 use crate::mlp::{Layout, Network, Trainable};
 
+/// Rows of one product where a pass only compares, in a training that has the machine to itself.
+pub(super) const AT_ONCE: usize = 4_096;
+
 /// One pass over the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
@@ -50,6 +53,8 @@ pub(super) struct Fit {
     pub(super) layout: Layout,
     pub(super) loss: Loss,
     pub(super) batch: usize,
+    /// Rows of one product where a pass only compares.
+    pub(super) at_once: usize,
     /// The highest learning rate.
     pub(super) rate: f64,
     pub(super) weight_decay: f64,
@@ -171,7 +176,7 @@ impl Fit {
     pub(super) fn mean_loss(&self, network: &Trainable, samples: &Samples) -> Result<f32, ModelError> {
         let all: Vec<usize> = (0..samples.len()).collect();
         let mut sum = 0.0;
-        for batch in all.chunks(4_096) {
+        for batch in all.chunks(self.at_once) {
             let (x, y) = samples.batch(batch)?;
             sum += (self.loss)(&network.forward(&x)?, &y)?.to_scalar::<f32>()? * batch.len() as f32;
         }
@@ -190,7 +195,7 @@ mod tests {
 
     fn fit(epochs: usize) -> Fit {
         let loss: Loss = |prediction, y| pinball(prediction, y, &[0.5]);
-        Fit { layout: LAYOUT, loss, batch: 16, rate: 1e-2, weight_decay: 1e-3, epochs, patience: 3 }
+        Fit { layout: LAYOUT, loss, batch: 16, at_once: AT_ONCE, rate: 1e-2, weight_decay: 1e-3, epochs, patience: 3 }
     }
 
     fn samples(rng: &mut ChaCha8Rng) -> Samples {

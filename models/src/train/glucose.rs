@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::Checkpoint;
-use super::fit::{Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
 use super::samples::Samples;
 use super::simulate::normal;
 use crate::ModelError;
@@ -44,7 +44,7 @@ pub fn train_glucose_network(
 
 /// How the forecast is fitted.
 pub(super) fn fit(epochs: usize) -> Fit {
-    Fit { layout: LAYOUT, loss, batch: 128, rate: 1e-3, weight_decay: 1e-2, epochs, patience: epochs }
+    Fit { layout: LAYOUT, loss, batch: 128, at_once: AT_ONCE, rate: 1e-3, weight_decay: 1e-2, epochs, patience: epochs }
 }
 
 /// Samples to train on and to hold back.

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::Checkpoint;
-use super::fit::{Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
 use super::plant::simulate_plant;
 use super::samples::Samples;
 use crate::ModelError;
@@ -66,7 +66,16 @@ pub fn train_multivariate(
 
 /// How the detector is fitted.
 pub(super) fn fit(epochs: usize) -> Fit {
-    Fit { layout: LAYOUT, loss: cross_entropy, batch: 512, rate: 2e-3, weight_decay: 1e-4, epochs, patience: 4 }
+    Fit {
+        layout: LAYOUT,
+        loss: cross_entropy,
+        batch: 512,
+        at_once: AT_ONCE,
+        rate: 2e-3,
+        weight_decay: 1e-4,
+        epochs,
+        patience: 4,
+    }
 }
 
 /// Samples to train on and to hold back.

@@ -10,7 +10,8 @@
 //!
 //! What is compared is the mean pinball loss of the forecasts, in units of each series' own scale.
 //!
-//! Promises: the same rows, seed and versions give the same steps; a step costs bounded time, on one core.
+//! Promises: the same rows, seed and versions give the same steps; a step costs bounded time, on one core, and rests after each pass over
+//! rows, whether it learns from them or compares on them, so that judging is not starved.
 //! Never: it writes a file, reads a clock or keeps rows.
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anomaly;
 use super::finetune::{FineTuned, Parts, tune};
-use super::fit::{Epoch, Fit};
+use super::fit::Fit;
 use super::samples::Samples;
 use crate::ModelError;
 use crate::anomaly::forecaster::{
@@ -32,7 +33,7 @@ use crate::catalog;
 use crate::mlp::Trainable;
 use crate::row_model::Row;
 
-/// Rows of one pass of training: so many stay on one core, see [`crate::mlp`].
+/// Rows of one product, in training and in comparing: more of them would be shared out among all cores.
 const BATCH: usize = 128;
 /// Rows around one that an operator spoke of, in which a version counts as having found the same.
 const NEAR: usize = 5;
@@ -136,7 +137,8 @@ impl OnlineLearner {
         Self { learning, stage: Stage::Trying }
     }
 
-    /// One step from the version in force and the recent rows.
+    /// One step from the version in force and the recent rows. `rest` is called after each pass over rows and returns when the next may
+    /// begin.
     ///
     /// # Errors
     /// Where weights cannot be read or trained; the next step begins anew.
@@ -145,19 +147,23 @@ impl OnlineLearner {
         in_force: &Version,
         series: &[Series],
         spoken: &[Spoken],
-        progress: &mut dyn FnMut(&Epoch),
+        rest: &mut dyn FnMut(),
     ) -> Result<Step, ModelError> {
         match std::mem::replace(&mut self.stage, Stage::Trying) {
-            Stage::Trying => self.attempt(in_force, series, progress),
+            Stage::Trying => self.attempt(in_force, series, rest),
             Stage::Shadow { of, .. } if of != in_force.card.sha256 => Ok(Step::Superseded),
             Stage::Watched { now, .. } if now != in_force.card.sha256 => Ok(Step::Superseded),
             Stage::Shadow { candidate, of, marks } => {
-                let losses = self.losses(in_force, &candidate, series, &marks)?;
-                if losses.rows < self.learning.least_rows {
+                let Some(later) = self.later(series, &marks) else {
                     self.stage = Stage::Shadow { candidate, of, marks };
                     return Ok(Step::Waits);
-                }
-                let met = |version: &Version| met(version, series, spoken);
+                };
+                let losses = self.losses(in_force, &candidate, &later, rest)?;
+                let mut met = |version: &Version| {
+                    let met = met(version, series, spoken);
+                    rest();
+                    met
+                };
                 if !self.is_better(losses.other, losses.in_force) || met(&candidate)? < met(in_force)? {
                     return Ok(Step::Refused(losses));
                 }
@@ -166,11 +172,11 @@ impl OnlineLearner {
                 Ok(Step::Promote(Box::new(candidate), losses))
             }
             Stage::Watched { before, now, marks } => {
-                let losses = self.losses(in_force, &before, series, &marks)?;
-                if losses.rows < self.learning.least_rows {
+                let Some(later) = self.later(series, &marks) else {
                     self.stage = Stage::Watched { before, now, marks };
                     return Ok(Step::Waits);
-                }
+                };
+                let losses = self.losses(in_force, &before, &later, rest)?;
                 if self.is_better(losses.other, losses.in_force) {
                     return Ok(Step::RollBack(Box::new(before), losses));
                 }
@@ -180,12 +186,7 @@ impl OnlineLearner {
     }
 
     /// Makes a candidate.
-    fn attempt(
-        &mut self,
-        in_force: &Version,
-        series: &[Series],
-        progress: &mut dyn FnMut(&Epoch),
-    ) -> Result<Step, ModelError> {
+    fn attempt(&mut self, in_force: &Version, series: &[Series], rest: &mut dyn FnMut()) -> Result<Step, ModelError> {
         let mut parts = Parts::new(INPUTS);
         for series in series {
             let rows = series.rows.len();
@@ -197,7 +198,9 @@ impl OnlineLearner {
             return Ok(Step::Waits);
         }
         let Version { card, weights } = in_force;
-        let tuned = tune(card, weights, parts, series.len(), self.fit(), self.learning.seed, progress)?;
+        let tuned = tune(card, weights, parts, series.len(), self.fit(), self.learning.seed, &mut |_| rest())?;
+        // After the last pass it was compared.
+        rest();
         let losses = Losses { in_force: tuned.loss_before, other: tuned.loss_after, rows: tuned.rows[2] };
         if !self.is_better(losses.other, losses.in_force) {
             return Ok(Step::Refused(losses));
@@ -212,17 +215,11 @@ impl OnlineLearner {
     }
 
     fn fit(&self) -> Fit {
-        Fit { batch: BATCH, ..anomaly::fit(self.learning.epochs) }
+        Fit { batch: BATCH, at_once: BATCH, ..anomaly::fit(self.learning.epochs) }
     }
 
-    /// The losses of two versions on rows behind the marks.
-    fn losses(
-        &self,
-        in_force: &Version,
-        other: &Version,
-        series: &[Series],
-        marks: &Marks,
-    ) -> Result<Losses, ModelError> {
+    /// The rows behind the marks, where there are enough.
+    fn later(&self, series: &[Series], marks: &Marks) -> Option<Samples> {
         let mut later = Samples::new(INPUTS, 1);
         for series in series {
             let mark = marks.get(&(series.stream, series.field.clone())).copied().unwrap_or(0);
@@ -232,8 +229,23 @@ impl OnlineLearner {
                 }
             });
         }
+        (later.len() >= self.learning.least_rows).then_some(later)
+    }
+
+    /// The losses of two versions on the same rows.
+    fn losses(
+        &self,
+        in_force: &Version,
+        other: &Version,
+        later: &Samples,
+        rest: &mut dyn FnMut(),
+    ) -> Result<Losses, ModelError> {
         let fit = self.fit();
-        let loss = |version: &Version| fit.mean_loss(&Trainable::load(fit.layout, &version.weights)?, &later);
+        let mut loss = |version: &Version| {
+            let loss = fit.mean_loss(&Trainable::load(fit.layout, &version.weights)?, later);
+            rest();
+            loss
+        };
         Ok(Losses { in_force: loss(in_force)?, other: loss(other)?, rows: later.len() })
     }
 }

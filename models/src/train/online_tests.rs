@@ -34,7 +34,7 @@ fn wave(row: usize) -> f64 {
 }
 
 fn step(learner: &mut OnlineLearner, in_force: &Version, series: &[Series], spoken: &[Spoken]) -> Step {
-    learner.step(in_force, series, spoken, &mut |_| {}).unwrap()
+    learner.step(in_force, series, spoken, &mut || {}).unwrap()
 }
 
 /// A learner whose candidate, made from 3,000 rows of the saw-tooth, is in shadow.
@@ -61,6 +61,27 @@ fn a_changed_regime_is_learnt_shadowed_promoted_and_stays() {
     assert!(catalog::build(candidate.card.clone(), &candidate.weights).is_ok());
     assert_eq!(step(&mut learner, &candidate, &series(0..3_450, saw), &[]), Step::Waits);
     assert!(matches!(step(&mut learner, &candidate, &series(600..3_900, saw), &[]), Step::Settled(_)));
+}
+
+#[test]
+fn it_rests_after_each_pass_over_rows() {
+    let mut learner = OnlineLearner::new(Learning { epochs: 3, ..LEARNING });
+    let mut version = shipped();
+    let mut step = |version: &Version, rows: usize| {
+        let mut rests = 0;
+        let step = learner.step(version, &series(0..rows, saw), &[], &mut || rests += 1).unwrap();
+        (step, rests)
+    };
+    assert_eq!(step(&version, 300), (Step::Waits, 0), "there was no pass");
+    let (tried, rests) = step(&version, 3_000);
+    assert!(matches!(tried, Step::Shadowing(_)) && rests == 4, "three to learn, one to compare: {rests}, {tried:?}");
+    assert_eq!(step(&version, 3_050), (Step::Waits, 0));
+    let (promoted, rests) = step(&version, 3_400);
+    let Step::Promote(candidate, _) = promoted else { panic!("{promoted:?}") };
+    assert_eq!(rests, 4, "the losses of both, and how both meet what operators said");
+    version = *candidate;
+    let (watched, rests) = step(&version, 3_900);
+    assert!(matches!(watched, Step::Settled(_) | Step::RollBack(..)) && rests == 2, "{rests}, {watched:?}");
 }
 
 #[test]
