@@ -28,7 +28,7 @@ pub mod stage;
 pub mod stream;
 
 pub use config::{
-    ConfigFault, InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig,
+    InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig,
 };
 pub use error::ActorError;
 pub use inference::Priority;

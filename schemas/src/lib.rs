@@ -11,6 +11,7 @@ pub mod arrow_schema;
 pub mod codec;
 mod command;
 mod failpoint;
+mod fault;
 mod feedback;
 mod finding;
 mod ids;
@@ -32,6 +33,7 @@ mod window;
 pub use address::{AddressError, deserialize_address, deserialize_optional_address, parse_address};
 pub use command::Command;
 pub use failpoint::failpoint;
+pub use fault::{ConfigFault, Faults};
 pub use feedback::{
     FEEDBACK_ANSWER_TOPIC, FEEDBACK_TOPIC, Feedback, FeedbackError, FeedbackOutcome, FindingTag, MAX_FEEDBACK_BYTES,
     Opinion,
