@@ -28,6 +28,7 @@ mod summarise;
 mod summary;
 mod time;
 mod topic;
+mod utf8;
 mod window;
 
 pub use address::{AddressError, deserialize_address, deserialize_optional_address, parse_address};
@@ -56,4 +57,5 @@ pub use summarise::{collect_texts, summarise_fields, summarise_hidden_fields};
 pub use summary::{FieldSummary, Quantiles, RollUp, RollUpId, Summary, Verdict};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{Topic, TopicError, TopicTemplate};
+pub use utf8::{NotUtf8, utf8};
 pub use window::{CloseCause, ClosedWindow};
