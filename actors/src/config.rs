@@ -183,11 +183,13 @@ pub struct RuleConfig {
     /// The condition, in CEL. Findings: `finding.label`, `.score`, `.threshold`, `.severity`, `.stream`, `.model`, `.rows`, `.text`,
     /// `.seen.FIELD`, `.id` (for feedback). Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
     /// `.findings`, `.verdict`, `.set_aside`.
-    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. A window has one command of a rule.
+    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. A window has one command of a rule
+    /// for each label.
     pub when: String,
     /// What to publish.
     pub publish: PublishConfig,
-    /// After a command was sent, how long the rule is silent for the same stream, whatever else is found there meanwhile.
+    /// After a command was sent, how long the rule is silent for the same stream and the same label; a finding with another label is another
+    /// matter. A rule on summaries is silent for the same stream.
     #[serde(default = "default_cooldown")]
     pub cooldown: HumanDuration,
     /// How long a command may wait to be sent; after that it is counted as expired and not sent.

@@ -1,7 +1,7 @@
 //! Rules: conditions in CEL over findings and summaries that publish commands to devices.
 //!
-//! Promises: a command's id is rule, window and revision, and one id is issued once (promise I8); the cooldown counts from
-//! what was really sent; a rule that cannot be evaluated is counted and harms no other.
+//! Promises: a command's id is rule, window, revision and the finding's label, and one id is issued once (promise I8); the cooldown is of
+//! rule, stream and label, and counts from what was really sent; a rule that cannot be evaluated is counted and harms no other.
 //! Never: a rule sees text a device sent, or the key of another stream.
 
 mod check;
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use nearside_schemas::{FieldName, QoS, StreamSpec, TopicTemplate, nearest, unknown_name};
 
-pub use engine::{Outcome, RuleFault, Rules};
+pub use engine::{Cooldown, Outcome, RuleFault, Rules};
 pub use subject::Origin;
 
 use crate::config::{RuleConfig, RuleSubject};

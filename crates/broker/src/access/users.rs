@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher};
-use nearside_schemas::Role;
+use nearside_schemas::{Role, utf8};
 use serde::Deserialize;
 
 use super::acl::Grant;
