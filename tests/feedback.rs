@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Gateway, PATIENCE, client, publish_all, write_site};
+use common::{Gateway, PATIENCE, add_user, client, publish_all, write_site};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 
 const STREAM: &str = "[[stream]]\nname = \"s\"\ntopic = \"s/{room}\"\nformat = \"number\"\nfields = { value = \"$\" }\n\
@@ -191,15 +191,4 @@ async fn where_there_are_users_feedback_is_an_operators() {
         1.0
     );
     assert_eq!(gateway.terminate().0, Some(0));
-}
-
-fn add_user(users: &std::path::Path, name: &str, role: &str) {
-    use std::io::Write;
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_nearside"))
-        .args(["users", "add", name, "--role", role, "--file", users.to_str().unwrap()])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"word\n").unwrap();
-    assert!(child.wait().unwrap().success());
 }
