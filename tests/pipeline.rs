@@ -136,8 +136,15 @@ async fn bad_payloads_are_counted_and_disturb_nobody() {
     }
     gateway.wait_for("nearside_readings_set_aside_total{stream=\"none\",reason=\"no_stream\"}", 1.0);
     // Those that could not be read are kept for whoever looks into it.
-    let listed = nearside(&["deadletters", "list", "--json", gateway.site().to_str().unwrap()]);
-    let listed = String::from_utf8(listed.stdout).unwrap();
+    let listed = || {
+        let listed = nearside(&["deadletters", "list", "--json", gateway.site().to_str().unwrap()]);
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    let end = Instant::now() + PATIENCE;
+    while !listed().contains("no_stream") && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let listed = listed();
     assert_eq!(
         listed.lines().filter(|line| line.contains("\"malformed\"")).count() as f64,
         count("malformed"),

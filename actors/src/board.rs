@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use nearside_schemas::{Finding, StreamName, Timestamp};
+use nearside_schemas::{FieldName, Finding, StreamName, Timestamp};
 use parking_lot::Mutex;
 
 /// A finding and where it was seen.
@@ -13,8 +13,8 @@ pub struct PostedFinding {
     pub stream: StreamName,
     /// The finding.
     pub finding: Finding,
-    /// The parts of the stream's key that may be shown, with spaces between.
-    pub whose: String,
+    /// The parts of the stream's key that may be shown, as they may be.
+    pub key: Vec<(FieldName, String)>,
 }
 
 /// A command and what became of it.
