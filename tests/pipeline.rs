@@ -140,9 +140,9 @@ async fn bad_payloads_are_counted_and_disturb_nobody() {
         let listed = nearside(&["deadletters", "list", "--json", gateway.site().to_str().unwrap()]);
         String::from_utf8(listed.stdout).unwrap()
     };
-    let end = Instant::now() + PATIENCE;
-    while !listed().contains("no_stream") && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let end = std::time::Instant::now() + PATIENCE;
+    while !listed().contains("no_stream") && std::time::Instant::now() < end {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let listed = listed();
     assert_eq!(

@@ -154,14 +154,13 @@ impl Gateway {
         let (rules, _) = stage::start("rules", 100, &telemetry, |_| {}).unwrap();
         let board = Arc::new(Board::new(10));
         let plans = [plan];
-        let shown_with = keys.clone();
         let to = Downstream {
             seal: seal.clone(),
             rules,
             rules_want_summaries: false,
             rollup: None,
             board,
-            keys: shown_with,
+            keys: keys.clone(),
             recall,
         };
         let outlet = Arc::new(Outlet::new(&plans, &telemetry, to));
