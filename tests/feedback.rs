@@ -51,6 +51,9 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
     let gateway = Gateway::start(STREAM);
     assert_eq!(spike(&gateway, SMALL).await, 1.0);
     let id = newest(&gateway);
+    // Whose it is, as the key's policy lets it be shown: a pseudonym where nothing is said.
+    let shown = gateway.state()["findings"][0]["key"]["room"].as_str().unwrap().to_owned();
+    assert!(shown.starts_with("p_") && gateway.get("/").contains(&format!("room {}", &shown[..24])), "{shown}");
     let give = |gateway: &Gateway, body: &str| gateway.post("/api/v1/feedback", body, None);
     let (status, said) = give(&gateway, &feedback(&id, "false_alarm"));
     assert!(status == 200 && said.contains("\"applied\""), "{status} {said}");
@@ -86,6 +89,8 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
     let (code, folder) = gateway.terminate();
     assert_eq!(code, Some(0));
     let gateway = restart(folder);
+    let shown = gateway.state()["findings"].clone();
+    assert!(shown.as_array().unwrap().iter().any(|finding| finding["id"] == id), "still shown: {shown}");
     assert_eq!(spike(&gateway, SMALL).await, 0.0, "raised by what the checkpoint holds");
     assert_eq!(spike(&gateway, LARGE).await, 1.0);
     // What was given out before the stop can still be named.
