@@ -66,10 +66,12 @@ impl FeedbackPort for GiveFeedback {
             };
             match tokio::time::timeout(PATIENCE, given).await {
                 Ok(Ok(Ok(outcome))) => Ok(outcome),
-                Ok(Ok(Err(_))) => Err("it could not be recorded: the gateway is stopping, or its disk is full or fails; try again later"),
-                Ok(Err(_)) | Err(_) => {
-                    Err("there was no answer in time; it may be recorded all the same, and saying it again does no harm")
-                }
+                Ok(Ok(Err(_))) => Err(
+                    "it could not be recorded: the gateway is stopping, or its disk is full or fails; try again later",
+                ),
+                Ok(Err(_)) | Err(_) => Err(
+                    "there was no answer in time; it may be recorded all the same, and saying it again does no harm",
+                ),
             }
         })
     }

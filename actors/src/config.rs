@@ -151,9 +151,11 @@ impl Default for RollUpConfig {
 impl RollUpConfig {
     /// Whatever would leave a roll-up without a span or without windows.
     pub fn faults(&self) -> Faults {
-        Faults::of("rollup")
-            .check("every", self.every.get().is_zero(), "must be above zero, such as \"1m\"")
-            .check("max_windows", self.max_windows == 0, "must be above zero")
+        Faults::of("rollup").check("every", self.every.get().is_zero(), "must be above zero, such as \"1m\"").check(
+            "max_windows",
+            self.max_windows == 0,
+            "must be above zero",
+        )
     }
 }
 

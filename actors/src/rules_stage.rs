@@ -258,8 +258,8 @@ mod tests {
     use nearside_privacy::KeyRing;
     use nearside_schemas::codec::{CodecSpec, Format};
     use nearside_schemas::{
-        ClientId, HumanDuration, KeyValues, ManualClock, ModelName, ModelRef, Publish, QoS, RuleName, SecretKey, Severity,
-        StreamId, StreamName, StreamSpec, Topic, TopicTemplate, WindowDefinition, WindowId,
+        ClientId, HumanDuration, KeyValues, ManualClock, ModelName, ModelRef, Publish, QoS, RuleName, SecretKey,
+        Severity, StreamId, StreamName, StreamSpec, Topic, TopicTemplate, WindowDefinition, WindowId,
     };
 
     fn origin() -> Origin {
@@ -302,12 +302,8 @@ mod tests {
     }
 
     fn rule() -> RuleConfig {
-        let publish = PublishConfig {
-            topic: "alarm".to_owned(),
-            payload: "x".to_owned(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-        };
+        let publish =
+            PublishConfig { topic: "alarm".to_owned(), payload: "x".to_owned(), qos: QoS::AtLeastOnce, retain: false };
         RuleConfig {
             name: RuleName::new("alarm").unwrap(),
             on: RuleSubject::Finding,

@@ -98,7 +98,10 @@ pub(crate) fn check(
         key: key?,
         group: raw.group.clone().unwrap_or_else(|| raw.name.get_ref().to_string()),
     };
-    if is_whole && fields_are_whole && let Err(error) = decoder(&spec) {
+    if is_whole
+        && fields_are_whole
+        && let Err(error) = decoder(&spec)
+    {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
     }
     let (models, is_for_patients) = models(&raw, fields_are_whole.then_some(&spec), folders, problems);

@@ -31,7 +31,9 @@ publish = { topic = "x/{bed}/alarm", payload = "x" }
 fn said(text: &str) -> Vec<String> {
     match parse(text, Path::new("site.toml")) {
         Ok(_) => Vec::new(),
-        Err(error) => error.to_string().lines().filter(|line| line.starts_with("site.toml:")).map(str::to_owned).collect(),
+        Err(error) => {
+            error.to_string().lines().filter(|line| line.starts_with("site.toml:")).map(str::to_owned).collect()
+        }
     }
 }
 
@@ -209,7 +211,10 @@ fn a_cause_is_said_before_what_comes_of_it() {
     let other = STREAM.replace("\"a\"", "\"b\"").replace("{bed}", "{patient}");
     assert_said(
         &format!("{SITE}{STREAM}{RULE}{other}"),
-        &["site.toml:18:9: topic `x/{patient}` overlaps `x/{bed}` of stream `a`", "site.toml:15:13: `publish.topic`: `{bed}`"],
+        &[
+            "site.toml:18:9: topic `x/{patient}` overlaps `x/{bed}` of stream `a`",
+            "site.toml:15:13: `publish.topic`: `{bed}`",
+        ],
     );
 }
 

@@ -103,8 +103,16 @@ fn mistakes_are_said_with_place_and_hint() {
         ("\"json\"", "\"jason\"", &["jason", "did you mean `json`"]),
         ("finding.score >", "finding.score >>", &["site.toml:15:1: `when`: ", "is not CEL"]),
         ("finding.score", "fnding.score", &["`fnding` is not known here"]),
-        ("x/{k}/alarm", "x/{z}/alarm", &["site.toml:16:13: `publish.topic`: `{z}` is not a key part", "did you mean `{k}`?"]),
-        ("finding.score", "finding.scoer", &["site.toml:15:1: `when`: `finding` has no `scoer`; did you mean `score`?"]),
+        (
+            "x/{k}/alarm",
+            "x/{z}/alarm",
+            &["site.toml:16:13: `publish.topic`: `{z}` is not a key part", "did you mean `{k}`?"],
+        ),
+        (
+            "finding.score",
+            "finding.scoer",
+            &["site.toml:15:1: `when`: `finding` has no `scoer`; did you mean `score`?"],
+        ),
         ("finding.score >", "has(finding.seen.vlaue) && 1.0 >", &["no field `vlaue`; did you mean `value`?"]),
         ("finding.score > 0.5", "finding.score", &["a condition is true or false, and this is a number"]),
         ("finding.score > 0.5", "finding.label", &["a condition is true or false, and this is a text"]),

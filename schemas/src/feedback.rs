@@ -211,7 +211,9 @@ impl FeedbackOutcome {
             ),
             Self::Applied { .. } => "noted. The model reports on this stream by its own threshold".to_owned(),
             Self::Recorded { why } => (*why).to_owned(),
-            Self::Unknown => "no such finding is known: its id is not complete, or many findings came after it".to_owned(),
+            Self::Unknown => {
+                "no such finding is known: its id is not complete, or many findings came after it".to_owned()
+            }
             Self::Malformed(error) => error.to_string(),
         }
     }

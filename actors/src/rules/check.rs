@@ -16,8 +16,8 @@ use nearside_schemas::{
     unknown_name,
 };
 
-use super::subject::{Origin, SubjectContext, finding_context, finding_tree, summary_context, summary_tree};
 use super::explain;
+use super::subject::{Origin, SubjectContext, finding_context, finding_tree, summary_context, summary_tree};
 use super::template::PayloadTemplate;
 use crate::config::RuleSubject;
 
@@ -83,7 +83,9 @@ fn is_truth_value(when: &Program, sample: &Sample) -> Result<(), String> {
 }
 
 fn no_condition(what: &str) -> String {
-    format!("a condition is true or false, and this is {what}: compare it with something, such as `finding.score > 0.5`")
+    format!(
+        "a condition is true or false, and this is {what}: compare it with something, such as `finding.score > 0.5`"
+    )
 }
 
 /// Faults that every value of these types would have.

@@ -71,16 +71,12 @@ fn error(rule: &RuleConfig, key: &'static str, why: String) -> RuleError {
 /// where those are not whole, it is what the rule says by itself.
 pub fn check_rule(rule: &RuleConfig, streams: Option<&[StreamSpec]>) -> Vec<RuleError> {
     let parts = Parts::of(rule);
-    let mut found: Vec<RuleError> = [
-        parts.when.as_ref().err(),
-        parts.topic.as_ref().err(),
-        parts.payload.as_ref().err(),
-        parts.qos.as_ref().err(),
-    ]
-    .into_iter()
-    .flatten()
-    .cloned()
-    .collect();
+    let mut found: Vec<RuleError> =
+        [parts.when.as_ref().err(), parts.topic.as_ref().err(), parts.payload.as_ref().err(), parts.qos.as_ref().err()]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
     let Some(streams) = streams else { return found };
     if let Some(name) = rule.streams.iter().find(|name| !streams.iter().any(|stream| stream.name == **name)) {
         let known = streams.iter().map(|stream| stream.name.as_str());
@@ -105,7 +101,8 @@ fn placeholder_fault(topic: &TopicTemplate, streams: &[&StreamSpec]) -> Option<S
             let why = "is not a key part of stream";
             return Some(format!("`{{{part}}}` {why} `{}`; name the streams that have it in `streams`", without.name));
         }
-        let known: BTreeSet<&str> = streams.iter().flat_map(|stream| &stream.key).map(|part| part.name.as_str()).collect();
+        let known: BTreeSet<&str> =
+            streams.iter().flat_map(|stream| &stream.key).map(|part| part.name.as_str()).collect();
         let hint = match nearest(part.as_str(), known.iter().copied()) {
             Some(near) => format!("did you mean `{{{near}}}`?"),
             None if known.is_empty() => "they have none: give a key part a place in their `topic` or `key`".to_owned(),

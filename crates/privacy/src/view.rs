@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nearside_schemas::{
-    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, KeyPartSpec, KeyValues, ModelRef, Personal, SetAsideCounts,
-    StreamSpec, Summary, Timestamp, Verdict,
+    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, KeyPartSpec, KeyValues, ModelRef, Personal,
+    SetAsideCounts, StreamSpec, Summary, Timestamp, Verdict,
 };
 use serde::Serialize;
 use serde_json::Value;

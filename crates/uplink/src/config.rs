@@ -114,7 +114,9 @@ const fn default_backoff_max() -> HumanDuration {
 }
 
 fn no_address(url: &str) -> String {
-    format!("holds `{url}`, which is no broker's address: write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883")
+    format!(
+        "holds `{url}`, which is no broker's address: write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883"
+    )
 }
 
 /// Where a broker is.
@@ -252,11 +254,7 @@ impl UplinkConfig {
             .check("fallback", bad_fallback.is_some(), bad_fallback.map(|url| no_address(url)).unwrap_or_default())
             .check("topic", bad_topic, "is no topic without wildcards; only {site} and {class} are filled in")
             // The MQTT client counts whole seconds, in 16 bits, and ends the program where there are fewer than five.
-            .check(
-                "keep_alive",
-                !(5..=65_535).contains(&seconds),
-                "must be between 5s and 65535s; the default is 30s",
-            )
+            .check("keep_alive", !(5..=65_535).contains(&seconds), "must be between 5s and 65535s; the default is 30s")
             .check("max_item", bad_size, "must be between 1KiB and 255MiB")
             .above_zero(&[("inflight", self.inflight == 0), ("failover_after", self.failover_after == 0)])
             .check("backlog_share", bad_share, "must be above 0 and at most 1")

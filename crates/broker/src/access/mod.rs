@@ -130,7 +130,8 @@ impl Access {
             return (Some(identity.clone()), "a client was not let in: its certificate's name is not in the user file");
         }
         let Some(name) = &connect.user else {
-            let why = "a client was not let in: it gave no user name, and [broker] anonymous does not allow that from there";
+            let why =
+                "a client was not let in: it gave no user name, and [broker] anonymous does not allow that from there";
             return (None, why);
         };
         let Some(users) = users else {
