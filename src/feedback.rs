@@ -43,7 +43,7 @@ impl FeedbackPort for GiveFeedback {
     fn give(&self, body: Vec<u8>) -> BoxFuture<'_, Result<FeedbackOutcome, &'static str>> {
         Box::pin(async move {
             if !self.progress.is_done() {
-                return Err("the gateway is still taking in its journal; try again");
+                return Err("the gateway is still starting and reads its journal; try again in a moment");
             }
             let topic = Topic::new(FEEDBACK_TOPIC).map_err(|_| "this version cannot take feedback")?;
             let publish = Publish {
@@ -66,10 +66,12 @@ impl FeedbackPort for GiveFeedback {
             };
             match tokio::time::timeout(PATIENCE, given).await {
                 Ok(Ok(Ok(outcome))) => Ok(outcome),
-                Ok(Ok(Err(_))) => Err("it cannot be recorded: the gateway stops, or its journal is full or failed"),
-                Ok(Err(_)) | Err(_) => {
-                    Err("it was not heeded in time; it may be recorded, and the same may be said again")
-                }
+                Ok(Ok(Err(_))) => Err(
+                    "it could not be recorded: the gateway is stopping, or its disk is full or fails; try again later",
+                ),
+                Ok(Err(_)) | Err(_) => Err(
+                    "there was no answer in time; it may be recorded all the same, and saying it again does no harm",
+                ),
             }
         })
     }

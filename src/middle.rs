@@ -147,6 +147,7 @@ impl Middle {
             rules_want_summaries: config.rules.iter().any(|rule| rule.on == nearside_actors::RuleSubject::Summary),
             rollup: config.rollup.enabled.then(|| rollup.clone()),
             board: board.clone(),
+            keys: keys.clone(),
             recall: recall.clone(),
         };
         let outlet = Arc::new(Outlet::new(&plans, telemetry, to));

@@ -172,7 +172,8 @@ impl Gateway {
         let keys = Arc::new(KeyRing::of_folder(&data, &data.join(&config.privacy.key_file), SEALED)?);
         let letters = DeadLetters::open(&data.join("deadletters"), &config.deadletters, keys.clone(), &telemetry)?;
         let library = model_set::library(config, &base, Some(keys.clone()));
-        let back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
+        let mut back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
+        back.restore_board(&board);
         let (desk, answers) = FeedbackDesk::new(&telemetry);
         let around = Around {
             journal: back.journal.clone(),
@@ -357,7 +358,7 @@ impl Gateway {
     }
 
     fn checkpointer_of(&self, middle: &Middle) -> Checkpointer {
-        let Around { journal, seal, rules, rollup, telemetry, .. } = self.around.clone();
+        let Around { journal, seal, rules, rollup, telemetry, board, .. } = self.around.clone();
         Checkpointer {
             ingest: middle.ingest.clone(),
             plans: middle.plans.clone(),
@@ -367,6 +368,7 @@ impl Gateway {
             outbox: self.outbox.clone(),
             journal,
             store: self.store.clone(),
+            board,
             forget: Vec::new(),
             metrics: CheckpointMetrics::new(&telemetry),
         }

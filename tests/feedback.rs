@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Gateway, PATIENCE, client, publish_all, write_site};
+use common::{Gateway, PATIENCE, add_user, client, publish_all, write_site};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 
 const STREAM: &str = "[[stream]]\nname = \"s\"\ntopic = \"s/{room}\"\nformat = \"number\"\nfields = { value = \"$\" }\n\
@@ -51,6 +51,9 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
     let gateway = Gateway::start(STREAM);
     assert_eq!(spike(&gateway, SMALL).await, 1.0);
     let id = newest(&gateway);
+    // Whose it is, as the key's policy lets it be shown: a pseudonym where nothing is said.
+    let shown = gateway.state()["findings"][0]["key"]["room"].as_str().unwrap().to_owned();
+    assert!(shown.starts_with("p_") && gateway.get("/").contains(&format!("room {}", &shown[..24])), "{shown}");
     let give = |gateway: &Gateway, body: &str| gateway.post("/api/v1/feedback", body, None);
     let (status, said) = give(&gateway, &feedback(&id, "false_alarm"));
     assert!(status == 200 && said.contains("\"applied\""), "{status} {said}");
@@ -86,6 +89,8 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
     let (code, folder) = gateway.terminate();
     assert_eq!(code, Some(0));
     let gateway = restart(folder);
+    let shown = gateway.state()["findings"].clone();
+    assert!(shown.as_array().unwrap().iter().any(|finding| finding["id"] == id), "still shown: {shown}");
     assert_eq!(spike(&gateway, SMALL).await, 0.0, "raised by what the checkpoint holds");
     assert_eq!(spike(&gateway, LARGE).await, 1.0);
     // What was given out before the stop can still be named.
@@ -194,15 +199,4 @@ async fn where_there_are_users_feedback_is_an_operators() {
         1.0
     );
     assert_eq!(gateway.terminate().0, Some(0));
-}
-
-fn add_user(users: &std::path::Path, name: &str, role: &str) {
-    use std::io::Write;
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_nearside"))
-        .args(["users", "add", name, "--role", role, "--file", users.to_str().unwrap()])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"word\n").unwrap();
-    assert!(child.wait().unwrap().success());
 }

@@ -9,8 +9,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{Gateway, nearside, publish_all, write_site};
+use common::{Gateway, PATIENCE, add_user, nearside, publish_all, write_site};
 use nearside_schemas::{Clock, SystemClock};
+use rumqttc::{AsyncClient, MqttOptions, QoS};
 
 const SITE: &str = r#"
 [[stream]]
@@ -109,6 +110,41 @@ async fn seconds_for_milliseconds_are_noticed() {
     let warnings: Vec<&str> = said.lines().filter(|line| line.contains("because of their time")).collect();
     assert_eq!(warnings.len(), 1, "said once: {said}");
     assert!(warnings[0].contains("plain") && warnings[0].contains("look like seconds"), "{said}");
+}
+
+/// Who is refused is named in the log where the site knows the name, with the address, and once; a name it does not know may be a
+/// password in the wrong place.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_let_in_is_said_without_a_secret() {
+    for (name, password, said) in [
+        ("dora", "hunter2", "its password is wrong"),
+        ("hunter2", "", "its user name is not in the user file"),
+        ("vera", "word", "its user may not publish to that topic"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let users = folder.path().join("users.toml");
+        add_user(&users, "dora", "device");
+        add_user(&users, "vera", "viewer");
+        let site = write_site(folder.path(), SITE);
+        let text = std::fs::read_to_string(&site).unwrap().replace("[broker]\n", "[broker]\nusers = \"users.toml\"\n");
+        std::fs::write(&site, text).unwrap();
+        let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+        for _ in 0..3 {
+            let mut options = MqttOptions::new("private-id", gateway.broker.ip().to_string(), gateway.broker.port());
+            options.set_credentials(name, password);
+            let (client, mut events) = AsyncClient::new(options, 10);
+            client.publish("private/topic", QoS::AtLeastOnce, false, "private payload").await.unwrap();
+            let refused = async { while events.poll().await.is_ok() {} };
+            tokio::time::timeout(PATIENCE, refused).await.expect("it is refused");
+        }
+        gateway.wait_until_said(said);
+        let log = gateway.said();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused") || line.contains("let in")).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains("WARN") && lines[0].contains("127.0.0.1"), "{log}");
+        assert_eq!(lines[0].contains(&format!("\"{name}\"")), name != "hunter2", "{log}");
+        assert!(!log.contains("hunter2") && !log.contains("private"), "{log}");
+    }
 }
 
 /// A number that is to leave encrypted is in the summary, and nowhere in clear.

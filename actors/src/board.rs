@@ -1,20 +1,27 @@
 //! The board: the last findings and commands and the figures of each stream definition, for the console and for the closing
-//! report of a run. Bounded; the newest push out the oldest.
+//! report of a run. Bounded; the newest push out the oldest. The last findings are part of the checkpoint, so that they are there
+//! after a restart.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use nearside_schemas::{Finding, StreamName, Timestamp};
+use nearside_schemas::{FieldName, Finding, FindingTag, StreamName, Timestamp};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// The name of the board's part in a checkpoint.
+pub const SAVED_NAME: &str = "board";
+/// Most findings that a checkpoint holds.
+const SAVED: usize = 30;
 
 /// A finding and where it was seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PostedFinding {
     /// The stream definition.
     pub stream: StreamName,
     /// The finding.
     pub finding: Finding,
-    /// The parts of the stream's key that may be shown, with spaces between.
-    pub whose: String,
+    /// The parts of the stream's key that may be shown, as they may be.
+    pub key: Vec<(FieldName, String)>,
 }
 
 /// A command and what became of it.
@@ -43,11 +50,21 @@ pub struct PostedStep {
     pub at: Timestamp,
 }
 
+#[derive(Default)]
+struct Findings {
+    last: VecDeque<PostedFinding>,
+    /// Those of an earlier run: its journal may bring them out again.
+    earlier: HashSet<FindingTag>,
+    /// How many were posted in this run, and how many of those the checkpoint knows of.
+    posted: u64,
+    saved: u64,
+}
+
 /// The board.
 pub struct Board {
     bound: usize,
     steps: Mutex<VecDeque<PostedStep>>,
-    findings: Mutex<VecDeque<PostedFinding>>,
+    findings: Mutex<Findings>,
     commands: Mutex<VecDeque<PostedCommand>>,
 }
 
@@ -57,9 +74,42 @@ impl Board {
         Self { bound: bound.max(1), steps: Mutex::default(), findings: Mutex::default(), commands: Mutex::default() }
     }
 
-    /// Posts a finding.
+    /// Posts a finding, unless it is there from an earlier run.
     pub fn post_finding(&self, posted: PostedFinding) {
-        push(&mut self.findings.lock(), posted, self.bound);
+        let mut findings = self.findings.lock();
+        if !findings.earlier.is_empty() && findings.earlier.remove(&posted.finding.tag()) {
+            return;
+        }
+        findings.posted += 1;
+        push(&mut findings.last, posted, self.bound);
+    }
+
+    /// What a checkpoint is to keep, and how many were posted by now; `None` where it knows of all.
+    pub fn to_save(&self) -> Option<(Vec<u8>, u64)> {
+        let findings = self.findings.lock();
+        if findings.posted == findings.saved {
+            return None;
+        }
+        let first = findings.last.len().saturating_sub(SAVED);
+        let last: Vec<&PostedFinding> = findings.last.range(first..).collect();
+        // Texts and numbers always have a JSON form.
+        Some((serde_json::to_vec(&last).unwrap_or_default(), findings.posted))
+    }
+
+    /// The checkpoint knows of so many.
+    pub fn saved(&self, posted: u64) {
+        self.findings.lock().saved = posted;
+    }
+
+    /// Shows what a checkpoint kept; false where it cannot be read.
+    pub fn restore(&self, saved: &[u8]) -> bool {
+        let Ok(saved) = serde_json::from_slice::<Vec<PostedFinding>>(saved) else { return false };
+        let mut findings = self.findings.lock();
+        for posted in saved {
+            findings.earlier.insert(posted.finding.tag());
+            push(&mut findings.last, posted, self.bound);
+        }
+        true
     }
 
     /// Posts a command.
@@ -79,7 +129,7 @@ impl Board {
 
     /// The last `most` findings, newest first.
     pub fn findings(&self, most: usize) -> Vec<PostedFinding> {
-        self.findings.lock().iter().rev().take(most).cloned().collect()
+        self.findings.lock().last.iter().rev().take(most).cloned().collect()
     }
 
     /// The last `most` commands, newest first.
@@ -93,4 +143,53 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, bound: usize) {
         queue.pop_front();
     }
     queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nearside_schemas::{ModelName, ModelRef, Severity, StreamId, WindowDefinition, WindowId};
+
+    fn posted(at: i64) -> PostedFinding {
+        let at = Timestamp::from_secs(at);
+        let finding = Finding {
+            window: WindowId {
+                stream: StreamId::from_bytes([1; 16]),
+                definition: WindowDefinition::new("1m").unwrap(),
+                start: at,
+            },
+            model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
+            label: "news2_high".to_owned(),
+            field: None,
+            severity: Severity::Critical,
+            since: at,
+            at,
+            rows: 1,
+            score: 0.5,
+            threshold: 0.25,
+            contributions: Vec::new(),
+            text: "suggests an emergency response".to_owned(),
+        };
+        let key = vec![(FieldName::new("bed").unwrap(), "b3".to_owned())];
+        PostedFinding { stream: StreamName::new("vitals").unwrap(), finding, key }
+    }
+
+    fn times(board: &Board) -> Vec<i64> {
+        board.findings(usize::MAX).iter().map(|posted| posted.finding.at.as_micros() / 1_000_000).collect()
+    }
+
+    #[test]
+    fn the_last_findings_are_there_after_a_restart_and_once() {
+        let board = Board::new(100);
+        (0..40).for_each(|n| board.post_finding(posted(n)));
+        let (saved, so_far) = board.to_save().unwrap();
+        board.saved(so_far);
+        assert!(board.to_save().is_none(), "nothing new");
+        let next = Board::new(100);
+        assert!(next.restore(&saved) && !next.restore(b"?"));
+        assert_eq!(next.findings(1), vec![posted(39)]);
+        // The journal brings the last ones out again, then come new ones.
+        (38..42).for_each(|n| next.post_finding(posted(n)));
+        assert_eq!(times(&next), (10..42).rev().collect::<Vec<i64>>());
+    }
 }

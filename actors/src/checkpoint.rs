@@ -15,6 +15,7 @@ use nearside_schemas::StreamId;
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use tokio::sync::watch;
 
+use crate::board::{self, Board};
 use crate::ingest::{Ingest, ShardHandle};
 use crate::rollup::{RollUpMessage, SavedRollUps};
 use crate::rules_stage::{self, RulesMessage};
@@ -45,6 +46,8 @@ pub struct Checkpointer {
     pub journal: JournalHandle,
     /// The file.
     pub store: Arc<CheckpointStore>,
+    /// The last findings, which a start shows again.
+    pub board: Arc<Board>,
     /// Streams of the file that no definition claims any more.
     pub forget: Vec<StreamId>,
     /// How it fares.
@@ -122,11 +125,17 @@ impl Checkpointer {
         }
         let Some((rules, rollups)) = self.settle_outputs().await else { return self.give_up(states).await };
         let covers = covers.unwrap_or_default();
+        let (board, posted) = self.board.to_save().unzip();
         let round = CheckpointRound {
             covers,
             streams: states.iter().map(|state| self.stored(state)).collect(),
             forget: self.forget.clone(),
-            put: rollups.put.into_iter().chain([(rules_stage::SAVED_NAME.to_owned(), rules)]).collect(),
+            put: rollups
+                .put
+                .into_iter()
+                .chain([(rules_stage::SAVED_NAME.to_owned(), rules)])
+                .chain(board.map(|board| (board::SAVED_NAME.to_owned(), board)))
+                .collect(),
             remove: rollups.remove,
         };
         let bytes: usize = round.streams.iter().map(|stream| stream.state.len()).sum();
@@ -141,6 +150,9 @@ impl Checkpointer {
             Err(_) => return self.give_up(states).await,
         }
         self.forget.clear();
+        if let Some(posted) = posted {
+            self.board.saved(posted);
+        }
         self.metrics.states.inc_by(states.len() as u64);
         self.metrics.bytes.inc_by(bytes as u64);
         self.metrics.covers.set(covers.0 as f64);

@@ -2,31 +2,13 @@
 
 use std::time::Duration;
 
-use nearside_schemas::{HumanDuration, QoS, RuleName, StreamName};
+use nearside_schemas::{Faults, HumanDuration, QoS, RuleName, StreamName};
 use serde::{Deserialize, Serialize};
-
-/// A value with which the gateway would start and then not work. The fault of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}` {why}")]
-pub struct ConfigFault {
-    /// The key, without its section.
-    pub key: &'static str,
-    /// What is wrong and what to write.
-    pub why: &'static str,
-}
 
 /// Most threads of one kind: beyond it the system refuses them.
 const MOST_THREADS: usize = 1_024;
 /// Time is looked at no more often.
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
-
-/// The first of these that is wrong.
-fn first_fault(checks: &[(&'static str, bool, &'static str)]) -> Result<(), ConfigFault> {
-    let fault = checks.iter().find(|(_, wrong, _)| *wrong);
-    fault.map_or(Ok(()), |(key, _, why)| Err(ConfigFault { key, why }))
-}
-
-const ABOVE_ZERO: &str = "must be above zero";
 
 /// `[streams]`: how streams are spread and bounded.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -84,16 +66,17 @@ impl Default for StreamsConfig {
 }
 
 impl StreamsConfig {
-    /// Checks that readings can pass.
-    pub fn validate(&self) -> Result<(), ConfigFault> {
-        first_fault(&[
-            ("shards", self.shards > MOST_THREADS, "must not be above 1024; 0 is one for each core"),
-            ("shard_credit", self.shard_credit == 0, ABOVE_ZERO),
-            ("stream_credit", self.stream_credit == 0, ABOVE_ZERO),
-            ("max_streams", self.max_streams == 0, ABOVE_ZERO),
-            ("retire_after", self.retire_after.get().is_zero(), "must be above zero, such as \"10m\""),
-            ("tick", self.tick.get() < SHORTEST_TICK, "must be at least 10ms"),
-        ])
+    /// Whatever would keep readings from passing.
+    pub fn faults(&self) -> Faults {
+        Faults::of("streams")
+            .check("shards", self.shards > MOST_THREADS, "must not be above 1024; 0 is one for each core")
+            .above_zero(&[
+                ("shard_credit", self.shard_credit == 0),
+                ("stream_credit", self.stream_credit == 0),
+                ("max_streams", self.max_streams == 0),
+            ])
+            .check("retire_after", self.retire_after.get().is_zero(), "must be above zero, such as \"10m\"")
+            .check("tick", self.tick.get() < SHORTEST_TICK, "must be at least 10ms")
     }
 }
 
@@ -126,14 +109,14 @@ impl Default for InferenceConfig {
 }
 
 impl InferenceConfig {
-    /// Checks that rows can be judged in time.
-    pub fn validate(&self) -> Result<(), ConfigFault> {
-        first_fault(&[
-            ("threads", !(1..=MOST_THREADS).contains(&self.threads), "must be between 1 and 1024"),
-            ("max_batch", self.max_batch == 0, ABOVE_ZERO),
-            ("queue", self.queue < self.max_batch, "must not be below `max_batch`"),
-            ("max_wait", self.max_wait >= self.deadline, "must be below `deadline`, or no window is judged in time"),
-        ])
+    /// Whatever would keep rows from being judged in time.
+    pub fn faults(&self) -> Faults {
+        let too_late = "must be below `deadline`, or no window is judged in time";
+        Faults::of("inference")
+            .check("threads", !(1..=MOST_THREADS).contains(&self.threads), "must be between 1 and 1024")
+            .check("max_batch", self.max_batch == 0, "must be above zero")
+            .check("queue", self.queue < self.max_batch, "must not be below `max_batch`")
+            .check("max_wait", self.max_wait >= self.deadline, too_late)
     }
 }
 
@@ -166,12 +149,13 @@ impl Default for RollUpConfig {
 }
 
 impl RollUpConfig {
-    /// Checks that a roll-up has a span.
-    pub fn validate(&self) -> Result<(), ConfigFault> {
-        first_fault(&[
-            ("every", self.every.get().is_zero(), "must be above zero, such as \"1m\""),
-            ("max_windows", self.max_windows == 0, ABOVE_ZERO),
-        ])
+    /// Whatever would leave a roll-up without a span or without windows.
+    pub fn faults(&self) -> Faults {
+        Faults::of("rollup").check("every", self.every.get().is_zero(), "must be above zero, such as \"1m\"").check(
+            "max_windows",
+            self.max_windows == 0,
+            "must be above zero",
+        )
     }
 }
 
@@ -201,11 +185,13 @@ pub struct RuleConfig {
     /// The condition, in CEL. Findings: `finding.label`, `.score`, `.threshold`, `.severity`, `.stream`, `.model`, `.rows`, `.text`,
     /// `.seen.FIELD`, `.id` (for feedback). Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
     /// `.findings`, `.verdict`, `.set_aside`.
-    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. A window has one command of a rule.
+    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. A window has one command of a rule
+    /// for each label.
     pub when: String,
     /// What to publish.
     pub publish: PublishConfig,
-    /// After a command was sent, how long the rule is silent for the same stream, whatever else is found there meanwhile.
+    /// After a command was sent, how long the rule is silent for the same stream and the same label; a finding with another label is another
+    /// matter. A rule on summaries is silent for the same stream.
     #[serde(default = "default_cooldown")]
     pub cooldown: HumanDuration,
     /// How long a command may wait to be sent; after that it is counted as expired and not sent.
@@ -214,10 +200,10 @@ pub struct RuleConfig {
 }
 
 impl RuleConfig {
-    /// Checks that a command can be sent before it expires. Condition, topic and payload are checked against the streams.
-    pub fn validate(&self) -> Result<(), ConfigFault> {
+    /// Whatever would expire a command before it is sent. Condition, topic and payload are checked against the streams.
+    pub fn faults(&self) -> Faults {
         let expired = "must be above zero, such as \"30s\": every command would be expired before it is sent";
-        first_fault(&[("time_to_live", self.time_to_live.get().is_zero(), expired)])
+        Faults::of("").check("time_to_live", self.time_to_live.get().is_zero(), expired)
     }
 }
 

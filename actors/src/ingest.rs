@@ -8,6 +8,7 @@
 
 mod closing;
 mod feedback;
+mod unclaimed;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,6 +35,7 @@ use crate::outlet::Outlet;
 use crate::read_ahead::Run;
 use crate::recovery::Again;
 use crate::stream::{Draft, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use unclaimed::Unclaimed;
 
 /// Most topics whose stream is remembered, and most bytes of their names; beyond either the memory starts anew.
 const REMEMBERED_TOPICS: usize = 262_144;
@@ -103,7 +105,7 @@ pub struct Ingest {
     letters: DeadLetters,
     desk: Arc<FeedbackDesk>,
     draining: AtomicBool,
-    no_stream: Counter,
+    unclaimed: Unclaimed,
     credit_waits: Counter,
 }
 
@@ -165,7 +167,7 @@ impl Ingest {
             letters,
             desk,
             draining: AtomicBool::new(false),
-            no_stream: telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]),
+            unclaimed: Unclaimed::new(telemetry),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }
@@ -385,15 +387,7 @@ impl Ingest {
     fn decode(&self, publish: &Publish, lsn: Lsn, drafts: &mut Vec<Draft>) {
         let route = self.route(&publish.topic);
         let definition = match &route {
-            Route::None => {
-                if self.no_stream.get() == 0 {
-                    tracing::warn!(
-                        "a message came on a topic that no stream claims (said once; nearside_readings_set_aside_total counts them)"
-                    );
-                }
-                self.no_stream.inc();
-                return;
-            }
+            Route::None => return self.unclaimed.take(publish, &self.letters),
             Route::Overflow { definition } => {
                 self.outlet.set_aside(*definition, SetAsideReason::Overflow, 1);
                 return;

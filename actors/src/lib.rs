@@ -27,8 +27,6 @@ pub mod skew;
 pub mod stage;
 pub mod stream;
 
-pub use config::{
-    ConfigFault, InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig,
-};
+pub use config::{InferenceConfig, OnStop, PublishConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
 pub use error::ActorError;
 pub use inference::Priority;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nearside_schemas::{CloseCause, FieldPolicy, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
+use nearside_privacy::{KeyRing, shown_key};
+use nearside_schemas::{CloseCause, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use parking_lot::Mutex;
 
@@ -98,6 +99,8 @@ pub struct Downstream {
     pub rollup: Option<StageSender<RollUpMessage>>,
     /// Shows the last findings.
     pub board: Arc<Board>,
+    /// For what is shown of keys there.
+    pub keys: Arc<KeyRing>,
     /// Sets messages aside that panicked.
     pub recall: Recall,
 }
@@ -157,11 +160,9 @@ impl Outlet {
         let spec = &component.plan().spec;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
-        let parts = spec.key.iter().zip(component.key());
-        let clear =
-            parts.filter(|(part, _)| part.policy == FieldPolicy::Clear).map(|(_, value)| value.expose().as_ref());
-        let whose = clear.collect::<Vec<&str>>().join(" ");
-        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), whose, finding: finding.clone() });
+        let key = shown_key(component.key(), spec, &self.to.keys);
+        let key = key.into_iter().map(|(name, shown)| (name.clone(), shown)).collect();
+        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), key, finding: finding.clone() });
         let finding = Arc::new(finding);
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
         let at = component.heard_at();

@@ -108,7 +108,7 @@ impl RulesStage {
 
     /// Goes on from what a checkpoint kept; false where it cannot be read.
     pub fn restore(&mut self, saved: &[u8]) -> bool {
-        serde_json::from_slice(saved).map(|cooldowns| self.rules.resume_cooldowns(cooldowns)).is_ok()
+        self.rules.resume_cooldowns(saved).is_ok()
     }
 
     /// Handles one message.
@@ -168,7 +168,9 @@ impl RulesStage {
 
     fn end_replay(&mut self) {
         let Some((withheld, given)) = self.replay.take() else { return };
-        let (before, new): (Vec<_>, Vec<_>) = withheld.into_iter().partition(|one| given.contains(&one.id.to_string()));
+        // Older journals hold ids without labels: then a window had one command of a rule.
+        let was_given = |id: &CommandId| given.contains(&id.to_string()) || given.contains(&id.without_label());
+        let (before, new): (Vec<_>, Vec<_>) = withheld.into_iter().partition(|one| was_given(&one.id));
         tracing::info!(given_before = before.len(), new = new.len(), "commands after replay");
         for command in new {
             self.issue(command);
@@ -246,14 +248,18 @@ impl CommandQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{PublishConfig, RuleConfig, RuleSubject};
     use bytes::Bytes;
     use nearside_deadletters::{DeadLetters, DeadLettersConfig, ids, read};
     use nearside_journal::{DirectoryStorage, Journal, JournalConfig};
     use nearside_privacy::KeyRing;
     use nearside_schemas::codec::{CodecSpec, Format};
     use nearside_schemas::{
-        ClientId, KeyValues, ManualClock, Publish, QoS, SecretKey, StreamName, StreamSpec, Topic, TopicTemplate,
+        ClientId, HumanDuration, KeyValues, ManualClock, ModelName, ModelRef, Publish, QoS, RuleName, SecretKey,
+        Severity, StreamId, StreamName, StreamSpec, Topic, TopicTemplate, WindowDefinition, WindowId,
     };
 
     fn origin() -> Origin {
@@ -279,14 +285,96 @@ mod tests {
         Origin { spec: Arc::new(spec), key: KeyValues::new() }
     }
 
+    fn keys() -> Arc<KeyRing> {
+        Arc::new(KeyRing::from_master(SecretKey::new([3; 32])))
+    }
+
+    fn stage(folder: &Path, telemetry: &Telemetry, rules: &[RuleConfig]) -> (Journal, RulesStage, CommandQueue) {
+        let (journal, _) = Journal::open(folder, JournalConfig::default(), keys(), telemetry, Lsn(0)).unwrap();
+        let aside = folder.join("deadletters");
+        let letters = DeadLetters::open(&aside, &DeadLettersConfig::default(), keys(), telemetry).unwrap();
+        let storage = Arc::new(DirectoryStorage::open(folder, false).unwrap());
+        let recall = Recall::start(storage, keys(), letters, telemetry).unwrap();
+        let clock = Arc::new(ManualClock::default());
+        let rules = Rules::new(rules).unwrap();
+        let (stage, queue) = RulesStage::new(rules, journal.handle(), recall, clock, telemetry.clone(), 8);
+        (journal, stage, queue)
+    }
+
+    fn rule() -> RuleConfig {
+        let publish =
+            PublishConfig { topic: "alarm".to_owned(), payload: "x".to_owned(), qos: QoS::AtLeastOnce, retain: false };
+        RuleConfig {
+            name: RuleName::new("alarm").unwrap(),
+            on: RuleSubject::Finding,
+            streams: Vec::new(),
+            when: "true".to_owned(),
+            publish,
+            cooldown: HumanDuration::secs(60),
+            time_to_live: HumanDuration::secs(30),
+        }
+    }
+
+    fn finding(label: &str) -> RulesMessage {
+        let at = Timestamp::from_secs(1);
+        let finding = Finding {
+            window: WindowId {
+                stream: StreamId::from_bytes([1; 16]),
+                definition: WindowDefinition::new("1m").unwrap(),
+                start: Timestamp::from_secs(0),
+            },
+            model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
+            label: label.to_owned(),
+            field: None,
+            severity: Severity::Critical,
+            since: at,
+            at,
+            rows: 1,
+            score: 0.5,
+            threshold: 0.25,
+            contributions: Vec::new(),
+            text: String::new(),
+        };
+        RulesMessage::Finding { finding: Arc::new(finding), origin: origin(), at, record: None }
+    }
+
+    /// I8: of two labels in a window each has its command, and after a crash each that was given is left out by itself.
+    #[tokio::test]
+    async fn the_commands_of_two_labels_are_each_given_once_over_a_crash() {
+        let id = |label: &str| format!("alarm:{}:1m:0:r0{label}", StreamId::from_bytes([1; 16]));
+        let all = [id(":high"), id(":rising")];
+        // A journal of before ids had labels: then the window had one command.
+        let before = [id("")];
+        for (given, expected) in
+            [(&all[..0], &all[..]), (&all[..1], &all[1..]), (&all[..], &all[2..]), (&before[..], &all[2..])]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let (_journal, mut stage, queue) = stage(folder.path(), &Telemetry::new(), &[rule()]);
+            stage.handle(RulesMessage::Replaying);
+            for message in [finding("high"), finding("rising"), finding("high")] {
+                stage.handle(message);
+            }
+            given.iter().for_each(|id| stage.handle(RulesMessage::Given(id.clone())));
+            stage.handle(RulesMessage::Replayed);
+            let mut issued = Vec::new();
+            while issued.len() < expected.len() {
+                let next = queue.commands.recv_async();
+                let command = tokio::time::timeout(std::time::Duration::from_secs(60), next).await.unwrap().unwrap();
+                issued.push(command.id.to_string());
+            }
+            drop(stage);
+            assert_eq!(issued, expected, "given: {given:?}");
+            assert!(queue.commands.recv_async().await.is_err(), "and nothing else");
+        }
+    }
+
     /// I3: a panic in a rule costs its answer; the message that brought it about is set aside as it was sent.
     #[tokio::test]
     async fn a_panic_in_a_rule_sets_its_message_aside() {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::new();
-        let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
-        let (journal, _) =
-            Journal::open(folder.path(), JournalConfig::default(), keys.clone(), &telemetry, Lsn(0)).unwrap();
+        let keys = keys();
+        let (journal, mut stage, _queue) = stage(folder.path(), &telemetry, &[]);
         let publish = Publish {
             client: ClientId::new("device"),
             topic: Topic::new("vitals").unwrap(),
@@ -299,12 +387,6 @@ mod tests {
         let written = journal.handle().commit(vec![Record::Publish(publish)]).await;
         let CommitOutcome::Durable { first } = written else { panic!("{written:?}") };
         let aside = folder.path().join("deadletters");
-        let letters = DeadLetters::open(&aside, &DeadLettersConfig::default(), keys.clone(), &telemetry).unwrap();
-        let storage = Arc::new(DirectoryStorage::open(folder.path(), false).unwrap());
-        let recall = Recall::start(storage, keys.clone(), letters, &telemetry).unwrap();
-        let clock = Arc::new(ManualClock::default());
-        let rules = Rules::new(&[]).unwrap();
-        let (mut stage, _queue) = RulesStage::new(rules, journal.handle(), recall, clock, telemetry.clone(), 1);
         assert!(stage.evaluate(&origin(), Some(first), |_| panic!("inside")).is_empty());
         assert_eq!(telemetry.counter(Metric::StreamPanics, &["rules"]).get(), 1);
         let kept = async {

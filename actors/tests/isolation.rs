@@ -158,7 +158,15 @@ impl Gateway {
         let (rules, _) = stage::start("rules", 100, &telemetry, |_| {}).unwrap();
         let board = Arc::new(Board::new(10));
         let plans = [plan];
-        let to = Downstream { seal: seal.clone(), rules, rules_want_summaries: false, rollup: None, board, recall };
+        let to = Downstream {
+            seal: seal.clone(),
+            rules,
+            rules_want_summaries: false,
+            rollup: None,
+            board,
+            keys: keys.clone(),
+            recall,
+        };
         let outlet = Arc::new(Outlet::new(&plans, &telemetry, to));
         let credit = ShardCredit::new(1_000, 1_000, Gauge::default());
         let setup = ShardSetup {

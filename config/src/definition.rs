@@ -34,8 +34,8 @@ pub struct StreamDefinition {
     pub min_rows: u64,
 }
 
-/// Checks one definition. `None` where something is wrong, which `problems` then says. Where the file could not be read as a whole, what
-/// is missing may be a window or the format, and nothing is said of those.
+/// Checks one definition. `None` where something is wrong, which `problems` then says. Where it could not be read as a whole, what is
+/// missing may be a window, a field or the format, and nothing is said of what depends on those.
 pub(crate) fn check(
     raw: Spanned<RawStream>,
     folders: &[PathBuf],
@@ -51,20 +51,27 @@ pub(crate) fn check(
             None
         }
     };
-    let fields = fields(&raw, problems);
+    let fields = fields(&raw, &whole, problems);
     let key = topic.as_ref().map(|topic| key(&raw, topic, problems));
-    check_privacy_names(&raw, &fields, key.as_deref().unwrap_or_default(), problems);
+    let fields_are_whole = raw.fields.get_ref().len() == fields.len() && !raw.fields.span().is_empty();
+    if is_whole && fields_are_whole && key.is_some() {
+        check_privacy_names(&raw, &fields, key.as_deref().unwrap_or_default(), problems);
+    }
     check_bounds(&raw, problems);
     let guard = guard(&raw);
+    let before = problems.count();
+    for fault in guard.faults().into_vec() {
+        problems.add(problems.key_in(whole.clone(), fault.key), fault.to_string());
+    }
     let windows: Vec<WindowConfig> = raw.windows.iter().map(|window| window.get_ref().clone()).collect();
     for window in raw.windows.iter().filter(|_| is_whole) {
-        if let Err(error) = window.get_ref().validate() {
+        for error in window.get_ref().faults() {
             problems.add(window.span(), error.to_string());
         }
     }
     let specs: Vec<FieldSpec> = fields.iter().map(|(field, _)| field.clone()).collect();
     if is_whole
-        && windows.iter().all(|window| window.validate().is_ok())
+        && problems.count() == before
         && let Err(error) = WindowPlan::new(&specs, &windows, guard.clone())
     {
         problems.add(raw.name.span(), error.to_string());
@@ -91,10 +98,13 @@ pub(crate) fn check(
         key: key?,
         group: raw.group.clone().unwrap_or_else(|| raw.name.get_ref().to_string()),
     };
-    if is_whole && let Err(error) = decoder(&spec) {
+    if is_whole
+        && fields_are_whole
+        && let Err(error) = decoder(&spec)
+    {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
     }
-    let (models, is_for_patients) = models(&raw, &spec, folders, problems);
+    let (models, is_for_patients) = models(&raw, fields_are_whole.then_some(&spec), folders, problems);
     let usual = if is_for_patients { Priority::Medical } else { Priority::Ordinary };
     let priority = raw.priority.unwrap_or(usual);
     Some(StreamDefinition { spec, windows, guard, models, priority, min_rows: raw.min_rows.max(1) })
@@ -105,17 +115,18 @@ fn path_of(path: &str) -> String {
     path.to_owned()
 }
 
-fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, String)> {
+fn fields(raw: &RawStream, whole: &Range<usize>, problems: &mut Problems<'_>) -> Vec<(FieldSpec, String)> {
     let span = raw.fields.span();
     let mut fields = Vec::new();
-    if raw.fields.get_ref().is_empty() {
-        problems.add(span.clone(), "a stream needs at least one field, such as `fields = { value = \"$.value\" }`");
+    if raw.fields.get_ref().is_empty() && !span.is_empty() {
+        problems.add(span, "a stream needs at least one field, such as `fields = { value = \"$.value\" }`");
     }
     for (name, value) in raw.fields.get_ref() {
         let field = match value {
             toml::Value::String(path) => Ok(RawField { path: path.clone(), unit: None, kind: None }),
             other => other.clone().try_into::<RawField>().map_err(|error| explain(error.message())),
         };
+        let at = problems.key_in(whole.clone(), &format!("fields.{name}"));
         let name = FieldName::new(name).map_err(|error| error.to_string());
         match (name, field) {
             (Ok(name), Ok(field)) => {
@@ -124,9 +135,9 @@ fn fields(raw: &RawStream, problems: &mut Problems<'_>) -> Vec<(FieldSpec, Strin
                 let policy = raw.privacy.get(name.as_str()).map_or(default, |policy| *policy.get_ref());
                 fields.push((FieldSpec { name, kind, unit: field.unit, policy }, field.path));
             }
-            (Err(why), _) => problems.add(span.clone(), why),
+            (Err(why), _) => problems.add(at, why),
             (Ok(name), Err(why)) => problems.add(
-                span.clone(),
+                at,
                 format!("field `{name}`: {why} (a field is a path such as \"$.{name}\", or {{ path = \"$.{name}\", unit = \"…\", kind = \"number\" }})"),
             ),
         }
@@ -202,10 +213,10 @@ fn guard(raw: &RawStream) -> GuardConfig {
     }
 }
 
-/// The models, and whether one is for patients.
+/// The models, and whether one is for patients. Without the stream's fields it is not said whether they suit a model.
 fn models(
     raw: &RawStream,
-    spec: &StreamSpec,
+    spec: Option<&StreamSpec>,
     folders: &[PathBuf],
     problems: &mut Problems<'_>,
 ) -> (Vec<ModelName>, bool) {
@@ -223,7 +234,7 @@ fn models(
 }
 
 /// What a site's own model needs of the stream is what the shipped one needs whose weights it has.
-fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<(ModelName, Task), String> {
+fn check_model(name: &str, spec: Option<&StreamSpec>, folders: &[PathBuf]) -> Result<(ModelName, Task), String> {
     let method = nearside_models::artefact::method_of(name, folders).map_err(|error| match error {
         ModelError::Unknown { name, .. } => {
             unknown_name("there is no model", &name, nearside_models::catalog::names().collect::<Vec<_>>())
@@ -231,7 +242,7 @@ fn check_model(name: &str, spec: &StreamSpec, folders: &[PathBuf]) -> Result<(Mo
         error => error.to_string(),
     })?;
     let model = nearside_models::catalog::load(method, None).map_err(|error| error.to_string())?;
-    model.accepts(&spec.fields).map_err(|error| error.to_string())?;
+    spec.map_or(Ok(()), |spec| model.accepts(&spec.fields)).map_err(|error| error.to_string())?;
     let task = nearside_models::catalog::card(method, None).map_err(|error| error.to_string())?.task;
     Ok((ModelName::new(name).map_err(|error| error.to_string())?, task))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nearside_actors::{ConfigFault, InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_deadletters::DeadLettersConfig;
@@ -13,7 +13,7 @@ use nearside_journal::JournalConfig;
 use nearside_models::artefact::ModelsConfig;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
-use nearside_schemas::{SiteId, StreamSpec, nearest};
+use nearside_schemas::{Faults, SiteId, StreamSpec, nearest, utf8};
 use nearside_uplink::UplinkConfig;
 use toml::Spanned;
 
@@ -71,8 +71,7 @@ pub struct SiteConfig {
 /// # Errors
 /// Where it cannot be read, or with everything that is wrong with it.
 pub fn load(path: &Path) -> Result<SiteConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-    parse(&text, path)
+    read_file(path, |text, problems| checked(text, path, problems))
 }
 
 /// Reads and checks a file, and looks whether the files that it names are there.
@@ -80,34 +79,11 @@ pub fn load(path: &Path) -> Result<SiteConfig, ConfigError> {
 /// # Errors
 /// Where it cannot be read, or with everything that is wrong with it.
 pub fn load_with_files(path: &Path) -> Result<SiteConfig, ConfigError> {
-    let config = load(path)?;
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-    let mut problems = Problems::new(&text);
-    let base = path.parent().unwrap_or(Path::new("."));
-    for (section, key, file) in named_files(&config) {
-        if let Err(error) = std::fs::File::open(base.join(file)) {
-            let from = text.find(section).map_or(0..0, |at| at..at + section.len());
-            let hint = if key == "users" { "; `nearside users add` makes it" } else { "" };
-            let message = format!("{section} {key}: {} cannot be read: {error}{hint}", base.join(file).display());
-            problems.add(problems.key_in(from, key), message);
-        }
-    }
-    let problems = problems.into_vec();
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong { path: path.to_owned(), problems }) }
-}
-
-/// The files that must be there before a start: section, key and path.
-fn named_files(config: &SiteConfig) -> Vec<(&'static str, &'static str, &Path)> {
-    let tls = config.broker.tls.as_ref();
-    let files = [
-        ("[broker]", "users", config.broker.users.as_ref()),
-        ("[broker.tls]", "certificate", tls.map(|tls| &tls.certificate)),
-        ("[broker.tls]", "key", tls.map(|tls| &tls.key)),
-        ("[broker.tls]", "client_ca", tls.and_then(|tls| tls.client_ca.as_ref())),
-        ("[broker.tls]", "revoked", tls.and_then(|tls| tls.revoked.as_ref())),
-        ("[uplink]", "password_file", config.uplink.as_ref().and_then(|uplink| uplink.password_file.as_ref())),
-    ];
-    files.into_iter().filter_map(|(section, key, file)| Some((section, key, file?.as_path()))).collect()
+    read_file(path, |text, problems| {
+        let site = checked(text, path, problems)?;
+        check_files(&site, path.parent().unwrap_or(Path::new(".")), problems);
+        Some(site)
+    })
 }
 
 /// Checks a configuration's text; `path` is for error texts.
@@ -115,38 +91,59 @@ fn named_files(config: &SiteConfig) -> Vec<(&'static str, &'static str, &Path)> 
 /// # Errors
 /// With everything that is wrong with it.
 pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
+    read_text(text, path, |text, problems| checked(text, path, problems))
+}
+
+fn read_file(
+    path: &Path,
+    check: impl FnOnce(&str, &mut Problems<'_>) -> Option<SiteConfig>,
+) -> Result<SiteConfig, ConfigError> {
+    let bytes = std::fs::read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    let text = utf8(&bytes).map_err(|error| ConfigError::not_utf8(path, &bytes, &error))?;
+    read_text(text, path, check)
+}
+
+fn read_text(
+    text: &str,
+    path: &Path,
+    check: impl FnOnce(&str, &mut Problems<'_>) -> Option<SiteConfig>,
+) -> Result<SiteConfig, ConfigError> {
     let mut problems = Problems::new(text);
-    let wrong = |problems: Problems<'_>| ConfigError::Wrong { path: path.to_owned(), problems: problems.into_vec() };
-    let Some(Salvaged { raw, is_whole }) = read(text, &mut problems) else { return Err(wrong(problems)) };
-    let streams = check_streams(&raw, &model_folders(&raw, path), is_whole, &mut problems);
-    let specs: Vec<StreamSpec> = streams.iter().map(|stream| stream.spec.clone()).collect();
-    check_rules(&raw.rules, &specs, is_whole && streams.len() == raw.definitions.len(), &mut problems);
-    check_addresses(&raw, &mut problems);
-    section(&raw.broker, BrokerConfig::validate, &mut problems);
-    section(&raw.models, ModelsConfig::validate, &mut problems);
-    section(&raw.journal, JournalConfig::validate, &mut problems);
-    section(&raw.deadletters, DeadLettersConfig::validate, &mut problems);
-    section(&raw.outbox, OutboxConfig::validate, &mut problems);
-    section(&raw.uplink, UplinkConfig::validate, &mut problems);
-    keyed_section(&raw.streams, StreamsConfig::validate, &mut problems);
-    keyed_section(&raw.inference, InferenceConfig::validate, &mut problems);
-    keyed_section(&raw.rollup, RollUpConfig::validate, &mut problems);
+    match check(text, &mut problems) {
+        Some(site) if problems.count() == 0 => Ok(site),
+        _ => Err(ConfigError::Wrong { path: path.to_owned(), problems: problems.into_vec() }),
+    }
+}
+
+/// The site with all that could be read of it; whatever is wrong goes to `problems`.
+fn checked(text: &str, path: &Path, problems: &mut Problems<'_>) -> Option<SiteConfig> {
+    let site = read(text, problems)?;
+    let folders = model_folders(&site.raw, path);
+    let streams = check_streams(&site, &folders, problems);
+    check_rules(&site, &streams, problems);
+    let raw = site.raw;
+    check_addresses(&raw, problems);
+    check_section(&raw.broker, BrokerConfig::faults, problems);
+    check_section(&raw.models, ModelsConfig::faults, problems);
+    check_section(&raw.journal, JournalConfig::faults, problems);
+    check_section(&raw.deadletters, DeadLettersConfig::faults, problems);
+    check_section(&raw.outbox, OutboxConfig::faults, problems);
+    check_section(&raw.uplink, UplinkConfig::faults, problems);
+    check_section(&raw.streams, StreamsConfig::faults, problems);
+    check_section(&raw.inference, InferenceConfig::faults, problems);
+    check_section(&raw.rollup, RollUpConfig::faults, problems);
+    check_section(&raw.console, ConsoleConfig::faults, problems);
     for rule in &raw.rules {
-        keyed(rule, RuleConfig::validate, &mut problems);
+        say_faults(rule, RuleConfig::faults, problems);
     }
-    section(&raw.console, ConsoleConfig::validate, &mut problems);
-    let found = problems.into_vec();
-    if !found.is_empty() {
-        return Err(ConfigError::Wrong { path: path.to_owned(), problems: found });
-    }
-    Ok(SiteConfig {
+    Some(SiteConfig {
         site: SiteSection { id: raw.site.id, data_dir: raw.site.data_dir },
         broker: inner(raw.broker),
         journal: inner(raw.journal),
         limits: inner(raw.streams),
         inference: inner(raw.inference),
         models: inner(raw.models),
-        streams,
+        streams: streams.definitions,
         rules: raw.rules.into_iter().map(Spanned::into_inner).collect(),
         rollup: inner(raw.rollup),
         privacy: raw.privacy,
@@ -158,6 +155,24 @@ pub fn parse(text: &str, path: &Path) -> Result<SiteConfig, ConfigError> {
     })
 }
 
+/// The files that must be there before a start.
+fn check_files(config: &SiteConfig, base: &Path, problems: &mut Problems<'_>) {
+    let tls = config.broker.tls.as_ref();
+    let files = [
+        ("broker.users", config.broker.users.as_ref()),
+        ("broker.tls.certificate", tls.map(|tls| &tls.certificate)),
+        ("broker.tls.key", tls.map(|tls| &tls.key)),
+        ("broker.tls.client_ca", tls.and_then(|tls| tls.client_ca.as_ref())),
+        ("broker.tls.revoked", tls.and_then(|tls| tls.revoked.as_ref())),
+        ("uplink.password_file", config.uplink.as_ref().and_then(|uplink| uplink.password_file.as_ref())),
+    ];
+    for (key, file) in files.into_iter().filter_map(|(key, file)| Some((key, base.join(file?)))) {
+        if let Err(error) = std::fs::File::open(&file) {
+            let hint = if key == "broker.users" { "; `nearside users add` makes it" } else { "" };
+            problems.add(problems.key(key), format!("`{key}`: {} cannot be read: {error}{hint}", file.display()));
+        }
+    }
+}
 fn inner<T: Default>(section: Option<Spanned<T>>) -> T {
     section.map(Spanned::into_inner).unwrap_or_default()
 }
@@ -182,31 +197,15 @@ fn short_for<'k>(name: &str, mut known: impl Iterator<Item = &'k str>) -> Option
     known.find(|known| known == long)
 }
 
-fn section<T, E: std::fmt::Display>(
-    section: &Option<Spanned<T>>,
-    validate: fn(&T) -> Result<(), E>,
-    problems: &mut Problems<'_>,
-) {
-    if let Some(section) = section
-        && let Err(error) = validate(section.get_ref())
-    {
-        problems.add(section.span(), error.to_string());
-    }
-}
-
-fn keyed_section<T>(
-    section: &Option<Spanned<T>>,
-    validate: fn(&T) -> Result<(), ConfigFault>,
-    problems: &mut Problems<'_>,
-) {
+fn check_section<T>(section: &Option<Spanned<T>>, faults: fn(&T) -> Faults, problems: &mut Problems<'_>) {
     if let Some(section) = section {
-        keyed(section, validate, problems);
+        say_faults(section, faults, problems);
     }
 }
 
-/// Says what is wrong at the key that it is wrong with.
-fn keyed<T>(section: &Spanned<T>, validate: fn(&T) -> Result<(), ConfigFault>, problems: &mut Problems<'_>) {
-    if let Err(fault) = validate(section.get_ref()) {
+/// Says each fault at the key that it is wrong with.
+fn say_faults<T>(section: &Spanned<T>, faults: fn(&T) -> Faults, problems: &mut Problems<'_>) {
+    for fault in faults(section.get_ref()).into_vec() {
         problems.add(problems.key_in(section.span(), fault.key), fault.to_string());
     }
 }
@@ -233,12 +232,12 @@ fn check_addresses(raw: &RawSite, problems: &mut Problems<'_>) {
     let page = raw.console.as_ref().map(|console| console.get_ref().listen);
     let page = page.unwrap_or_else(|| ConsoleConfig::default().listen);
     let places = [
-        ("[broker] listen", Some(settings.listen), broker.clone()),
-        ("[broker.tls] listen", tls, broker),
-        ("[console] listen", Some(page), console),
+        ("[broker] listen", "listen", Some(settings.listen), broker.clone()),
+        ("[broker.tls] listen", "tls.listen", tls, broker),
+        ("[console] listen", "listen", Some(page), console),
     ];
-    for (n, (name, address, span)) in places.iter().enumerate() {
-        for (other, taken, other_span) in &places[..n] {
+    for (n, (name, key, address, span)) in places.iter().enumerate() {
+        for (other, other_key, taken, other_span) in &places[..n] {
             let (Some(address), Some(taken)) = (address, taken) else { continue };
             // `[::]` takes the port of both families, `0.0.0.0` that of its own.
             let takes =
@@ -246,32 +245,41 @@ fn check_addresses(raw: &RawSite, problems: &mut Problems<'_>) {
             let clashes = takes(address, taken) || takes(taken, address) || address.ip() == taken.ip();
             if address.port() == taken.port() && address.port() != 0 && clashes {
                 // What is not written in the file is shown at the other.
-                let at = if span.is_empty() { other_span } else { span };
+                let (at, key) = if span.is_empty() { (other_span, other_key) } else { (span, key) };
                 let message = format!("{name} and {other} are both {taken}: each needs a port of its own");
-                problems.add(problems.key_in(at.clone(), "listen"), message);
+                problems.add(problems.key_in(at.clone(), key), message);
             }
         }
     }
 }
 
-fn check_streams(
-    raw: &RawSite,
-    folders: &[PathBuf],
-    is_whole: bool,
-    problems: &mut Problems<'_>,
-) -> Vec<StreamDefinition> {
-    let mut checked: Vec<(StreamDefinition, Range<usize>)> = Vec::new();
-    if raw.definitions.is_empty() && is_whole {
+/// The definitions that could be made, and whether others or rules may be misled by what could not.
+struct CheckedStreams {
+    definitions: Vec<StreamDefinition>,
+    /// Every definition of the file is here, and nothing is missing of any.
+    are_whole: bool,
+    /// Something is wrong with them, alone or beside each other.
+    are_wrong: bool,
+}
+
+fn check_streams(site: &Salvaged, folders: &[PathBuf], problems: &mut Problems<'_>) -> CheckedStreams {
+    let before = problems.count();
+    let raw = &site.raw;
+    let mut checked: Vec<(StreamDefinition, bool)> = Vec::new();
+    if raw.definitions.is_empty() && site.are_whole("stream") {
         problems.add(0..0, "there is no [[stream]]: a site needs at least one");
     }
     for definition in &raw.definitions {
         let (name, topic) = (name_span(definition), topic_span(definition));
+        let is_whole = site.is_whole(&definition.span());
         let Some(stream) = check(definition.clone(), folders, is_whole, problems) else { continue };
-        for (other, _) in &checked {
+        // A topic that stands nowhere stands for one that is missing.
+        let has_topic = !topic.is_empty();
+        for (other, other_has_topic) in &checked {
             if other.spec.name == stream.spec.name {
                 problems.add(name.clone(), format!("two streams are called `{}`", stream.spec.name));
             }
-            if other.spec.topic.overlaps(&stream.spec.topic) {
+            if has_topic && *other_has_topic && other.spec.topic.overlaps(&stream.spec.topic) {
                 let message = format!(
                     "topic `{}` overlaps `{}` of stream `{}`: one message could belong to both; make a level differ",
                     stream.spec.topic.as_str(),
@@ -281,24 +289,32 @@ fn check_streams(
                 problems.add(topic.clone(), message);
             }
         }
-        checked.push((stream, topic));
+        checked.push((stream, has_topic));
     }
-    checked.into_iter().map(|(stream, _)| stream).collect()
+    let definitions: Vec<StreamDefinition> = checked.into_iter().map(|(stream, _)| stream).collect();
+    let are_whole = site.are_whole("stream") && definitions.len() == raw.definitions.len();
+    CheckedStreams { definitions, are_whole, are_wrong: problems.count() > before }
 }
 
-/// Rules are checked against the streams; where streams are broken, what is said of rules could be wrong.
-fn check_rules(
-    rules: &[Spanned<RuleConfig>],
-    streams: &[StreamSpec],
-    streams_are_whole: bool,
-    problems: &mut Problems<'_>,
-) {
+/// Rules are checked against the streams; where those are not whole, what is said of rules could be wrong, and a rule is checked by itself.
+/// What is said of a rule beside wrong streams may come from them, and stands behind it.
+fn check_rules(site: &Salvaged, streams: &CheckedStreams, problems: &mut Problems<'_>) {
+    let specs: Vec<StreamSpec> = streams.definitions.iter().map(|stream| stream.spec.clone()).collect();
+    let rules = &site.raw.rules;
     for (n, rule) in rules.iter().enumerate() {
+        let span = rule.span();
         if rules[..n].iter().any(|other| other.get_ref().name == rule.get_ref().name) {
-            problems.add(rule.span(), format!("two rules are called `{}`", rule.get_ref().name));
+            let at = problems.key_in(span.clone(), "name");
+            problems.add(at, format!("two rules are called `{}`", rule.get_ref().name));
         }
-        if streams_are_whole && let Err(error) = nearside_actors::rules::check_rule(rule.get_ref(), streams) {
-            problems.add(rule.span(), format!("{error} (key `{}`)", error.key));
+        let looked_at = (streams.are_whole && site.is_whole(&span)).then_some(specs.as_slice());
+        for error in nearside_actors::rules::check_rule(rule.get_ref(), looked_at) {
+            let (at, message) = (problems.key_in(span.clone(), error.key), format!("`{}`: {}", error.key, error.why));
+            if streams.are_wrong {
+                problems.add_consequence(at, message);
+            } else {
+                problems.add(at, message);
+            }
         }
     }
 }

@@ -101,13 +101,24 @@ fn mistakes_are_said_with_place_and_hint() {
         ("\"json\"", "\"csv\"", &["site.toml:7:", "`$.value` is no CSV column", "number the columns from 0"]),
         ("x/{k}\"\nformat", "x/{k\"\nformat", &["site.toml:6:9", "topic level"]),
         ("\"json\"", "\"jason\"", &["jason", "did you mean `json`"]),
-        ("finding.score >", "finding.score >>", &["rule `r`", "is not CEL"]),
+        ("finding.score >", "finding.score >>", &["site.toml:15:1: `when`: ", "is not CEL"]),
         ("finding.score", "fnding.score", &["`fnding` is not known here"]),
-        ("x/{k}/alarm", "x/{z}/alarm", &["`{z}` is not a key part"]),
-        ("finding.score", "finding.scoer", &["`finding` has no `scoer`; did you mean `score`?", "(key `when`)"]),
+        (
+            "x/{k}/alarm",
+            "x/{z}/alarm",
+            &["site.toml:16:13: `publish.topic`: `{z}` is not a key part", "did you mean `{k}`?"],
+        ),
+        (
+            "finding.score",
+            "finding.scoer",
+            &["site.toml:15:1: `when`: `finding` has no `scoer`; did you mean `score`?"],
+        ),
         ("finding.score >", "has(finding.seen.vlaue) && 1.0 >", &["no field `vlaue`; did you mean `value`?"]),
-        ("finding.score > 0.5", "finding.score", &["the condition is no truth value"]),
-        ("finding.score > 0.5", "finding.label > 0.5", &["rule `r`", "(key `when`)"]),
+        ("finding.score > 0.5", "finding.score", &["a condition is true or false, and this is a number"]),
+        ("finding.score > 0.5", "finding.label", &["a condition is true or false, and this is a text"]),
+        ("finding.score > 0.5", "finding.score + 1", &["a condition is true or false, and this is a calculation"]),
+        ("finding.score > 0.5", "finding.score + 1 > 0.5", &["write `1.0` where it is `1`"]),
+        ("finding.score > 0.5", "finding.label > 0.5", &["site.toml:15:1: `when`: "]),
         (
             "finding.score > 0.5",
             "finding.label == 'spikes'",
@@ -117,7 +128,7 @@ fn mistakes_are_said_with_place_and_hint() {
         ("finding.score > 0.5", "finding.severity != 'warn'", &["there is no severity `warn`"]),
         ("finding.score > 0.5", "key.patient == 'x'", &["no key part `patient`; known: k"]),
         ("payload = \"x\"", "payload = '{\"t\": ${finding.txt}}'", &["`finding` has no `txt`; did you mean `text`?"]),
-        ("payload = \"x\"", "payload = '${finding.label + 1}'", &["(key `publish.payload`)"]),
+        ("payload = \"x\"", "payload = '${finding.label + 1}'", &["site.toml:16:36: `publish.payload`: "]),
         (
             "when = \"finding.score",
             "on = \"summary\"\nwhen = \"summary.fields.value.maen",
@@ -225,7 +236,7 @@ fn bounds_that_cannot_work_are_said_at_their_key() {
         // Where the two have to fit, the fault is the one that is not set as the other wants it.
         let name = key.split(' ').next().unwrap();
         let place = if name == "deadline" { "site.toml:13:" } else { "site.toml:15:1: " };
-        assert!(text.contains(place) && text.contains(&format!("`{name}`")), "`{key}`:\n{text}");
+        assert!(text.contains(place) && text.contains(&format!("`{section}.{name}`")), "`{key}`:\n{text}");
     }
     let rule = error("when = ", "time_to_live = \"0s\"\nwhen = ");
     assert!(rule.contains("site.toml:15:1: `time_to_live` must be above zero"), "{rule}");

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use nearside_schemas::{FieldName, FieldSpec, FieldValue, HumanDuration, ModelName, StreamId, Timestamp};
+use nearside_schemas::{Faults, FieldName, FieldSpec, FieldValue, HumanDuration, ModelName, StreamId, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -49,22 +49,17 @@ impl Default for OnlineConfig {
 }
 
 impl OnlineConfig {
-    /// Says what is wrong.
-    pub fn validate(&self) -> Result<(), String> {
-        let wrong = [
-            (self.every.get() < LEAST_PAUSE, "every", "must be at least 1s"),
-            (!(64..=MOST_ROWS).contains(&self.rows), "rows", "must be between 64 and 100000"),
-            (!(1..=MOST_SERIES).contains(&self.series), "series", "must be between 1 and 4096"),
-            (
-                self.least_rows < 50 || self.least_rows > self.rows,
-                "least_rows",
-                "must be 50 at least and at most `rows`",
-            ),
-            (!(0.0..1.0).contains(&self.margin), "margin", "must be 0 at least and below 1, such as 0.02"),
-            (!(1..=100).contains(&self.epochs), "epochs", "must be between 1 and 100"),
-        ];
-        let found = wrong.into_iter().find(|(is_wrong, ..)| *is_wrong);
-        found.map_or(Ok(()), |(_, key, why)| Err(format!("`online.{key}` {why}")))
+    /// Adds what is wrong here to the faults of `[models]`.
+    pub(crate) fn faults(&self, faults: Faults) -> Faults {
+        let bad_least = self.least_rows < 50 || self.least_rows > self.rows;
+        let bad_margin = !(0.0..1.0).contains(&self.margin);
+        faults
+            .check("online.every", self.every.get() < LEAST_PAUSE, "must be at least 1s")
+            .check("online.rows", !(64..=MOST_ROWS).contains(&self.rows), "must be between 64 and 100000")
+            .check("online.series", !(1..=MOST_SERIES).contains(&self.series), "must be between 1 and 4096")
+            .check("online.least_rows", bad_least, "must be 50 at least and at most `rows`")
+            .check("online.margin", bad_margin, "must be 0 at least and below 1, such as 0.02")
+            .check("online.epochs", !(1..=100).contains(&self.epochs), "must be between 1 and 100")
     }
 }
 

@@ -221,9 +221,15 @@ impl FeedbackOutcome {
     /// A sentence for people.
     pub fn says(&self) -> String {
         match self {
-            Self::Applied { steps } => format!("the threshold stands {steps:.2} steps above the model's own"),
+            Self::Applied { steps } if *steps > 0.0 => format!(
+                "noted. On this stream the model now asks for more before it reports such a finding: its threshold is raised by \
+                 {steps:.2} steps, which fade with time"
+            ),
+            Self::Applied { .. } => "noted. The model reports on this stream by its own threshold".to_owned(),
             Self::Recorded { why } => (*why).to_owned(),
-            Self::Unknown => "the stream knows no such finding, or no more".to_owned(),
+            Self::Unknown => {
+                "no such finding is known: its id is not complete, or many findings came after it".to_owned()
+            }
             Self::Malformed(error) => error.to_string(),
         }
     }
@@ -243,6 +249,13 @@ mod tests {
         for bad in ["", "x", &ID[1..], &ID.replace("-pump-hall.2", ""), &ID.replace("pump", "pu mp"), "+1-2-m"] {
             assert_eq!(bad.parse::<FindingTag>(), Err(FeedbackError::Finding), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_became_of_it_is_said_in_plain_words() {
+        let said = |steps| FeedbackOutcome::Applied { steps }.says();
+        assert!(said(1.0).contains("raised by 1.00 steps") && said(1.0).starts_with("noted. "), "{}", said(1.0));
+        assert!(said(0.0).contains("by its own threshold"), "{}", said(0.0));
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl fmt::Display for WindowId {
     }
 }
 
-/// The identity of a command: rule, window and the window's revision (promise I8).
+/// The identity of a command: rule, window, the window's revision and, of a finding, its label (promise I8).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct CommandId {
     /// The rule that asked for it.
@@ -241,11 +241,21 @@ pub struct CommandId {
     pub window: WindowId,
     /// The window's revision.
     pub revision: u32,
+    /// The label of the finding that fired the rule; `None` of a summary. A model's word: nothing of a device.
+    pub label: Option<Arc<str>>,
+}
+
+impl CommandId {
+    /// How it stands in journals of before labels were part of it, when a window had one command of a rule whatever its findings.
+    pub fn without_label(&self) -> String {
+        format!("{}:{}:r{}", self.rule, self.window, self.revision)
+    }
 }
 
 impl fmt::Display for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:r{}", self.rule, self.window, self.revision)
+        write!(f, "{}:{}:r{}", self.rule, self.window, self.revision)?;
+        self.label.iter().try_for_each(|label| write!(f, ":{label}"))
     }
 }
 

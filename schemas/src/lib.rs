@@ -11,6 +11,7 @@ pub mod arrow_schema;
 pub mod codec;
 mod command;
 mod failpoint;
+mod fault;
 mod feedback;
 mod finding;
 mod ids;
@@ -27,11 +28,13 @@ mod summarise;
 mod summary;
 mod time;
 mod topic;
+mod utf8;
 mod window;
 
 pub use address::{AddressError, deserialize_address, deserialize_optional_address, parse_address};
 pub use command::Command;
 pub use failpoint::failpoint;
+pub use fault::{ConfigFault, Faults};
 pub use feedback::{
     FEEDBACK_ANSWER_TOPIC, FEEDBACK_TOPIC, Feedback, FeedbackError, FeedbackOutcome, FindingTag, MAX_FEEDBACK_BYTES,
     Opinion,
@@ -54,4 +57,5 @@ pub use summarise::{collect_texts, summarise_fields, summarise_hidden_fields};
 pub use summary::{FieldSummary, Quantiles, RollUp, RollUpId, Summary, Verdict};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{Topic, TopicError, TopicTemplate};
+pub use utf8::{NotUtf8, utf8};
 pub use window::{CloseCause, ClosedWindow};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use nearside_broker::{Users, hash_password};
-use nearside_schemas::Role;
+use nearside_schemas::{Role, utf8};
 
 use crate::error::StartError;
 
@@ -79,10 +79,12 @@ pub fn run(args: &UsersArgs) -> Result<(), StartError> {
 }
 
 fn read(path: &Path) -> Result<String, StartError> {
-    let text = std::fs::read_to_string(path).map_err(StartError::file(path))?;
+    let bytes = std::fs::read(path).map_err(StartError::file(path))?;
+    let wrong = |why| StartError::Input { path: path.to_owned(), why };
+    let text = utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
     // What is not understood is not changed.
-    Users::parse(&text).map_err(|why| StartError::Input { path: path.to_owned(), why })?;
-    Ok(text)
+    Users::parse(text).map_err(wrong)?;
+    Ok(text.to_owned())
 }
 
 /// Writes the file at once, so that a running gateway never reads half of it; only the owner may read it.

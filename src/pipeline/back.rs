@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use nearside_actors::board::{self, Board};
 use nearside_actors::handover;
 use nearside_actors::recall::Recall;
 use nearside_actors::rollup::{RollUpMessage, RollUps};
@@ -97,6 +98,7 @@ impl Back {
         checkpoint.damaged += rollups.restore(&of_rollups, checkpoint.starts);
         let of_rules = others.iter().find(|(name, _)| name == nearside_actors::rules_stage::SAVED_NAME);
         checkpoint.damaged += u64::from(of_rules.is_some_and(|(_, saved)| !rules.restore(saved)));
+        checkpoint.parts = others;
         let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(message))?;
         let to_seal = seal.clone();
         let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
@@ -116,6 +118,14 @@ impl Back {
             commands,
             rollup,
         })
+    }
+}
+
+impl Back {
+    /// Shows the last findings of the run before.
+    pub(super) fn restore_board(&mut self, board: &Board) {
+        let saved = self.checkpoint.parts.iter().find(|(name, _)| name == board::SAVED_NAME);
+        self.checkpoint.damaged += u64::from(saved.is_some_and(|(_, saved)| !board.restore(saved)));
     }
 }
 

@@ -45,6 +45,17 @@ pub fn write_site(folder: &Path, rest: &str) -> PathBuf {
     path
 }
 
+/// Adds a user with the password `word`.
+pub fn add_user(users: &Path, name: &str, role: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nearside"))
+        .args(["users", "add", name, "--role", role, "--file", users.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"word\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 impl Gateway {
     pub fn start(rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -109,12 +120,16 @@ impl Gateway {
         self.folder.path().join("site.toml")
     }
 
+    /// What it has said on standard error.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap()
+    }
+
     /// Waits until it has said this on standard error.
     pub fn wait_until_said(&self, what: &str) {
         let end = Instant::now() + PATIENCE;
-        let said = || std::fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap();
-        while !said().contains(what) {
-            assert!(Instant::now() < end, "{what} is not said: {}", said());
+        while !self.said().contains(what) {
+            assert!(Instant::now() < end, "{what} is not said: {}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -16,8 +16,9 @@ use nearside_schemas::{
     unknown_name,
 };
 
+use super::explain;
 use super::subject::{Origin, SubjectContext, finding_context, finding_tree, summary_context, summary_tree};
-use super::{CompiledRule, explain};
+use super::template::PayloadTemplate;
 use crate::config::RuleSubject;
 
 /// A sample of what the rule sees of one stream: every field seen, each with the value 1.
@@ -27,40 +28,74 @@ struct Sample {
     context: SubjectContext,
 }
 
-/// Checks what a rule's expressions name and give against samples of its streams. The key that is wrong, and why.
-pub(super) fn check_expressions(rule: &CompiledRule, streams: &[&StreamSpec]) -> Result<(), (&'static str, String)> {
-    let samples: Vec<Sample> = streams.iter().filter_map(|stream| Sample::of(stream, rule.config.on)).collect();
+/// Checks what a rule's expressions name and give against samples of its streams: the keys that are wrong, each once, and why.
+pub(super) fn expression_faults(
+    on: RuleSubject,
+    when: Option<&Program>,
+    payload: Option<&PayloadTemplate>,
+    streams: &[&StreamSpec],
+) -> Vec<(&'static str, String)> {
+    let samples: Vec<Sample> = streams.iter().filter_map(|stream| Sample::of(stream, on)).collect();
     if samples.is_empty() {
-        return Ok(());
+        return Vec::new();
     }
     let names = Names { samples: &samples, streams };
-    names.check(rule.when.expression()).map_err(|why| ("when", why))?;
-    for program in rule.payload.programs() {
-        names.check(program.expression()).map_err(|why| ("publish.payload", why))?;
-    }
-    for sample in &samples {
-        is_truth_value(&rule.when, sample).map_err(|why| ("when", why))?;
-        for program in rule.payload.programs() {
-            type_fault(program.execute(&sample.context).as_ref().err()).map_err(|why| ("publish.payload", why))?;
-        }
-    }
-    Ok(())
+    let when = when.and_then(|when| condition_fault(when, &names).err());
+    let payload = payload.and_then(|payload| payload.programs().find_map(|one| value_fault(one, &names).err()));
+    when.map(|why| ("when", why)).into_iter().chain(payload.map(|why| ("publish.payload", why))).collect()
+}
+
+fn condition_fault(when: &Program, names: &Names<'_>) -> Result<(), String> {
+    names.check(when.expression())?;
+    names.samples.iter().try_for_each(|sample| is_truth_value(when, sample))
+}
+
+fn value_fault(program: &Program, names: &Names<'_>) -> Result<(), String> {
+    names.check(program.expression())?;
+    names.samples.iter().try_for_each(|sample| type_fault(program.execute(&sample.context).as_ref().err()))
+}
+
+/// Whether it adds up or the like: then it is no condition, whatever its values are.
+fn is_arithmetic(expression: &IdedExpr) -> bool {
+    const ARITHMETIC: [&str; 6] = [
+        operators::ADD,
+        operators::SUBSTRACT,
+        operators::MULTIPLY,
+        operators::DIVIDE,
+        operators::MODULO,
+        operators::NEGATE,
+    ];
+    matches!(&expression.expr, Expr::Call(call) if ARITHMETIC.contains(&call.func_name.as_str()))
 }
 
 fn is_truth_value(when: &Program, sample: &Sample) -> Result<(), String> {
     match when.execute(&sample.context) {
         Ok(Value::Bool(_)) => Ok(()),
-        Ok(_) => {
-            Err("the condition is no truth value: compare it with something, such as `finding.score > 0.5`".into())
+        Ok(Value::Int(_) | Value::UInt(_) | Value::Float(_)) => Err(no_condition("a number")),
+        Ok(Value::String(_)) => Err(no_condition("a text")),
+        Ok(_) => Err(no_condition("something else")),
+        // What does not add up would be no condition if it did.
+        Err(error) if is_arithmetic(when.expression()) => {
+            type_fault(Some(&error)).map_err(|_| no_condition("a calculation"))
         }
         Err(error) => type_fault(Some(&error)),
     }
 }
 
+fn no_condition(what: &str) -> String {
+    format!(
+        "a condition is true or false, and this is {what}: compare it with something, such as `finding.score > 0.5`"
+    )
+}
+
 /// Faults that every value of these types would have.
 fn type_fault(error: Option<&ExecutionError>) -> Result<(), String> {
     use ExecutionError as E;
+    let is_number = |value: &Value| matches!(value, Value::Int(_) | Value::UInt(_) | Value::Float(_));
     match error {
+        Some(E::UnsupportedBinaryOperator(_, left, right)) if is_number(left) && is_number(right) => {
+            Err("a whole number and one with a point do not add up or the like: write `1.0` where it is `1`".into())
+        }
         Some(
             error @ (E::NoSuchOverload(_)
             | E::UnexpectedType { .. }

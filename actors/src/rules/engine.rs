@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use cel::{Context, ExecutionError, Value};
 use nearside_schemas::{Command, CommandId, Finding, RuleName, StreamId, Summary, Timestamp, WindowId};
+use serde::{Deserialize, Serialize};
 
 use super::subject::{Origin, finding_context, summary_context};
 use super::{CompiledRule, RuleError, compile, explain};
 use crate::config::{RuleConfig, RuleSubject};
 
-/// Most command ids that are remembered, and most streams whose cooldown is; the oldest are forgotten first.
+/// Most command ids that are remembered, and most streams and labels whose cooldown is; the oldest are forgotten first.
 const REMEMBERED: usize = 65_536;
 
 /// What became of a command.
@@ -31,13 +32,33 @@ pub struct RuleFault {
     pub why: String,
 }
 
+/// Whose cooldown runs: the rule, the stream and, where a finding fired it, the finding's label.
+type QuietKey = (RuleName, StreamId, Option<Arc<str>>);
+
+/// A cooldown that runs, as a checkpoint keeps it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Cooldown {
+    rule: RuleName,
+    stream: StreamId,
+    label: Option<Arc<str>>,
+    from: Timestamp,
+}
+
+/// What a checkpoint may hold of a cooldown. Older ones hold one for all labels together, and it runs out for all of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SavedCooldown {
+    OfLabel(Cooldown),
+    OfAll(RuleName, StreamId, Timestamp),
+}
+
 /// All rules of a site.
 pub struct Rules {
     rules: Vec<CompiledRule>,
     issued: HashSet<CommandId>,
     issued_order: VecDeque<CommandId>,
-    /// When a rule last sent, or issued and waits to hear, for a stream.
-    quiet_from: HashMap<(RuleName, StreamId), Timestamp>,
+    /// When a rule last sent, or issued and waits to hear, for a stream and a label.
+    quiet_from: HashMap<QuietKey, Timestamp>,
 }
 
 /// What a rule fired on.
@@ -45,6 +66,7 @@ struct Firing<'a> {
     context: &'a Context<'a, 'a>,
     window: &'a WindowId,
     revision: u32,
+    label: Option<&'a str>,
     origin: &'a Origin,
     now: Timestamp,
 }
@@ -82,8 +104,14 @@ impl Rules {
         if self.rules.iter().all(|rule| rule.config.on != RuleSubject::Finding) {
             return Vec::new();
         }
-        let context = finding_context(finding, origin);
-        self.evaluate(RuleSubject::Finding, context, &finding.window, revision, origin, now)
+        let (window, label) = (&finding.window, Some(finding.label.as_str()));
+        match finding_context(finding, origin) {
+            Ok(context) => {
+                let firing = Firing { context: &context, window, revision, label, origin, now };
+                self.evaluate(RuleSubject::Finding, &firing)
+            }
+            Err(why) => self.all_fail(RuleSubject::Finding, origin, &why),
+        }
     }
 
     /// Evaluates the rules on a judged summary.
@@ -96,13 +124,19 @@ impl Rules {
         if !self.looks_at_summaries() {
             return Vec::new();
         }
-        let context = summary_context(summary, origin);
-        self.evaluate(RuleSubject::Summary, context, &summary.window, summary.revision, origin, now)
+        let (window, revision) = (&summary.window, summary.revision);
+        match summary_context(summary, origin) {
+            Ok(context) => {
+                let firing = Firing { context: &context, window, revision, label: None, origin, now };
+                self.evaluate(RuleSubject::Summary, &firing)
+            }
+            Err(why) => self.all_fail(RuleSubject::Summary, origin, &why),
+        }
     }
 
     /// Tells what became of a command.
     pub fn settle(&mut self, id: &CommandId, outcome: Outcome) {
-        let key = (id.rule.clone(), id.window.stream);
+        let key = (id.rule.clone(), id.window.stream, id.label.clone());
         match outcome {
             Outcome::Sent(at) => {
                 self.quiet_from.insert(key, at);
@@ -126,49 +160,57 @@ impl Rules {
     }
 
     /// Whose cooldown runs at `now`, and since when: what a checkpoint keeps of rules.
-    pub fn cooldowns(&self, now: Timestamp) -> Vec<(RuleName, StreamId, Timestamp)> {
+    pub fn cooldowns(&self, now: Timestamp) -> Vec<Cooldown> {
         let cooldown =
             |name: &RuleName| self.rules.iter().find(|rule| rule.config.name == *name).map(|r| r.config.cooldown);
         let runs = |name: &RuleName, from: &Timestamp| cooldown(name).is_some_and(|long| now < from.plus(long.get()));
-        let running = self.quiet_from.iter().filter(|((name, _), from)| runs(name, from));
-        let mut all: Vec<_> = running.map(|((name, stream), from)| (name.clone(), *stream, *from)).collect();
+        let running = self.quiet_from.iter().filter(|((name, ..), from)| runs(name, from));
+        let mut all: Vec<Cooldown> = running
+            .map(|((rule, stream, label), from)| Cooldown {
+                rule: rule.clone(),
+                stream: *stream,
+                label: label.clone(),
+                from: *from,
+            })
+            .collect();
         all.sort();
         all
     }
 
-    /// Goes on with the cooldowns that [`Rules::cooldowns`] gave.
-    pub fn resume_cooldowns(&mut self, cooldowns: Vec<(RuleName, StreamId, Timestamp)>) {
-        self.quiet_from.extend(cooldowns.into_iter().map(|(rule, stream, from)| ((rule, stream), from)));
+    /// Goes on with the cooldowns that [`Rules::cooldowns`] gave, as JSON.
+    pub fn resume_cooldowns(&mut self, saved: &[u8]) -> Result<(), serde_json::Error> {
+        let saved: Vec<SavedCooldown> = serde_json::from_slice(saved)?;
+        self.quiet_from.extend(saved.into_iter().map(|saved| match saved {
+            SavedCooldown::OfLabel(Cooldown { rule, stream, label, from }) => ((rule, stream, label), from),
+            SavedCooldown::OfAll(rule, stream, from) => ((rule, stream, None), from),
+        }));
+        Ok(())
     }
 
-    fn evaluate(
-        &mut self,
-        on: RuleSubject,
-        context: Result<Context<'_, '_>, String>,
-        window: &WindowId,
-        revision: u32,
-        origin: &Origin,
-        now: Timestamp,
-    ) -> Vec<Result<Command, RuleFault>> {
-        let mut answers = Vec::new();
-        for index in 0..self.rules.len() {
-            let rule = &self.rules[index];
+    /// The rules that look at this kind of subject of this stream.
+    fn that_look_at(&self, on: RuleSubject, origin: &Origin) -> Vec<usize> {
+        let looks = |rule: &CompiledRule| {
             let streams = &rule.config.streams;
-            if rule.config.on != on || !(streams.is_empty() || streams.contains(&origin.spec.name)) {
-                continue;
-            }
-            let answer = match &context {
-                Ok(context) => self.fire(index, &Firing { context, window, revision, origin, now }),
-                Err(why) => Err(why.clone()),
-            };
-            let name = &self.rules[index].config.name;
-            match answer {
+            rule.config.on == on && (streams.is_empty() || streams.contains(&origin.spec.name))
+        };
+        (0..self.rules.len()).filter(|index| looks(&self.rules[*index])).collect()
+    }
+
+    fn all_fail(&self, on: RuleSubject, origin: &Origin, why: &str) -> Vec<Result<Command, RuleFault>> {
+        let fault = |index: usize| RuleFault { rule: self.rules[index].config.name.clone(), why: why.to_owned() };
+        self.that_look_at(on, origin).into_iter().map(|index| Err(fault(index))).collect()
+    }
+
+    fn evaluate(&mut self, on: RuleSubject, firing: &Firing<'_>) -> Vec<Result<Command, RuleFault>> {
+        let mut answers = Vec::new();
+        for index in self.that_look_at(on, firing.origin) {
+            match self.fire(index, firing) {
                 Ok(Some(command)) => {
                     self.remember(command.id.clone());
                     answers.push(Ok(command));
                 }
                 Ok(None) => {}
-                Err(why) => answers.push(Err(RuleFault { rule: name.clone(), why })),
+                Err(why) => answers.push(Err(RuleFault { rule: self.rules[index].config.name.clone(), why })),
             }
         }
         answers
@@ -179,11 +221,18 @@ impl Rules {
         if !holds(rule, firing.context)? {
             return Ok(None);
         }
-        let id = CommandId { rule: rule.config.name.clone(), window: firing.window.clone(), revision: firing.revision };
-        let quiet_key = (id.rule.clone(), id.window.stream);
+        let id = CommandId {
+            rule: rule.config.name.clone(),
+            window: firing.window.clone(),
+            revision: firing.revision,
+            label: firing.label.map(Arc::from),
+        };
         let cooldown = rule.config.cooldown.get();
-        let quiet = self.quiet_from.get(&quiet_key).is_some_and(|from| firing.now < from.plus(cooldown));
-        if quiet || self.issued.contains(&id) {
+        // A cooldown without a label is of a summary, or of all labels together and from an older checkpoint.
+        let quiet_key: QuietKey = (id.rule.clone(), id.window.stream, id.label.clone());
+        let all_labels: QuietKey = (id.rule.clone(), id.window.stream, None);
+        let is_quiet = |key| self.quiet_from.get(key).is_some_and(|from| firing.now < from.plus(cooldown));
+        if is_quiet(&quiet_key) || is_quiet(&all_labels) || self.issued.contains(&id) {
             return Ok(None);
         }
         let topic = rule.topic.fill(&firing.origin.parts()).map_err(|error| error.to_string())?;
@@ -338,6 +387,40 @@ mod tests {
         rules.settle(&second[0].id, Outcome::NotSent);
         assert!(fired(&mut rules, &finding(60, 1.0), 71).is_empty(), "the same id never again");
         assert_eq!(fired(&mut rules, &finding(120, 1.0), 71).len(), 1, "what was not sent makes nobody quiet");
+    }
+
+    /// Another label is another matter: neither the window's command nor the cooldown of the first keeps the second from people.
+    #[test]
+    fn each_label_has_its_own_command_and_its_own_cooldown() {
+        let mut rules = Rules::new(&[rule("true")]).unwrap();
+        let other = |window| Finding { label: "deteriorating".to_owned(), ..finding(window, 1.0) };
+        let first = fired(&mut rules, &finding(0, 1.0), 0);
+        let second = fired(&mut rules, &other(0), 1);
+        assert_eq!((first.len(), second.len()), (1, 1));
+        assert!(first[0].id.to_string().ends_with(":r0:news2_high"), "{}", first[0].id);
+        assert!(second[0].id.to_string().ends_with(":r0:deteriorating"), "{}", second[0].id);
+        rules.settle(&first[0].id, Outcome::Sent(Timestamp::from_secs(2)));
+        rules.settle(&second[0].id, Outcome::NotSent);
+        assert!(fired(&mut rules, &finding(60, 1.0), 61).is_empty(), "quiet for 60 s after 2");
+        assert_eq!(fired(&mut rules, &other(60), 61).len(), 1, "what was not sent makes nobody quiet");
+        assert!(fired(&mut rules, &other(0), 200).is_empty(), "the same id never again");
+    }
+
+    #[test]
+    fn cooldowns_go_on_from_a_checkpoint_also_of_the_version_before() {
+        let mut rules = Rules::new(&[rule("true")]).unwrap();
+        let other = Finding { label: "deteriorating".to_owned(), ..finding(60, 1.0) };
+        assert_eq!(fired(&mut rules, &finding(0, 1.0), 0).len(), 1);
+        let saved = serde_json::to_vec(&rules.cooldowns(Timestamp::from_secs(1))).unwrap();
+        let mut resumed = Rules::new(&[rule("true")]).unwrap();
+        resumed.resume_cooldowns(&saved).unwrap();
+        assert!(fired(&mut resumed, &finding(60, 1.0), 59).is_empty());
+        assert_eq!(fired(&mut resumed, &other, 59).len(), 1);
+        let before = serde_json::to_vec(&[("alarm", StreamId::from_bytes([1; 16]), Timestamp::from_secs(0))]).unwrap();
+        let mut resumed = Rules::new(&[rule("true")]).unwrap();
+        resumed.resume_cooldowns(&before).unwrap();
+        assert!(fired(&mut resumed, &other, 59).is_empty(), "one cooldown for all labels runs out for all");
+        assert_eq!(fired(&mut resumed, &other, 60).len(), 1);
     }
 
     #[test]

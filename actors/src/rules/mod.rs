@@ -1,7 +1,7 @@
 //! Rules: conditions in CEL over findings and summaries that publish commands to devices.
 //!
-//! Promises: a command's id is rule, window and revision, and one id is issued once (promise I8); the cooldown counts from
-//! what was really sent; a rule that cannot be evaluated is counted and harms no other.
+//! Promises: a command's id is rule, window, revision and the finding's label, and one id is issued once (promise I8); the cooldown is of
+//! rule, stream and label, and counts from what was really sent; a rule that cannot be evaluated is counted and harms no other.
 //! Never: a rule sees text a device sent, or the key of another stream.
 
 mod check;
@@ -9,9 +9,11 @@ mod engine;
 mod subject;
 mod template;
 
-use nearside_schemas::{QoS, StreamSpec, TopicTemplate};
+use std::collections::BTreeSet;
 
-pub use engine::{Outcome, RuleFault, Rules};
+use nearside_schemas::{FieldName, QoS, StreamSpec, TopicTemplate, nearest, unknown_name};
+
+pub use engine::{Cooldown, Outcome, RuleFault, Rules};
 pub use subject::Origin;
 
 use crate::config::{RuleConfig, RuleSubject};
@@ -37,44 +39,94 @@ struct CompiledRule {
     payload: PayloadTemplate,
 }
 
-/// Checks a rule against the stream definitions of the site, as the configuration does before anything starts.
-pub fn check_rule(rule: &RuleConfig, streams: &[StreamSpec]) -> Result<(), RuleError> {
-    let wrong = |key, why| RuleError { rule: rule.name.to_string(), key, why };
-    for name in &rule.streams {
-        if !streams.iter().any(|stream| stream.name == *name) {
-            return Err(wrong("streams", format!("there is no stream `{name}`")));
+/// The parts of a rule, each compiled by itself: what is wrong with one hides nothing of another.
+struct Parts {
+    when: Result<cel::Program, RuleError>,
+    topic: Result<TopicTemplate, RuleError>,
+    payload: Result<PayloadTemplate, RuleError>,
+    qos: Result<(), RuleError>,
+}
+
+impl Parts {
+    fn of(rule: &RuleConfig) -> Self {
+        let wrong = |key| move |why| error(rule, key, why);
+        let qos = match rule.publish.qos {
+            QoS::ExactlyOnce => Err("commands are published with quality of service 0 or 1".to_owned()),
+            QoS::AtMostOnce | QoS::AtLeastOnce => Ok(()),
+        };
+        Self {
+            when: compile_expression(&rule.when, rule.on).map_err(wrong("when")),
+            topic: topic(&rule.publish.topic).map_err(wrong("publish.topic")),
+            payload: PayloadTemplate::parse(&rule.publish.payload, rule.on).map_err(wrong("publish.payload")),
+            qos: qos.map_err(wrong("publish.qos")),
         }
     }
-    let compiled = compile(rule)?;
+}
+
+fn error(rule: &RuleConfig, key: &'static str, why: String) -> RuleError {
+    RuleError { rule: rule.name.to_string(), key, why }
+}
+
+/// Everything that is wrong with a rule, as the configuration says it before anything starts. Without the site's stream definitions, or
+/// where those are not whole, it is what the rule says by itself.
+pub fn check_rule(rule: &RuleConfig, streams: Option<&[StreamSpec]>) -> Vec<RuleError> {
+    let parts = Parts::of(rule);
+    let mut found: Vec<RuleError> =
+        [parts.when.as_ref().err(), parts.topic.as_ref().err(), parts.payload.as_ref().err(), parts.qos.as_ref().err()]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+    let Some(streams) = streams else { return found };
+    if let Some(name) = rule.streams.iter().find(|name| !streams.iter().any(|stream| stream.name == **name)) {
+        let known = streams.iter().map(|stream| stream.name.as_str());
+        found.push(error(rule, "streams", unknown_name("there is no stream", name.as_str(), known)));
+    }
     let looked_at: Vec<&StreamSpec> =
         streams.iter().filter(|stream| rule.streams.is_empty() || rule.streams.contains(&stream.name)).collect();
-    for stream in &looked_at {
-        for part in compiled.topic.parts() {
-            if !stream.key.iter().any(|known| known.name == *part) {
-                let why = format!(
-                    "`{{{part}}}` is not a key part of stream `{}`; name the streams that have it in `streams`",
-                    stream.name
-                );
-                return Err(wrong("publish.topic", why));
-            }
+    let topic = parts.topic.as_ref().ok().and_then(|topic| placeholder_fault(topic, &looked_at));
+    found.extend(topic.map(|why| error(rule, "publish.topic", why)));
+    let (when, payload) = (parts.when.as_ref().ok(), parts.payload.as_ref().ok());
+    let faults = check::expression_faults(rule.on, when, payload, &looked_at);
+    found.extend(faults.into_iter().map(|(key, why)| error(rule, key, why)));
+    found
+}
+
+/// What is wrong with the placeholders of a command's topic, and which there are.
+fn placeholder_fault(topic: &TopicTemplate, streams: &[&StreamSpec]) -> Option<String> {
+    let has = |stream: &StreamSpec, part: &FieldName| stream.key.iter().any(|known| known.name == *part);
+    topic.parts().find_map(|part| {
+        let without = streams.iter().find(|stream| !has(stream, part))?;
+        if streams.iter().any(|stream| has(stream, part)) {
+            let why = "is not a key part of stream";
+            return Some(format!("`{{{part}}}` {why} `{}`; name the streams that have it in `streams`", without.name));
         }
+        let known: BTreeSet<&str> =
+            streams.iter().flat_map(|stream| &stream.key).map(|part| part.name.as_str()).collect();
+        let hint = match nearest(part.as_str(), known.iter().copied()) {
+            Some(near) => format!("did you mean `{{{near}}}`?"),
+            None if known.is_empty() => "they have none: give a key part a place in their `topic` or `key`".to_owned(),
+            None => {
+                let known: Vec<String> = known.iter().map(|name| format!("`{{{name}}}`")).collect();
+                format!("there is {}", known.join(", "))
+            }
+        };
+        Some(format!("`{{{part}}}` is not a key part of the streams of this rule; {hint}"))
+    })
+}
+
+fn topic(text: &str) -> Result<TopicTemplate, String> {
+    let topic = TopicTemplate::parse(text).map_err(|error| error.to_string())?;
+    if text.split('/').any(|level| level == "+") {
+        return Err("a command goes to one topic: `+` cannot stand in it".to_owned());
     }
-    check::check_expressions(&compiled, &looked_at).map_err(|(key, why)| wrong(key, why))
+    Ok(topic)
 }
 
 fn compile(rule: &RuleConfig) -> Result<CompiledRule, RuleError> {
-    let wrong = |key, why| RuleError { rule: rule.name.to_string(), key, why };
-    if rule.publish.qos == QoS::ExactlyOnce {
-        return Err(wrong("publish.qos", "commands are published with quality of service 0 or 1".to_owned()));
-    }
-    let when = compile_expression(&rule.when, rule.on).map_err(|why| wrong("when", why))?;
-    let topic = TopicTemplate::parse(&rule.publish.topic).map_err(|error| wrong("publish.topic", error.to_string()))?;
-    if topic.filter().contains('+') && rule.publish.topic.split('/').any(|level| level == "+") {
-        return Err(wrong("publish.topic", "a command goes to one topic: `+` cannot stand in it".to_owned()));
-    }
-    let payload =
-        PayloadTemplate::parse(&rule.publish.payload, rule.on).map_err(|why| wrong("publish.payload", why))?;
-    Ok(CompiledRule { config: rule.clone(), when, topic, payload })
+    let Parts { when, topic, payload, qos } = Parts::of(rule);
+    qos?;
+    Ok(CompiledRule { config: rule.clone(), when: when?, topic: topic?, payload: payload? })
 }
 
 /// Compiles a CEL expression and refuses names that the subject does not have.
@@ -131,13 +183,14 @@ mod tests {
 
     #[test]
     fn wrong_rules_name_the_key() {
-        let key = |r: RuleConfig| check_rule(&r, &[]).unwrap_err().key;
-        assert_eq!(key(rule("finding.score >", "a", "x")), "when");
-        assert_eq!(key(rule("summary.rows > 1", "a", "x")), "when");
-        assert_eq!(key(rule("true", "a/+", "x")), "publish.topic");
-        assert_eq!(key(rule("true", "a/#", "x")), "publish.topic");
-        assert_eq!(key(rule("true", "a", "${finding.")), "publish.payload");
-        assert_eq!(key(rule("true", "a", "${1 +}")), "publish.payload");
-        assert!(check_rule(&rule("true", "a", "x"), &[]).is_ok());
+        let keys = |r: RuleConfig| check_rule(&r, None).into_iter().map(|error| error.key).collect::<Vec<_>>();
+        assert_eq!(keys(rule("finding.score >", "a", "x")), ["when"]);
+        assert_eq!(keys(rule("summary.rows > 1", "a", "x")), ["when"]);
+        assert_eq!(keys(rule("true", "a/+", "x")), ["publish.topic"]);
+        assert_eq!(keys(rule("true", "a/#", "x")), ["publish.topic"]);
+        assert_eq!(keys(rule("true", "a", "${finding.")), ["publish.payload"]);
+        assert_eq!(keys(rule("true", "a", "${1 +}")), ["publish.payload"]);
+        assert_eq!(keys(rule("1 >", "a/#", "${1 +}")), ["when", "publish.topic", "publish.payload"]);
+        assert!(keys(rule("true", "a", "x")).is_empty());
     }
 }

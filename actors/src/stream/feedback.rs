@@ -28,9 +28,11 @@ const LEAST_STEPS: f64 = 0.05;
 /// Findings of a model on a stream that feedback may name; the oldest is forgotten.
 const RECENT: usize = 32;
 
-const PATIENTS: &str = "a model for patients judges this stream, so feedback is recorded and changes no threshold here";
-const A_FACT: &str = "it states a fact and no degree, so there is no threshold to move";
-const SAID_BEFORE: &str = "the same was said of this finding before";
+const PATIENTS: &str =
+    "noted. A model for patients judges this stream, and feedback never changes what is reported of patients";
+const A_FACT: &str =
+    "noted. The finding states a fact, so there is no threshold that could be raised: it will be reported again";
+const SAID_BEFORE: &str = "noted before: the same was said of this finding already, and changes nothing more";
 
 /// A finding that feedback may name.
 #[derive(Clone, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use nearside_schemas::{ByteSize, HumanDuration, deserialize_address, deserialize_optional_address};
+use nearside_schemas::{
+    ByteSize, ConfigFault, Faults, HumanDuration, deserialize_address, deserialize_optional_address,
+};
 use serde::{Deserialize, Serialize};
 
 /// Filters are kept as a tree that is walked recursively.
@@ -193,13 +195,8 @@ impl Default for BrokerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The configuration makes no sense.
-    #[error("broker.{key}: {why}")]
-    Config {
-        /// Which key.
-        key: &'static str,
-        /// What is wrong.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
     /// The port cannot be opened.
     #[error("the broker cannot listen on {address}: {source}{}", hint(source))]
     Listen {
@@ -287,47 +284,44 @@ impl BrokerConfig {
         topic.len() <= self.max_topic_bytes && topic.split('/').count() <= self.max_topic_levels
     }
 
+    /// Whatever is wrong with the bounds.
+    pub fn faults(&self) -> Faults {
+        let certified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let is_unreachable = self.anonymous != Anonymous::Always && self.users.is_none() && !certified;
+        let nobody = "listens beyond this machine, but nobody there may connect: set `users` (see `nearside users`), \
+                      or `anonymous = \"always\"` where the network is trusted";
+        Faults::of("broker")
+            .above_zero(&[
+                ("max_connections", self.max_connections == 0),
+                ("receive_maximum", self.receive_maximum == 0),
+                ("session_queue", self.session_queue == 0),
+                ("session_queue_bytes", self.session_queue_bytes.bytes() == 0),
+                ("sessions_bytes", self.sessions_bytes.bytes() == 0),
+                ("router_queue_bytes", self.router_queue_bytes.bytes() == 0),
+                ("inflight", self.inflight == 0),
+                ("max_connections_per_address", self.max_connections_per_address == 0),
+                ("max_topic_bytes", self.max_topic_bytes == 0),
+                ("max_topic_levels", self.max_topic_levels == 0),
+                ("write_timeout", self.write_timeout.get().is_zero()),
+                ("session_expiry_cap", self.session_expiry_cap.get().as_secs() == 0),
+                ("system_interval", self.system_interval.get().is_zero()),
+                ("max_subscriptions", self.max_subscriptions == 0),
+                ("keep_alive_cap", self.keep_alive_cap.get().as_secs() == 0),
+                ("handshake_timeout", self.handshake_timeout.get().is_zero()),
+            ])
+            .check(
+                "max_packet",
+                self.max_packet < ByteSize::kib(1) || self.max_packet > ByteSize::mib(256),
+                "must be between 1KiB and 256MiB",
+            )
+            .check("max_topic_levels", self.max_topic_levels > MOST_TOPIC_LEVELS, "must be at most 1000")
+            // A packet id belongs to a place in the queue, and there are 65,535.
+            .check("session_queue", self.session_queue > 60_000, "must be at most 60000")
+            .check("listen", is_unreachable && !self.listen.ip().is_loopback(), nobody)
+    }
+
     /// Checks that the bounds make sense.
     pub fn validate(&self) -> Result<(), BrokerError> {
-        for (key, wrong) in [
-            ("max_connections", self.max_connections == 0),
-            ("receive_maximum", self.receive_maximum == 0),
-            ("session_queue", self.session_queue == 0),
-            ("session_queue_bytes", self.session_queue_bytes.bytes() == 0),
-            ("sessions_bytes", self.sessions_bytes.bytes() == 0),
-            ("router_queue_bytes", self.router_queue_bytes.bytes() == 0),
-            ("inflight", self.inflight == 0),
-            ("max_connections_per_address", self.max_connections_per_address == 0),
-            ("max_topic_bytes", self.max_topic_bytes == 0),
-            ("max_topic_levels", self.max_topic_levels == 0),
-            ("write_timeout", self.write_timeout.get().is_zero()),
-            ("session_expiry_cap", self.session_expiry_cap.get().as_secs() == 0),
-            ("system_interval", self.system_interval.get().is_zero()),
-            ("max_subscriptions", self.max_subscriptions == 0),
-            ("keep_alive_cap", self.keep_alive_cap.get().as_secs() == 0),
-            ("handshake_timeout", self.handshake_timeout.get().is_zero()),
-        ] {
-            if wrong {
-                return Err(BrokerError::Config { key, why: "must be above zero" });
-            }
-        }
-        if self.max_packet < ByteSize::kib(1) || self.max_packet > ByteSize::mib(256) {
-            return Err(BrokerError::Config { key: "max_packet", why: "must be between 1KiB and 256MiB" });
-        }
-        if self.max_topic_levels > MOST_TOPIC_LEVELS {
-            return Err(BrokerError::Config { key: "max_topic_levels", why: "must be at most 1000" });
-        }
-        if self.session_queue > 60_000 {
-            // A packet id belongs to a place in the queue, and there are 65,535.
-            return Err(BrokerError::Config { key: "session_queue", why: "must be at most 60000" });
-        }
-        let certified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let unreachable = self.anonymous != Anonymous::Always && self.users.is_none() && !certified;
-        if unreachable && !self.listen.ip().is_loopback() {
-            let why = "listens beyond this machine, but nobody there may connect: set `users` (see `nearside users`), \
-                       or `anonymous = \"always\"` where the network is trusted";
-            return Err(BrokerError::Config { key: "listen", why });
-        }
-        Ok(())
+        Ok(self.faults().first()?)
     }
 }

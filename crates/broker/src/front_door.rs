@@ -21,6 +21,7 @@ use crate::message::{Delivery, Message};
 use crate::packet::{Carried, Reason};
 use crate::queue::SharedBudget;
 use crate::recovery::Recovery;
+use crate::refusals::RefusalLog;
 use crate::retained::Retained;
 use crate::router;
 use crate::routes::Routes;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) recovery: Recovery,
     /// The intake's last answer was a refusal.
     pub(crate) refusing: AtomicBool,
+    pub(crate) refusals: RefusalLog,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
     told: Arc<Semaphore>,
@@ -192,6 +194,7 @@ impl FrontDoor {
             store,
             recovery: ports.recovery,
             refusing: AtomicBool::new(false),
+            refusals: RefusalLog::default(),
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
             told: Arc::new(Semaphore::new(TOLD)),

@@ -49,10 +49,17 @@ pub(crate) async fn greet(
     }
     let client = if assigned { shared.sessions.new_client_id() } else { ClientId::new(&connect.client) };
     let admitted = timeout_at(deadline, shared.access.admit(&connect, client.as_str(), origin)).await;
-    let principal = Arc::new(admitted.map_err(|_| refused(Reason::ServerBusy))?.map_err(refused)?);
+    let admitted = admitted.map_err(|_| refused(Reason::ServerBusy))?;
+    let principal = Arc::new(admitted.map_err(|reason| {
+        let (name, why) = shared.access.explain(&connect, origin, reason);
+        shared.refusals.say(origin.address, name.as_deref(), why);
+        refused(reason)
+    })?);
     if let Some(will) = &connect.will {
         let topic = will.topic.as_str();
         if is_ours(topic) || topic == FEEDBACK_TOPIC || !principal.may_publish(topic) {
+            let why = "a client was not let in: its user may not publish to the topic of its will";
+            shared.refusals.say(origin.address, principal.user.as_deref(), why);
             return Err(refused(Reason::NotAuthorized));
         }
         if !shared.config.is_topic_in_bounds(topic) {

@@ -21,6 +21,7 @@ mod queue;
 mod rate;
 mod recent;
 mod recovery;
+mod refusals;
 mod retained;
 mod router;
 mod routes;

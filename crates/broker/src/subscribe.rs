@@ -31,6 +31,9 @@ impl Connection {
                 }
                 Err(reason) => {
                     self.shared.metrics.refused.subscribe.inc();
+                    if reason == Reason::NotAuthorized {
+                        self.say_refused("a subscription was refused: its user may not subscribe to that filter");
+                    }
                     codes.push(if self.version == Version::V5 { reason as u8 } else { 0x80 });
                 }
             }

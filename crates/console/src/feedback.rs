@@ -71,7 +71,7 @@ pub(crate) async fn post(
 async fn permitted(port: &dyn FeedbackPort, headers: &HeaderMap, from: IpAddr) -> Result<(), Response> {
     if !port.has_users() {
         let is_here = from.to_canonical().is_loopback() && is_called_by_address(headers) && !is_passed_on(headers);
-        let why = "without users ([broker] users) feedback is taken from this machine alone, called by its address and not through a proxy";
+        let why = "there are no users ([broker] users), so feedback is taken from this machine alone: ask 127.0.0.1 or localhost on it, not through a proxy";
         return if is_here { Ok(()) } else { Err(refuse(StatusCode::FORBIDDEN, why)) };
     }
     let role = match basic(headers) {
@@ -80,7 +80,7 @@ async fn permitted(port: &dyn FeedbackPort, headers: &HeaderMap, from: IpAddr) -
     };
     match role {
         Some(Role::Operator) => Ok(()),
-        Some(_) => Err(refuse(StatusCode::FORBIDDEN, "feedback is an operator's")),
+        Some(_) => Err(refuse(StatusCode::FORBIDDEN, "only a user with the role `operator` may give feedback")),
         None => {
             let mut refusal = refuse(StatusCode::UNAUTHORIZED, "say who you are: an operator's name and password");
             let how = HeaderValue::from_static("Basic realm=\"nearside\", charset=\"UTF-8\"");

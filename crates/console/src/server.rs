@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use nearside_schemas::deserialize_address;
+use nearside_schemas::{Faults, deserialize_address};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -36,12 +36,9 @@ impl Default for ConsoleConfig {
 }
 
 impl ConsoleConfig {
-    /// Checks that it can answer.
-    ///
-    /// # Errors
-    /// With what is wrong and what to write.
-    pub const fn validate(&self) -> Result<(), &'static str> {
-        if self.max_requests == 0 { Err("`console.max_requests` must be above zero") } else { Ok(()) }
+    /// Whatever would keep it from answering.
+    pub fn faults(&self) -> Faults {
+        Faults::of("console").above_zero(&[("max_requests", self.max_requests == 0)])
     }
 }
 

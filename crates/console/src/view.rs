@@ -70,6 +70,9 @@ pub struct FindingRow {
     pub at: String,
     /// The stream definition.
     pub stream: String,
+    /// The parts of the stream's key that may be shown: clear ones, and pseudonyms as they leave for the cloud.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub key: BTreeMap<String, String>,
     /// The stream's id.
     pub stream_id: String,
     /// What was seen.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nearside_schemas::ByteSize;
+use nearside_schemas::{ByteSize, ConfigFault, Faults};
 use serde::{Deserialize, Serialize};
 
 use crate::area::LetterId;
@@ -26,12 +26,14 @@ impl Default for DeadLettersConfig {
 }
 
 impl DeadLettersConfig {
+    /// Whatever is wrong with the bounds.
+    pub fn faults(&self) -> Faults {
+        Faults::of("deadletters").above_zero(&[("most", self.most == 0), ("queue", self.queue == 0)])
+    }
+
     /// Checks that the bounds make sense.
     pub fn validate(&self) -> Result<(), DeadLetterError> {
-        if self.most == 0 || self.queue == 0 {
-            return Err(DeadLetterError::Config("`deadletters.most` and `deadletters.queue` must be above zero"));
-        }
-        Ok(())
+        Ok(self.faults().first()?)
     }
 }
 
@@ -70,8 +72,8 @@ pub enum DeadLetterError {
     #[error("the thread of the dead letters could not be started: {0}")]
     Thread(std::io::Error),
     /// The configuration makes no sense.
-    #[error("{0}")]
-    Config(&'static str),
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
 }
 
 impl DeadLetterError {

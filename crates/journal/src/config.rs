@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nearside_schemas::{ByteSize, HumanDuration};
+use nearside_schemas::{ByteSize, ConfigFault, Faults, HumanDuration};
 use serde::{Deserialize, Serialize};
 
 /// What happens when the journal's disk area is full.
@@ -51,19 +51,17 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
+    /// Whatever is wrong with the sizes, alone and together.
+    pub fn faults(&self) -> Faults {
+        Faults::of("journal")
+            .check("segment", self.segment < ByteSize::kib(64), "must be at least 64KiB")
+            .check("quota", self.quota.bytes() / 2 < self.segment.bytes(), "must hold at least two segments")
+            .check("queue", self.queue < ByteSize::kib(64), "must be at least 64KiB")
+    }
+
     /// Checks that the sizes make sense together.
     pub fn validate(&self) -> Result<(), JournalError> {
-        let wrong = |why| Err(JournalError::Config(why));
-        if self.segment < ByteSize::kib(64) {
-            return wrong("`journal.segment` must be at least 64KiB");
-        }
-        if self.quota.bytes() < 2 * self.segment.bytes() {
-            return wrong("`journal.quota` must hold at least two segments");
-        }
-        if self.queue < ByteSize::kib(64) {
-            return wrong("`journal.queue` must be at least 64KiB");
-        }
-        Ok(())
+        Ok(self.faults().first()?)
     }
 }
 
@@ -71,8 +69,8 @@ impl JournalConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The configuration makes no sense.
-    #[error("{0}")]
-    Config(&'static str),
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
     /// The disk refused. Trying again may help once the cause is gone.
     #[error("journal {path}: {source}; check that the folder exists, is writable and has room")]
     Storage {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nearside_schemas::ByteSize;
+use nearside_schemas::{ByteSize, ConfigFault, Faults};
 use serde::{Deserialize, Serialize};
 
 /// `[outbox]`: what waits for the cloud.
@@ -36,20 +36,18 @@ impl Default for OutboxConfig {
 }
 
 impl OutboxConfig {
+    /// Whatever is wrong with the bounds.
+    pub fn faults(&self) -> Faults {
+        let too_many = "must be at most 10000000: each takes about 50 bytes of memory";
+        Faults::of("outbox")
+            .check("quota", self.quota < ByteSize::mib(1), "must be at least 1MiB")
+            .check("queue", self.queue == 0, "must be above zero")
+            .check("remembered", self.remembered > 10_000_000, too_many)
+    }
+
     /// Checks that the bounds make sense.
     pub fn validate(&self) -> Result<(), OutboxError> {
-        if self.quota < ByteSize::mib(1) {
-            return Err(OutboxError::Config("`outbox.quota` must be at least 1MiB"));
-        }
-        if self.queue == 0 {
-            return Err(OutboxError::Config("`outbox.queue` must be above zero"));
-        }
-        if self.remembered > 10_000_000 {
-            return Err(OutboxError::Config(
-                "`outbox.remembered` must be at most 10000000: each takes about 50 bytes of memory",
-            ));
-        }
-        Ok(())
+        Ok(self.faults().first()?)
     }
 }
 
@@ -119,8 +117,8 @@ pub enum OutboxError {
     #[error("the outbox's thread could not be started: {0}")]
     Thread(std::io::Error),
     /// The configuration makes no sense.
-    #[error("{0}")]
-    Config(&'static str),
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
 }
 
 impl OutboxError {

@@ -21,3 +21,4 @@ pub use keys::{KeyRing, PrivacyConfig};
 pub use open::open_event;
 pub use seal::{SummaryFormat, preview_finding, preview_summary, seal_finding, seal_rollup, seal_summary};
 pub use sealed::{Class, Sealed, SealedItem};
+pub use view::shown_key;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use nearside_schemas::{
-    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, KeyValues, ModelRef, Personal, SetAsideCounts,
-    StreamSpec, Summary, Timestamp, Verdict,
+    CloseCause, FieldKind, FieldName, FieldPolicy, FieldSummary, KeyPartSpec, KeyValues, ModelRef, Personal,
+    SetAsideCounts, StreamSpec, Summary, Timestamp, Verdict,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -113,6 +113,20 @@ pub(crate) fn key_view<'a>(
         }
     }
     Ok(view)
+}
+
+/// What may be shown of a stream's key at the site: clear parts as they are, and parts that leave as a pseudonym as that same pseudonym.
+/// Parts that are encrypted or do not leave are not shown.
+pub fn shown_key<'a>(key: &KeyValues, spec: &'a StreamSpec, keys: &KeyRing) -> Vec<(&'a FieldName, String)> {
+    let shown = |(part, value): (&'a KeyPartSpec, &Personal<std::sync::Arc<str>>)| {
+        let value = value.expose().as_ref();
+        match part.policy {
+            FieldPolicy::Clear => Some((&part.name, value.to_owned())),
+            FieldPolicy::Pseudonym => Some((&part.name, pseudonym(keys, part.name.as_str(), value))),
+            FieldPolicy::Encrypt | FieldPolicy::Drop => None,
+        }
+    };
+    spec.key.iter().zip(key).filter_map(shown).collect()
 }
 
 pub(crate) fn summary_view<'a>(

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nearside_privacy::SummaryFormat;
-use nearside_schemas::{ByteSize, HumanDuration};
+use nearside_schemas::{ByteSize, ConfigFault, Faults, HumanDuration};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
@@ -113,6 +113,12 @@ const fn default_backoff_max() -> HumanDuration {
     HumanDuration::secs(60)
 }
 
+fn no_address(url: &str) -> String {
+    format!(
+        "holds `{url}`, which is no broker's address: write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883"
+    )
+}
+
 /// Where a broker is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CloudUrl {
@@ -128,17 +134,12 @@ impl FromStr for CloudUrl {
     type Err = UplinkError;
 
     fn from_str(url: &str) -> Result<Self, UplinkError> {
-        let wrong = || UplinkError::Config {
-            key: "url",
-            why: format!(
-                "`{url}` is not a broker's address; write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883"
-            ),
-        };
+        let wrong = || ConfigFault { section: "uplink", key: "url", why: no_address(url).into() };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (tls, default_port) = match scheme {
             "mqtt" => (false, 1883),
             "mqtts" => (true, 8883),
-            _ => return Err(wrong()),
+            _ => return Err(wrong().into()),
         };
         let rest = rest.trim_end_matches('/');
         let (host, port) = match rest.strip_prefix('[') {
@@ -153,10 +154,10 @@ impl FromStr for CloudUrl {
         let port = match port.strip_prefix(':') {
             Some(port) => port.parse().map_err(|_| wrong())?,
             None if port.is_empty() => default_port,
-            None => return Err(wrong()),
+            None => return Err(wrong().into()),
         };
         if host.is_empty() || host.contains(['/', '@', ' ', ']']) {
-            return Err(wrong());
+            return Err(wrong().into());
         }
         Ok(Self { tls, host: host.to_owned(), port })
     }
@@ -166,13 +167,8 @@ impl FromStr for CloudUrl {
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
     /// The configuration is wrong.
-    #[error("uplink.{key}: {why}")]
-    Config {
-        /// Which key.
-        key: &'static str,
-        /// What is wrong and what to write.
-        why: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigFault),
     /// The password file cannot be read.
     #[error("uplink.password_file {path}: {source}")]
     PasswordFile {
@@ -240,53 +236,40 @@ impl UplinkConfig {
 
     /// All addresses, the first first.
     pub(crate) fn urls(&self) -> Result<Vec<CloudUrl>, UplinkError> {
-        let fallback = |url: &String| {
-            url.parse().map_err(|error| match error {
-                UplinkError::Config { why, .. } => UplinkError::Config { key: "fallback", why },
-                other => other,
-            })
-        };
-        let mut urls = vec![self.url.parse()?];
-        for url in &self.fallback {
-            urls.push(fallback(url)?);
-        }
-        Ok(urls)
+        std::iter::once(&self.url).chain(&self.fallback).map(|url| url.parse()).collect()
+    }
+
+    /// Whatever is wrong with the values, beyond what types say.
+    pub fn faults(&self) -> Faults {
+        let bad = |url: &&String| url.parse::<CloudUrl>().is_err();
+        let bad_fallback = self.fallback.iter().find(bad);
+        let topic = self.topic.replace("{site}", "s").replace("{class}", "c");
+        let bad_topic = topic.is_empty() || topic.contains(['+', '#', '{', '}', '\0']);
+        let seconds = self.keep_alive.get().as_secs();
+        let bad_size = self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(255);
+        let bad_share = !(self.backlog_share > 0.0 && self.backlog_share <= 1.0);
+        let bad_backoff = self.backoff_min.get().is_zero() || self.backoff_max < self.backoff_min;
+        Faults::of("uplink")
+            .check("url", bad(&&self.url), no_address(&self.url))
+            .check("fallback", bad_fallback.is_some(), bad_fallback.map(|url| no_address(url)).unwrap_or_default())
+            .check("topic", bad_topic, "is no topic without wildcards; only {site} and {class} are filled in")
+            // The MQTT client counts whole seconds, in 16 bits, and ends the program where there are fewer than five.
+            .check("keep_alive", !(5..=65_535).contains(&seconds), "must be between 5s and 65535s; the default is 30s")
+            .check("max_item", bad_size, "must be between 1KiB and 255MiB")
+            .above_zero(&[("inflight", self.inflight == 0), ("failover_after", self.failover_after == 0)])
+            .check("backlog_share", bad_share, "must be above 0 and at most 1")
+            .check("failback_every", self.failback_every.get() < Duration::from_secs(1), "must be at least 1s")
+            .check(
+                "password_file",
+                self.password_file.is_some() && self.username.is_none(),
+                "needs `username` beside it: a password needs a user name",
+            )
+            .check("backoff_min", bad_backoff, "must be above zero and not above `backoff_max`")
     }
 
     /// Checks the values that types cannot.
     pub fn validate(&self) -> Result<(), UplinkError> {
-        let wrong = |key, why: &str| Err(UplinkError::Config { key, why: why.to_owned() });
-        self.urls()?;
-        let filled = self.topic.replace("{site}", "s").replace("{class}", "c");
-        if filled.is_empty() || filled.contains(['+', '#', '{', '}', '\0']) {
-            return wrong("topic", "write a topic without wildcards; only {site} and {class} are filled in");
-        }
-        // The MQTT client counts whole seconds, in 16 bits, and ends the program where there are fewer than five.
-        if !(5..=65_535).contains(&self.keep_alive.get().as_secs()) {
-            return wrong("keep_alive", "must be between 5s and 65535s; the default is 30s");
-        }
-        if self.max_item < ByteSize::kib(1) || self.max_item > ByteSize::mib(255) {
-            return wrong("max_item", "must be between 1KiB and 255MiB");
-        }
-        if self.inflight == 0 {
-            return wrong("inflight", "must be above zero");
-        }
-        if !(self.backlog_share > 0.0 && self.backlog_share <= 1.0) {
-            return wrong("backlog_share", "must be above 0 and at most 1");
-        }
-        if self.failover_after == 0 {
-            return wrong("failover_after", "must be above zero");
-        }
-        if self.failback_every.get() < Duration::from_secs(1) {
-            return wrong("failback_every", "must be at least 1s");
-        }
-        if self.password_file.is_some() && self.username.is_none() {
-            return wrong("username", "a password needs a user name");
-        }
-        if self.backoff_min.get().is_zero() || self.backoff_max < self.backoff_min {
-            return wrong("backoff_min", "must be above zero and not above backoff_max");
-        }
-        Ok(())
+        Ok(self.faults().first()?)
     }
 
     /// The pause policy with this seed.
@@ -327,7 +310,7 @@ mod tests {
         }
         let mut config = UplinkConfig::to("mqtt://a");
         config.fallback = vec!["mqtts://b".to_owned(), "c".to_owned()];
-        assert!(config.validate().is_err_and(|error| error.to_string().starts_with("uplink.fallback: `c`")));
+        assert!(config.validate().is_err_and(|error| error.to_string().starts_with("`uplink.fallback` holds `c`")));
         for bad in ["cloud.example", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://u@x", "mqtt://a/b"] {
             assert_eq!(url(bad), None, "{bad}");
         }

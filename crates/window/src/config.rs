@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nearside_schemas::{HumanDuration, WindowDefinition};
+use nearside_schemas::{ConfigFault, Faults, HumanDuration, WindowDefinition};
 use serde::{Deserialize, Serialize};
 
 /// The kinds of windows.
@@ -133,8 +133,8 @@ pub enum WindowError {
     #[error("a stream needs at least one window")]
     None,
     /// A guard makes no sense.
-    #[error("`{0}` must be above zero")]
-    Guard(&'static str),
+    #[error(transparent)]
+    Guard(#[from] ConfigFault),
     /// The snapshot is of another version or damaged.
     #[error("the kept state of a stream's windows cannot be read: {0}")]
     Snapshot(&'static str),
@@ -164,52 +164,45 @@ impl WindowConfig {
         }
     }
 
-    /// Checks that the keys fit the kind.
-    pub fn validate(&self) -> Result<(), WindowError> {
+    /// Whatever of the keys does not fit the kind.
+    pub fn faults(&self) -> Vec<WindowError> {
         let kind = self.kind.label();
-        let wrong = |what| Err(WindowError::Key { kind, what });
         let positive = |duration: Option<HumanDuration>| duration.is_some_and(|d| d.get() > Duration::ZERO);
         let (timed, hops) = (self.kind.is_timed(), self.kind == WindowKind::Hopping);
-        if timed && !positive(self.size) {
-            return wrong("needs a `size` above zero, such as `size = \"10s\"`");
-        }
-        if !timed && self.size.is_some() {
-            return wrong("has no `size`");
-        }
-        if hops && !(positive(self.step) && self.step <= self.size) {
-            return wrong("needs a `step` above zero and not above `size`");
-        }
-        if hops && self.copies() > 1_000 {
-            return wrong("with a `step` below a thousandth of `size` would copy each row too often");
-        }
-        if !hops && self.step.is_some() {
-            return wrong("has no `step`; that is for hopping windows");
-        }
-        if self.kind == WindowKind::Session && !positive(self.gap) {
-            return wrong("needs a `gap` above zero, such as `gap = \"30s\"`");
-        }
-        if self.kind != WindowKind::Session && (self.gap.is_some() || self.max_span.is_some()) {
-            return wrong("has no `gap` and no `max_span`; those are for session windows");
-        }
-        if self.max_span.is_some() && !(positive(self.max_span) && self.max_span >= self.gap) {
-            return wrong("needs a `max_span` that is not below `gap`");
-        }
-        if self.kind == WindowKind::Count && self.rows.is_none_or(|rows| rows == 0) {
-            return wrong("needs `rows` above zero");
-        }
-        if self.kind != WindowKind::Count && self.rows.is_some() {
-            return wrong("has no `rows`; that is for count windows");
-        }
-        if !timed && self.late == LatePolicy::Revise {
-            return wrong("cannot be revised: its borders depend on its rows; leave `late` out");
-        }
-        if self.late == LatePolicy::Revise && self.revise_for.get() == Duration::ZERO {
-            return wrong("with `late = \"revise\"` needs `revise_for`, such as `revise_for = \"1h\"`");
-        }
-        if self.late == LatePolicy::SetAside && self.revise_for.get() > Duration::ZERO {
-            return wrong("has `revise_for` only with `late = \"revise\"`");
-        }
-        Ok(())
+        let (session, counts) = (self.kind == WindowKind::Session, self.kind == WindowKind::Count);
+        let revises = self.late == LatePolicy::Revise;
+        let bad_span = self.max_span.is_some() && !(positive(self.max_span) && self.max_span >= self.gap);
+        let bad_step = !positive(self.step) || positive(self.size) && self.step > self.size;
+        let many_copies = positive(self.step) && self.copies() > 1_000;
+        [
+            (timed && !positive(self.size), "needs a `size` above zero, such as `size = \"10s\"`"),
+            (!timed && self.size.is_some(), "has no `size`"),
+            (hops && bad_step, "needs a `step` above zero and not above `size`"),
+            (hops && many_copies, "with a `step` below a thousandth of `size` would copy each row too often"),
+            (!hops && self.step.is_some(), "has no `step`; that is for hopping windows"),
+            (session && !positive(self.gap), "needs a `gap` above zero, such as `gap = \"30s\"`"),
+            (
+                !session && (self.gap.is_some() || self.max_span.is_some()),
+                "has no `gap` and no `max_span`; those are for session windows",
+            ),
+            (session && bad_span, "needs a `max_span` that is not below `gap`"),
+            (counts && self.rows.is_none_or(|rows| rows == 0), "needs `rows` above zero"),
+            (!counts && self.rows.is_some(), "has no `rows`; that is for count windows"),
+            (!timed && revises, "cannot be revised: its borders depend on its rows; leave `late` out"),
+            (
+                timed && revises && self.revise_for.get() == Duration::ZERO,
+                "with `late = \"revise\"` needs `revise_for`, such as `revise_for = \"1h\"`",
+            ),
+            (!revises && self.revise_for.get() > Duration::ZERO, "has `revise_for` only with `late = \"revise\"`"),
+        ]
+        .into_iter()
+        .filter_map(|(wrong, what)| wrong.then_some(WindowError::Key { kind, what }))
+        .collect()
+    }
+
+    /// Checks that the keys fit the kind.
+    pub fn validate(&self) -> Result<(), WindowError> {
+        self.faults().into_iter().next().map_or(Ok(()), Err)
     }
 
     /// In how many windows a row of a hopping definition is.
@@ -235,20 +228,20 @@ impl WindowKind {
 }
 
 impl GuardConfig {
-    /// Checks that the bounds are above zero.
-    pub fn validate(&self) -> Result<(), WindowError> {
+    /// The bounds that are not above zero.
+    pub fn faults(&self) -> Faults {
         let zero = Duration::ZERO;
-        for (name, wrong) in [
+        Faults::of("").above_zero(&[
             ("past", self.past.get() == zero),
             ("idle", self.idle.get() == zero),
             ("max_rows", self.max_rows == 0),
             ("max_open", self.max_open == 0),
             ("max_kept", self.max_kept == 0),
-        ] {
-            if wrong {
-                return Err(WindowError::Guard(name));
-            }
-        }
-        Ok(())
+        ])
+    }
+
+    /// Checks that the bounds are above zero.
+    pub fn validate(&self) -> Result<(), WindowError> {
+        Ok(self.faults().first()?)
     }
 }

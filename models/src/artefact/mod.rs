@@ -13,7 +13,7 @@ mod signature;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nearside_schemas::KeySource;
+use nearside_schemas::{Faults, KeySource};
 use serde::{Deserialize, Serialize};
 
 pub use self::cipher::SALT;
@@ -55,13 +55,14 @@ pub struct ModelsConfig {
 }
 
 impl ModelsConfig {
-    /// Says what is wrong.
-    pub fn validate(&self) -> Result<(), String> {
-        self.device.check()?;
-        if self.require_signature && self.trusted_keys.is_empty() {
-            return Err("`require_signature` needs at least one key in `trusted_keys`".to_owned());
-        }
-        self.online.validate()
+    /// Whatever is wrong.
+    pub fn faults(&self) -> Faults {
+        let device = self.device.check().err();
+        let is_unsigned = self.require_signature && self.trusted_keys.is_empty();
+        let faults = Faults::of("models")
+            .check("device", device.is_some(), device.map(|why| format!("cannot be had: {why}")).unwrap_or_default())
+            .check("require_signature", is_unsigned, "needs at least one key in `trusted_keys`");
+        self.online.faults(faults)
     }
 }
 

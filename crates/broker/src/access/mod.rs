@@ -1,8 +1,8 @@
 //! Who may connect, and what they may do.
 //!
 //! Promises: once there is a user file nobody may do what it does not grant; a password is only ever compared with its hash, and
-//! that costs a bounded share of the machine whoever asks; a changed user file takes effect without a restart. Never: a name or a
-//! password is logged (promise I2).
+//! that costs a bounded share of the machine whoever asks; a changed user file takes effect without a restart. Never: a
+//! password is logged, or a name that the site does not know itself (promise I2).
 
 mod acl;
 mod password;
@@ -121,6 +121,33 @@ impl Access {
         }
         let rights = rights(users.as_deref(), user.as_deref()).ok_or(Reason::NotAuthorized)?;
         Ok(Principal { user, certified: origin.identity.is_some(), client: client.to_owned(), rights })
+    }
+
+    /// Why a client was not let in, in words for whoever looks after the site, and its name where the site knows it.
+    pub(crate) fn explain(&self, connect: &Connect, origin: &Origin, reason: Reason) -> (Option<String>, &'static str) {
+        let users = self.users();
+        if let Some(identity) = &origin.identity {
+            return (Some(identity.clone()), "a client was not let in: its certificate's name is not in the user file");
+        }
+        let Some(name) = &connect.user else {
+            let why =
+                "a client was not let in: it gave no user name, and [broker] anonymous does not allow that from there";
+            return (None, why);
+        };
+        let Some(users) = users else {
+            let why = "a client was not let in: it gave a user name, but there is no user file, and [broker] anonymous does not allow it";
+            return (None, why);
+        };
+        match users.get(name) {
+            None => (None, "a client was not let in: its user name is not in the user file"),
+            Some(user) if user.password.is_none() => {
+                (Some(name.clone()), "a client was not let in: its user must show a certificate")
+            }
+            Some(_) if reason == Reason::Credentials => {
+                (Some(name.clone()), "a client was not let in: its password is wrong")
+            }
+            Some(_) => (Some(name.clone()), "a client was not let in: its user may not connect"),
+        }
     }
 
     /// Whether what somebody was let in with still holds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Argon2, PasswordHasher};
-use nearside_schemas::Role;
+use nearside_schemas::{Role, utf8};
 use serde::Deserialize;
 
 use super::acl::Grant;
@@ -68,8 +68,9 @@ impl Users {
     /// Where it cannot be read or says something that makes no sense.
     pub fn load(path: &Path) -> Result<Self, BrokerError> {
         let wrong = |why: String| BrokerError::Users { path: path.to_owned(), why };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        Self::parse(&text).map_err(wrong)
+        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let text = utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+        Self::parse(text).map_err(wrong)
     }
 
     /// Reads the text of a user file.

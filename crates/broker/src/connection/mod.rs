@@ -10,6 +10,7 @@
 mod publishes;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +68,7 @@ pub(crate) async fn serve(
         }
     };
     let outlet = Outlet::default();
-    let mut connection = Connection::new(hello, shared, outlet.clone());
+    let mut connection = Connection::new(hello, origin.address, shared, outlet.clone());
     let greeted = connection.greet();
     let session = connection.opened.session.clone();
     let number = connection.opened.live.number;
@@ -99,6 +100,7 @@ pub(crate) struct Connection {
     pub(crate) opened: Opened,
     pub(crate) principal: Arc<Principal>,
     pub(crate) version: Version,
+    address: IpAddr,
     assigned: bool,
     asked_keep_alive_secs: u16,
     keep_alive_secs: u16,
@@ -121,7 +123,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn new(hello: Hello, shared: Arc<Shared>, outlet: Outlet) -> Self {
+    fn new(hello: Hello, address: IpAddr, shared: Arc<Shared>, outlet: Outlet) -> Self {
         let Hello { connect, principal, opened, assigned } = hello;
         let cap = u16::try_from(shared.config.keep_alive_cap.get().as_secs()).unwrap_or(u16::MAX);
         let asked = connect.keep_alive_secs;
@@ -133,6 +135,7 @@ impl Connection {
             max_packet: connect.max_packet as usize,
             rate: Rate::new(shared.config.publish_rate, Instant::now()),
             version: connect.version,
+            address,
             shared,
             opened,
             principal,
@@ -149,6 +152,11 @@ impl Connection {
 
     pub(crate) const fn session(&self) -> &Arc<Session> {
         &self.opened.session
+    }
+
+    /// Says that the client may not do what it asked for.
+    pub(crate) fn say_refused(&self, why: &str) {
+        self.shared.refusals.say(self.address, self.principal.user.as_deref(), why);
     }
 
     fn client(&self) -> &ClientId {

@@ -158,6 +158,9 @@ impl Connection {
             Apart::Again(id) => self.outlet.send(|out| packet::ack(out, AckKind::Received, id)),
             Apart::Refused(qos, id, reason) => {
                 self.shared.metrics.refused.publish.inc();
+                if reason == Reason::NotAuthorized {
+                    self.say_refused("a publish was refused: its user may not publish to that topic");
+                }
                 if self.version == Version::V311 {
                     return Err(End::Kick(reason));
                 }

@@ -1,0 +1,43 @@
+//! Messages on topics that no stream claims.
+//!
+//! Promises: each is counted; the first of each of the first few topics is kept aside, encrypted, so that whoever looks after the site can
+//! see which topics those are.
+//! Never: a topic is logged: it may hold a key (promise I2).
+
+use std::collections::HashSet;
+
+use nearside_deadletters::{DeadLetter, DeadLetters};
+use nearside_schemas::{Publish, SetAsideReason, Topic};
+use nearside_telemetry::{Counter, Metric, Telemetry};
+use parking_lot::Mutex;
+
+/// Most topics of which a message is kept.
+const TOPICS: usize = 16;
+
+pub(super) struct Unclaimed {
+    messages: Counter,
+    kept: Mutex<HashSet<Topic>>,
+}
+
+impl Unclaimed {
+    pub(super) fn new(telemetry: &Telemetry) -> Self {
+        let messages = telemetry.counter(Metric::SetAside, &["none", SetAsideReason::NoStream.label()]);
+        Self { messages, kept: Mutex::default() }
+    }
+
+    /// Takes a message that no stream claims.
+    pub(super) fn take(&self, publish: &Publish, letters: &DeadLetters) {
+        if self.messages.get() == 0 {
+            tracing::warn!(
+                "messages come on a topic that no stream claims (said once): `nearside deadletters list` shows the topics, \
+                 nearside_readings_set_aside_total counts the messages"
+            );
+        }
+        self.messages.inc();
+        let mut kept = self.kept.lock();
+        if kept.len() < TOPICS && kept.insert(publish.topic.clone()) {
+            let letter = DeadLetter::of(publish, None, "route", SetAsideReason::NoStream);
+            letters.put(letter.because("no stream claims this topic"));
+        }
+    }
+}
