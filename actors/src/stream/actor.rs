@@ -89,7 +89,6 @@ pub struct StreamActor {
     component: StreamComponent,
     stream: Arc<StreamRef>,
     shard: Rc<ShardState>,
-    outputs: Outputs,
     /// The tick that the shard was asked for.
     asked_for: Option<Timestamp>,
     /// Who waits for the state, and since when. Until it is given, what comes is held, so that the state holds the rows before the
@@ -114,7 +113,6 @@ impl StreamActor {
             component,
             stream,
             shard,
-            outputs: Outputs::default(),
             asked_for: None,
             state_wanted: None,
             held: VecDeque::new(),
@@ -124,30 +122,33 @@ impl StreamActor {
 
     fn take_readings(&mut self, Gathered { readings, admission }: Gathered) {
         self.stream.taken();
+        let mut out = self.shard.lend_outputs();
         for (lsn, reading) in readings {
-            self.component.on_reading_of(Some(lsn), reading, &mut self.outputs);
+            self.component.on_reading_of(Some(lsn), reading, &mut out);
             // What is handed on carries the record and the time of the reading that it came with, not of the last one (promise I5).
-            if self.outputs.speaks() {
-                self.shard.publish(&self.component, &mut self.outputs);
+            if out.speaks() {
+                self.shard.publish(&self.component, &mut out);
             }
         }
-        self.flush(Some(admission));
+        self.flush(out, Some(admission));
     }
 
     fn take_tick(&mut self, tick: Tick) {
         if self.asked_for.is_some_and(|asked| asked <= tick.now) {
             self.asked_for = None;
         }
-        self.component.on_tick(tick.now, tick.is_live, &mut self.outputs);
-        self.flush(None);
+        let mut out = self.shard.lend_outputs();
+        self.component.on_tick(tick.now, tick.is_live, &mut out);
+        self.flush(out, None);
     }
 
     fn take_feedback(&mut self, heard: ShardFeedback) {
         self.stream.taken();
         let ShardFeedback { lsn, feedback, reply, .. } = heard;
         self.replies.extend(reply.map(|reply| (lsn, reply)));
-        self.component.on_feedback(lsn, feedback, &mut self.outputs);
-        self.flush(None);
+        let mut out = self.shard.lend_outputs();
+        self.component.on_feedback(lsn, feedback, &mut out);
+        self.flush(out, None);
     }
 
     /// Gives the state to who waits for it where everything is judged, then takes what was held.
@@ -176,22 +177,23 @@ impl StreamActor {
     }
 
     /// Hands on what the component gave back, and asks for the next tick.
-    fn flush(&mut self, admission: Option<Admission>) {
+    fn flush(&mut self, mut out: Outputs, admission: Option<Admission>) {
         // Without a request the readings are judged: their credit is given back here.
-        let admission = if self.outputs.requests.is_empty() { None } else { admission.map(Arc::new) };
-        for request in self.outputs.requests.drain(..) {
+        let admission = if out.requests.is_empty() { None } else { admission.map(Arc::new) };
+        for request in out.requests.drain(..) {
             let plan = self.component.plan();
             let (queue, priority) = (plan.models[request.model].queue, plan.priority);
             // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.
             self.shard.submit(queue, (&self.stream, priority), request, admission.clone());
         }
-        self.shard.publish(&self.component, &mut self.outputs);
-        for (record, outcome) in self.outputs.heard.drain(..) {
+        self.shard.publish(&self.component, &mut out);
+        for (record, outcome) in out.heard.drain(..) {
             if let Some(at) = self.replies.iter().position(|(asked, _)| *asked == record) {
                 (self.replies.swap_remove(at).1)(Ok(outcome));
             }
         }
         self.stream.set_anchor(self.component.anchor());
+        self.shard.take_back(out);
         // Who rests wants no tick but the one at which it retires.
         let retires = || self.component.is_at_rest().then(|| self.retires_at());
         if let Some(deadline) = self.component.next_deadline().or_else(retires)
@@ -236,8 +238,9 @@ impl Handler<Judged> for StreamActor {
 
     fn handle(&mut self, judged: Judged, _: &mut Self::Context) {
         let Judged { model, first, inputs, ref outputs, .. } = judged;
-        self.component.on_outputs(Answered { model, first, inputs }, outputs.as_deref(), &mut self.outputs);
-        self.flush(None);
+        let mut out = self.shard.lend_outputs();
+        self.component.on_outputs(Answered { model, first, inputs }, outputs.as_deref(), &mut out);
+        self.flush(out, None);
         drop(judged.admission);
         self.give_state();
     }
@@ -285,9 +288,10 @@ impl Handler<DrainStream> for StreamActor {
     fn handle(&mut self, drain: DrainStream, _: &mut Self::Context) {
         if drain.definitions.contains(&self.stream.definition) && !self.stream.holds(drain.lsn) {
             self.answer_state(None);
-            self.component.close_windows(drain.now, drain.for_good, &mut self.outputs);
+            let mut out = self.shard.lend_outputs();
+            self.component.close_windows(drain.now, drain.for_good, &mut out);
             self.shard.changed(&self.stream, drain.lsn);
-            self.flush(None);
+            self.flush(out, None);
         }
     }
 }

@@ -138,7 +138,8 @@ impl StreamComponent {
             Ok(placement) => {
                 // What the row's time closed does not hold the row; what it filled or revised does, and waits for its verdict too.
                 let holds_row = |window: &ClosedWindow| matches!(window.cause, CloseCause::Full | CloseCause::Revision);
-                let (with_row, before): (Vec<_>, Vec<_>) = self.closed.drain(..).partition(holds_row);
+                let (with_row, before): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut self.closed).into_iter().partition(holds_row);
                 self.take_closed(before, received, out);
                 if note_placement(&placement, Skew { time, received }, out) {
                     self.show_to_models(time, &values, out);
@@ -439,6 +440,10 @@ impl StreamComponent {
             if let Some(waiting) = self.waiting.pop_front() {
                 self.summarise(waiting, None, out);
             }
+        }
+        if self.waiting.is_empty() {
+            // Room for windows would be a kilobyte of each stream.
+            self.waiting = VecDeque::new();
         }
     }
 

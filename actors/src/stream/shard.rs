@@ -81,6 +81,8 @@ pub(super) struct ShardState {
     now: Cell<Timestamp>,
     /// No stream waits from a later time.
     newest: Cell<Timestamp>,
+    /// Lent to the stream that handles a message: of a hundred thousand streams each would hold the room of its own last outputs.
+    outputs: Cell<Outputs>,
 }
 
 /// What is kept of a stream without an actor.
@@ -135,6 +137,16 @@ impl ShardState {
     }
 
     /// Hands on what a stream gave back.
+    /// Outputs to be filled, empty; see [`ShardState::take_back`].
+    pub(super) fn lend_outputs(&self) -> Outputs {
+        self.outputs.take()
+    }
+
+    /// Takes back what was lent, once it is handed on.
+    pub(super) fn take_back(&self, outputs: Outputs) {
+        self.outputs.set(outputs);
+    }
+
     pub(super) fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) {
         self.setup.outlet.publish(component, outputs);
     }
@@ -391,6 +403,7 @@ impl Shard {
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
             newest: Cell::new(Timestamp::MIN),
+            outputs: Cell::default(),
         };
         Self { state: Rc::new(state) }
     }
