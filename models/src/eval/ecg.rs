@@ -2,7 +2,8 @@
 //!
 //! Sensitivity, precision (positive predictivity) and F1 of each class are of all patients together. An annotated beat that was not found is
 //! a miss of its class; a beat found where there is none is a false one of the class it was given. Beats annotated Q are counted
-//! for finding and left out of the classes. With a learning period, EC57's first five minutes, what lies in it is not counted.
+//! for finding and left out of the classes. Judged is what the network says of every beat, uncertain ones and those at a record's edges too,
+//! which no finding is made of. With a learning period, EC57's first five minutes, what lies in it is not counted.
 //! Promise of [`leave_patients_out`]: no patient is judged by a network that has seen another beat of the same patient.
 
 use serde::Serialize;
@@ -165,6 +166,7 @@ mod tests {
             interval: None,
             usual_interval: 1.0,
             quality: 1.0,
+            is_whole: true,
             amplitude: 1.0,
             inputs: Vec::new(),
         };

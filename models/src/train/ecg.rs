@@ -355,6 +355,7 @@ mod tests {
                 interval: None,
                 usual_interval: 1.0,
                 quality: 1.0,
+                is_whole: true,
                 amplitude: 1.0,
                 inputs,
             };

@@ -1,7 +1,8 @@
 //! From samples to beats with what a network needs to class them.
 //!
 //! A beat is told when its successor has been cut out, 0.45 s after that one's middle, for how a beat is followed says much
-//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own. What it carries depends on the signal alone.
+//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own. What it carries depends on the signal alone. One that the
+//! beginning or the end of the signal cuts has half a shape: it counts for the rhythm and is no example of what is usual.
 //! Rhythm inputs are intervals over the usual ones (medians of the last 40 and 200, mean of the last 10, the sinus node's pace) as logarithms,
 //! how much intervals scatter, and the shapes of the two beats before and the one after; shape inputs are those of [`super::shape`], for each lead.
 //!
@@ -34,6 +35,9 @@ const FIRST_INTERVAL: f32 = 0.8;
 const MOST_INTERVAL: f32 = LONGEST_WAIT as f32;
 /// A second lead below this is not connected.
 const NO_AMPLITUDE: f32 = 1e-6;
+/// Samples from the start of the signal until a beat's shape can be told: 0.5 s. It must lie in the signal whole, on a base line that has
+/// settled.
+const WARM_UP: u64 = 90;
 /// Complexes that wait until their T wave has passed.
 const MOST_WAITING: usize = 8;
 
@@ -50,6 +54,8 @@ pub struct Beat {
     pub quality: f64,
     /// Peak to peak amplitude in the first lead, in the unit of the samples.
     pub amplitude: f64,
+    /// Whether it lies in the signal as a whole. What a network says of half a beat is worth little.
+    pub is_whole: bool,
     /// The network's inputs, [`INPUTS`] for each lead that has a signal.
     pub inputs: Vec<f32>,
 }
@@ -67,6 +73,7 @@ struct Held {
     at: u64,
     interval: Option<f32>,
     quality: f32,
+    is_whole: bool,
     shapes: Vec<Shape>,
 }
 
@@ -119,6 +126,11 @@ impl BeatFinder {
         self.waiting.clear();
     }
 
+    /// Says whether the signal is lost: what is heard meanwhile is not learnt from.
+    pub fn hold(&mut self, is_lost: bool) {
+        self.detector.hold(is_lost);
+    }
+
     /// Takes a sample of each lead; appends the beats that are now known, in order of time.
     pub fn push(&mut self, samples: &[f64], found: &mut Vec<Beat>) {
         let mut given: Vec<Vec<f64>> = vec![Vec::new(); self.resamplers.len()];
@@ -157,11 +169,16 @@ impl BeatFinder {
         let interval = self.last.replace(complex.at).map(|last| (complex.at - last) as f32 / RATE_HZ as f32);
         let usual = usual(&recent(&self.intervals, SHORT));
         let relative = interval.map_or(1.0, |interval| interval / usual);
-        let shapes = self.leads.iter_mut().map(|lead| lead.describe(back, relative)).collect();
+        let is_whole = complex.at >= WARM_UP && back as u64 >= AFTER;
+        let leads = self.leads.iter_mut();
+        let shapes = match is_whole {
+            true => leads.map(|lead| lead.describe(back, relative)).collect(),
+            false => leads.map(|lead| lead.describe_cut(back, relative)).collect(),
+        };
         let length = interval.unwrap_or(usual).min(MOST_INTERVAL);
         // The long mean of the envelope is 1, so this is the share of its area below the complex.
         let quality = complex.height * 0.15 / length.max(0.2);
-        self.held.push_back(Held { at: complex.at, interval, quality, shapes });
+        self.held.push_back(Held { at: complex.at, interval, quality, is_whole, shapes });
     }
 
     /// Tells all that have a successor.
@@ -209,6 +226,7 @@ impl BeatFinder {
             interval: held.interval.map(f64::from),
             usual_interval: f64::from(usual_interval),
             quality: f64::from(held.quality),
+            is_whole: held.is_whole,
             amplitude: held.shapes.first().map_or(0.0, |shape| f64::from(shape.amplitude)),
             inputs,
         });
@@ -238,6 +256,7 @@ impl BeatFinder {
             writer.i64(held.at as i64);
             writer.f32(held.interval.unwrap_or(-1.0));
             writer.f32(held.quality);
+            writer.u8(u8::from(held.is_whole));
             for shape in &held.shapes {
                 shape.values.iter().for_each(|value| writer.f32(*value));
                 writer.f32(shape.amplitude);
@@ -282,6 +301,7 @@ impl Held {
         let at = reader.index(pushed)?;
         let interval = Some(reader.f32()?).filter(|interval| *interval >= 0.0);
         let quality = reader.f32()?;
+        let is_whole = reader.u8()? == 1;
         let shape = |reader: &mut Reader<'_>| {
             let mut shape = Shape { values: [0.0; VALUES], amplitude: 0.0 };
             for value in &mut shape.values {
@@ -291,7 +311,7 @@ impl Held {
             Ok(shape)
         };
         let shapes = (0..leads).map(|_| shape(reader)).collect::<Result<_, ModelError>>()?;
-        Ok(Self { at, interval, quality, shapes })
+        Ok(Self { at, interval, quality, is_whole, shapes })
     }
 }
 

@@ -5,8 +5,8 @@
 //! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
 //! 4. [`range`] knows a signal that is lost, [`rhythm`] makes findings of classed beats.
 //!
-//! A beat is judged 0.45 s after the next one, or 2.5 s after itself. Score: see [`rhythm`]. Samples may come in strips. Never: a
-//! claim about what the patient has; it suggests.
+//! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. Score: see
+//! [`rhythm`]. Samples may come in strips. Never: a claim about what the patient has; it suggests.
 
 pub mod beats;
 pub mod class;
@@ -51,10 +51,13 @@ pub const MOST_LEADS: usize = 2;
 const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
-/// The class of a beat by the network's outputs for each of its leads, and its probability.
+/// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
+    if outputs.len() < OUTPUTS {
+        return (BeatClass::Unknown, 0.0);
+    }
     let leads = (outputs.len() / OUTPUTS).max(1) as f32;
     let mut mean = [0.0; OUTPUTS];
     for lead in outputs.chunks_exact(OUTPUTS) {
@@ -210,11 +213,14 @@ impl EcgState {
             if self.range.push(first, finder.rate_hz()) {
                 taken.lost = Some(first);
             }
+            finder.hold(self.range.is_lost());
             finder.push(&self.samples, &mut found);
         }
         for beat in found {
-            inputs.extend_from_slice(&beat.inputs);
-            taken.beats.push((self.classed(&beat), beat.leads()));
+            // A beat that the signal's beginning or end cuts is not judged, only counted.
+            let leads = if beat.is_whole { beat.leads() } else { 0 };
+            inputs.extend_from_slice(&beat.inputs[..leads * INPUTS]);
+            taken.beats.push((self.classed(&beat), leads));
         }
         taken
     }

@@ -12,6 +12,9 @@
 //! higher (T waves); where one is overdue by [`OVERDUE`] of the usual interval the highest maximum above [`SEARCH_BACK`] since
 //! then is taken after all. A complex is told 0.24 s after it, one that was searched for with the next maximum.
 //!
+//! While the signal is lost ([`QrsDetector::hold`]) no mean follows it: what is left is noise, and after it the first beats would stand
+//! so far above it that their T waves did too.
+//!
 //! Promises: constant memory. Never: needs to know the unit or the amplifier's gain.
 
 use std::collections::VecDeque;
@@ -104,15 +107,18 @@ impl Envelope {
         }
     }
 
-    /// The energy over its own mean; `None` where there has never been any, for the lead is not connected.
-    fn push(&mut self, sample: f64) -> Option<f64> {
+    /// The energy over its own mean, which follows unless it is held; `None` where there has never been any, for the lead is not
+    /// connected.
+    fn push(&mut self, sample: f64, is_held: bool) -> Option<f64> {
         // One absurd sample must not leave an infinity in the filters and the means, which never end.
         let sample = sample.clamp(-MOST, MOST);
         let passed = self.low_pass.next(self.high_pass.next(sample));
         self.squares.push((passed * passed) as f32);
         let energy = (self.squares.sum() / MEAN_SAMPLES as f64).max(0.0).sqrt();
-        self.seen = self.seen.saturating_add(1);
-        self.long_mean += (energy - self.long_mean) * (1.0 / f64::from(self.seen)).max(1.0 / (LONG_MEAN * RATE_HZ));
+        if !is_held {
+            self.seen = self.seen.saturating_add(1);
+            self.long_mean += (energy - self.long_mean) * (1.0 / f64::from(self.seen)).max(1.0 / (LONG_MEAN * RATE_HZ));
+        }
         (self.long_mean > 1e-9).then(|| energy / self.long_mean)
     }
 
@@ -150,6 +156,8 @@ pub struct QrsDetector {
     usual_heights: VecDeque<f32>,
     usual_intervals: VecDeque<f32>,
     pending: VecDeque<Maximum>,
+    /// Told anew before each sample, so it is not part of a snapshot.
+    is_held: bool,
 }
 
 impl QrsDetector {
@@ -164,7 +172,13 @@ impl QrsDetector {
             usual_heights: VecDeque::new(),
             usual_intervals: VecDeque::new(),
             pending: VecDeque::new(),
+            is_held: false,
         }
+    }
+
+    /// Says whether the signal is lost.
+    pub const fn hold(&mut self, is_lost: bool) {
+        self.is_held = is_lost;
     }
 
     /// Forgets the signal after a gap, but not what is usual.
@@ -179,7 +193,8 @@ impl QrsDetector {
 
     /// Takes a sample of each lead at [`RATE_HZ`]; appends the complexes that are now known, in order of time.
     pub fn push(&mut self, samples: &[f64], found: &mut Vec<Complex>) {
-        let energies = self.leads.iter_mut().zip(samples).filter_map(|(lead, sample)| lead.push(*sample));
+        let is_held = self.is_held;
+        let energies = self.leads.iter_mut().zip(samples).filter_map(|(lead, sample)| lead.push(*sample, is_held));
         let (sum, count) = energies.fold((0.0, 0.0_f64), |(sum, count), energy| (sum + energy, count + 1.0));
         self.heights.push((sum / count.max(1.0)) as f32);
         self.pushed += 1;

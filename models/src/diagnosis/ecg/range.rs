@@ -33,6 +33,11 @@ impl Range {
         self.usual
     }
 
+    /// Whether the signal is lost.
+    pub(super) const fn is_lost(&self) -> bool {
+        self.quiet >= LOST_SECONDS
+    }
+
     /// Takes a sample; true once, where the signal is lost.
     pub(super) fn push(&mut self, sample: f64, rate_hz: f64) -> bool {
         let sample = sample as f32;

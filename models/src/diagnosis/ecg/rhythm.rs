@@ -11,8 +11,9 @@
 //! | `fast_rhythm`, `slow_rhythm` | a heart rate above [`FAST_RATE`] or below [`SLOW_RATE`] a minute |
 //! | `noisy_signal` | the mean quality of the last [`CLEAR_BEATS`] beats is low: until it is better beats count for nothing |
 //!
-//! Quality is how much of the energy lies in the complexes ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind,
-//! fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. Never: a text repeats a value of the device.
+//! A class counts from a probability of [`LEAST_PROBABILITY`] on. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
+//! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. Quality is how much of the energy lies in the complexes
+//! ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. Never: a text repeats a value of the device.
 
 use std::collections::VecDeque;
 
@@ -47,6 +48,9 @@ pub const CLEAR_BEATS: usize = 8;
 
 /// A beat below this quality counts for nothing.
 const CLEAR: f64 = 0.2;
+/// A beat of a class that is not more likely than all others together is of none: a patient's first beats, before their usual ones are known,
+/// are such.
+const LEAST_PROBABILITY: f32 = 0.5;
 /// Mean quality below which the signal is noisy, and above which it is clear again. Clear recordings have 0.47 and more in the mean.
 const NOISY: (f64, f64) = (0.42, 0.46);
 /// Intervals between beats that are not ventricular from which on the rhythm is judged.
@@ -60,8 +64,9 @@ const REGULAR: f64 = 0.3;
 const MOST_ECTOPIC: usize = 3;
 /// A rate is left behind by this share before it is said again.
 const RATE_MARGIN: f64 = 0.1;
-/// Beats that the heart rate is taken from.
+/// Beats that the heart rate is taken from, and intervals between clear ones that there must be among them: a few after noise are no rate.
 const RATE_BEATS: usize = 16;
+const LEAST_RATE_BEATS: usize = 8;
 /// Where nothing is flagged the score stays below this share of the threshold.
 const HELD: f64 = 0.98;
 
@@ -108,7 +113,10 @@ pub struct Rhythm {
 
 impl Rhythm {
     /// Takes the next beat; appends what is to be said now.
-    pub fn push(&mut self, beat: Classed, field: &FieldName, threshold: f64, sightings: &mut Vec<Sighting>) {
+    pub fn push(&mut self, mut beat: Classed, field: &FieldName, threshold: f64, sightings: &mut Vec<Sighting>) {
+        if beat.probability < LEAST_PROBABILITY {
+            beat.class = BeatClass::Unknown;
+        }
         if self.beats.len() == BEATS {
             self.beats.pop_front();
         }
@@ -140,11 +148,13 @@ impl Rhythm {
         score(self.count(BeatClass::Ventricular)).min(HELD * threshold)
     }
 
-    /// Beats a minute, by the mean of the last intervals.
+    /// Beats a minute, by the mean of the last intervals; `None` where too few of them are between clear beats.
     pub fn heart_rate(&self) -> Option<f64> {
-        let intervals: Vec<f64> = self.beats.iter().rev().take(RATE_BEATS).filter_map(|beat| beat.interval).collect();
+        let pairs = self.beats.iter().rev().take(RATE_BEATS).zip(self.beats.iter().rev().skip(1));
+        let clear = pairs.filter(|(beat, before)| beat.is_clear() && before.is_clear());
+        let intervals: Vec<f64> = clear.filter_map(|(beat, _)| beat.interval).collect();
         let sum: f64 = intervals.iter().sum();
-        (sum > 0.0).then(|| 60.0 * intervals.len() as f64 / sum)
+        (intervals.len() >= LEAST_RATE_BEATS && sum > 0.0).then(|| 60.0 * intervals.len() as f64 / sum)
     }
 
     /// Root mean square of the differences between intervals that follow each other, in milliseconds, of normal beats alone.

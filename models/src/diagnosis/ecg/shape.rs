@@ -130,6 +130,11 @@ impl LeadShapes {
         Shape { values, amplitude }
     }
 
+    /// The same for a beat that the beginning or the end of the signal cuts: nothing is learnt from it.
+    pub(super) fn describe_cut(&self, back: usize, interval: f32) -> Shape {
+        self.clone().describe(back, interval)
+    }
+
     /// The template that the beat belongs to, made where there is none.
     fn join(&mut self, cuts: &[[f32; LEN]], usual: f32, interval: f32) -> usize {
         self.templates.iter_mut().for_each(|template| template.weight *= KEEP);

@@ -189,6 +189,62 @@ fn a_signal_that_is_lost_is_told_once_and_again_after_it_came_back() {
     assert_eq!(times.len(), 1);
 }
 
+/// Strips of a quiet rhythm, half a minute apart, from this second on.
+fn strips(state: &mut dyn RowState, from: f64, count: u32, strip: &[f64]) -> Vec<(f64, &'static str)> {
+    (0..count).flat_map(|number| show(state, from + 30.0 * f64::from(number), strip)).collect()
+}
+
+/// The mean that beats are held against must not follow the noise of electrodes that are off: T waves would be beats afterwards.
+#[test]
+fn after_a_signal_that_was_lost_for_minutes_the_rhythm_is_what_it_was() {
+    let mut state = model().new_state(&fields());
+    let beats = lead(10.0, &regular(10.0, 0.8));
+    let noise: Vec<f64> = (0..2_500).map(|i| 0.002 * (f64::from(i) * 1.7).sin()).collect();
+    assert_eq!(strips(&mut *state, 0.0, 10, &beats), []);
+    let labels: Vec<&str> = strips(&mut *state, 300.0, 12, &noise).iter().map(|seen| seen.1).collect();
+    assert_eq!(labels, ["signal_lost"]);
+    assert_eq!(strips(&mut *state, 660.0, 6, &beats), []);
+}
+
+#[test]
+fn a_beat_that_the_signal_cuts_is_not_whole() {
+    let beats: Vec<(f64, bool)> = (0..10).map(|beat| (0.1 + 0.8 * f64::from(beat), false)).collect();
+    let mut finder = BeatFinder::new(HZ, 1);
+    let mut found = Vec::new();
+    lead(7.65, &beats).iter().for_each(|sample| finder.push(&[*sample], &mut found));
+    finder.flush(&mut found);
+    let cut = |beat: &Beat| !(0.5..7.0).contains(&beat.at);
+    assert!(found.iter().any(|beat| beat.at > 7.0), "{:?}", found.iter().map(|beat| beat.at).collect::<Vec<_>>());
+    assert!(found.iter().all(|beat| beat.is_whole != cut(beat)));
+}
+
+fn told(class: BeatClass, probability: f32, interval: f64, quality: f64) -> Classed {
+    Classed { at: 0, interval: Some(interval), usual_interval: 0.8, class, probability, quality }
+}
+
+#[test]
+fn a_few_intervals_are_no_heart_rate() {
+    let field = FieldName::new("mv").unwrap();
+    let (mut rhythm, mut seen) = (Rhythm::default(), Vec::new());
+    (0..16).for_each(|_| rhythm.push(told(BeatClass::Normal, 0.9, 0.4, 0.0), &field, 0.5, &mut seen));
+    (0..8).for_each(|_| rhythm.push(told(BeatClass::Normal, 0.9, 0.4, 1.0), &field, 0.5, &mut seen));
+    assert!(rhythm.heart_rate().is_none(), "the noise before is no rate, and little has come since");
+    assert!(seen.iter().all(|sighting| sighting.label == "noisy_signal"), "{seen:?}");
+    (0..16).for_each(|_| rhythm.push(told(BeatClass::Normal, 0.9, 0.4, 1.0), &field, 0.5, &mut seen));
+    assert!((rhythm.heart_rate().unwrap() - 150.0).abs() < 1e-9);
+    assert_eq!(seen.iter().filter(|sighting| sighting.label == "fast_rhythm").count(), 1);
+}
+
+#[test]
+fn a_class_that_is_not_likely_counts_for_nothing() {
+    let field = FieldName::new("mv").unwrap();
+    let (mut rhythm, mut seen) = (Rhythm::default(), Vec::new());
+    (0..8).for_each(|_| rhythm.push(told(BeatClass::Ventricular, 0.45, 0.8, 1.0), &field, 0.5, &mut seen));
+    assert!(seen.is_empty(), "{seen:?}");
+    (0..3).for_each(|_| rhythm.push(told(BeatClass::Ventricular, 0.55, 0.8, 1.0), &field, 0.5, &mut seen));
+    assert!(seen.iter().any(|sighting| sighting.label == "ventricular_beats"), "{seen:?}");
+}
+
 #[test]
 fn a_state_goes_on_from_its_snapshot_in_the_middle_of_a_beat() {
     let model = model();
