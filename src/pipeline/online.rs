@@ -23,6 +23,7 @@ use nearside_telemetry::{Metric, Telemetry};
 
 use crate::error::StartError;
 use crate::middle::{Around, Recent};
+use crate::model_set::ROLLED_BACK;
 
 /// The seed of the order in which rows are learnt from.
 const SEED: u64 = 1;
@@ -169,7 +170,7 @@ impl Thread {
             Step::RollBack(version, losses) => {
                 self.take_back(name, &version)?;
                 self.changed.store(true, Ordering::Release);
-                self.tell(name, "rolled_back", format!("{before} to {}; {}", version.card.version, says(&losses)));
+                self.tell(name, ROLLED_BACK, format!("{before} to {}; {}", version.card.version, says(&losses)));
             }
         }
         Ok(())
@@ -203,7 +204,11 @@ impl Thread {
 
     fn tell(&self, name: &ModelName, outcome: &'static str, text: String) {
         self.telemetry.counter(Metric::OnlineSteps, &[name.as_str(), outcome]).inc();
-        tracing::info!(model = %name, outcome, text, "a step of online learning");
+        if outcome == ROLLED_BACK {
+            tracing::warn!(model = %name, outcome, text, "a version learnt online is taken back");
+        } else {
+            tracing::info!(model = %name, outcome, text, "a step of online learning");
+        }
         self.board.post_step(PostedStep { model: name.to_string(), outcome, text, at: self.clock.now() });
     }
 }
