@@ -8,6 +8,7 @@
 
 mod closing;
 mod feedback;
+mod ticks;
 mod unclaimed;
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
     Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason,
-    StreamId, StreamMap, StreamName, Timestamp, Topic,
+    StreamId, StreamMap, StreamName, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
@@ -34,7 +35,7 @@ use crate::fence::fenced;
 use crate::outlet::Outlet;
 use crate::read_ahead::Run;
 use crate::recovery::Again;
-use crate::stream::{Draft, Shard, ShardBatch, ShardTick, StreamPlan, StreamRef, Work};
+use crate::stream::{Draft, OnItsWay, Shard, ShardBatch, StreamPlan, StreamRef, Work};
 use unclaimed::Unclaimed;
 
 /// Most topics whose stream is remembered, and most bytes of their names; beyond either the memory starts anew.
@@ -106,6 +107,8 @@ pub struct Ingest {
     desk: Arc<FeedbackDesk>,
     draining: AtomicBool,
     unclaimed: Unclaimed,
+    /// One is held by each tick that was not taken.
+    ticks: OnItsWay,
     credit_waits: Counter,
 }
 
@@ -168,6 +171,7 @@ impl Ingest {
             desk,
             draining: AtomicBool::new(false),
             unclaimed: Unclaimed::new(telemetry),
+            ticks: OnItsWay::default(),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }
@@ -175,20 +179,6 @@ impl Ingest {
     /// From now on refuses what comes.
     pub fn refuse(&self) {
         self.draining.store(true, Ordering::Release);
-    }
-
-    /// Records that time passes and, once that is on disk, tells every shard. Ticks are records because they close windows (I5).
-    pub async fn tick(&self, now: Timestamp) {
-        let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
-        let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
-            if let CommitOutcome::Durable { first } = outcome {
-                for shard in shards {
-                    // A shard that is full hears of time at the next tick.
-                    let _ = shard.try_send(ShardTick { now, lsn: first, is_live: true });
-                }
-            }
-        });
-        self.journal.append(vec![Record::Tick(now)], done).await;
     }
 
     /// The stream with this key of the definition with this name, as a checkpoint remembers it; `None` where there is no such
@@ -241,14 +231,6 @@ impl Ingest {
         let Again { first, works } = std::mem::take(again);
         let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
         dispatch(&shards, works, first.unwrap_or(last), Lsn(last.0 + 1));
-    }
-
-    /// Repeats a tick that the journal remembers.
-    pub async fn tick_again(&self, lsn: Lsn, now: Timestamp) {
-        for shard in &self.shards {
-            // A shard that has ended is seen by health.
-            let _ = shard.address.send(ShardTick { now, lsn, is_live: false }).await;
-        }
     }
 
     /// The definitions' names.

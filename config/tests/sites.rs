@@ -234,8 +234,10 @@ fn bounds_that_cannot_work_are_said_at_their_key() {
     ] {
         let text = error("[[rule]]", &format!("[{section}]\n# A comment.\n{key}\n[[rule]]"));
         // Where the two have to fit, the fault is the one that is not set as the other wants it.
-        let name = key.split(' ').next().unwrap();
-        let place = if name == "deadline" { "site.toml:13:" } else { "site.toml:15:1: " };
+        let (name, place) = match key.split(' ').next().unwrap() {
+            "deadline" => ("max_wait", "site.toml:13:"),
+            name => (name, "site.toml:15:1: "),
+        };
         assert!(text.contains(place) && text.contains(&format!("`{section}.{name}`")), "`{key}`:\n{text}");
     }
     let rule = error("when = ", "time_to_live = \"0s\"\nwhen = ");

@@ -12,7 +12,7 @@ use nearside_schemas::Timestamp;
 
 use super::backlog::Gathered;
 use super::component::StreamComponent;
-use super::messages::ShardFeedback;
+use super::messages::{OnItsWay, ShardFeedback};
 use super::outputs::{Answered, Outputs};
 use super::shard::ShardState;
 use super::state::StreamState;
@@ -50,7 +50,13 @@ pub(super) struct Tick {
     pub(super) is_live: bool,
 }
 
-impl Message for Tick {
+/// A tick in the mailbox.
+pub(super) struct SentTick {
+    pub(super) tick: Tick,
+    pub(super) on_its_way: OnItsWay,
+}
+
+impl Message for SentTick {
     type Result = ();
 }
 
@@ -256,10 +262,12 @@ impl Handler<TakeState> for StreamActor {
     }
 }
 
-impl Handler<Tick> for StreamActor {
+impl Handler<SentTick> for StreamActor {
     type Result = ();
 
-    fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
+    fn handle(&mut self, SentTick { tick, on_its_way }: SentTick, ctx: &mut Self::Context) {
+        // Taken, though a state that is wanted may hold it back: time must go on for that to end.
+        drop(on_its_way);
         if let Some(wanted) = &mut self.state_wanted {
             let patience = self.component.plan().judge_deadline;
             // Where the clock has gone back, whoever asked waits from now on.

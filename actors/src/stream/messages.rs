@@ -33,7 +33,6 @@ impl Message for ShardJudged {
 }
 
 /// Time passes, as the journal recorded it.
-#[derive(Clone, Copy)]
 pub struct ShardTick {
     /// The time.
     pub now: Timestamp,
@@ -41,6 +40,19 @@ pub struct ShardTick {
     pub lsn: Lsn,
     /// Whether it is the time of day, not one read back from the journal.
     pub is_live: bool,
+    /// Held until every stream that it is for has taken it.
+    pub on_its_way: OnItsWay,
+}
+
+/// Held by each message that has not been taken, so that who sends them knows how many there are.
+#[derive(Clone, Default)]
+pub struct OnItsWay(Arc<()>);
+
+impl OnItsWay {
+    /// How many others there are.
+    pub fn others(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
 }
 
 impl Message for ShardTick {

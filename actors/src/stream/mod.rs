@@ -21,8 +21,8 @@ pub use backlog::Gathered;
 pub use component::StreamComponent;
 pub use feedback::{HALF_LIFE, MOST_STEPS};
 pub use messages::{
-    AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, RedirtyStreams, ShardBatch,
-    ShardFeedback, ShardJudged, ShardTick,
+    AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, OnItsWay, RedirtyStreams,
+    ShardBatch, ShardFeedback, ShardJudged, ShardTick,
 };
 pub use outputs::{Answered, InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};

@@ -19,7 +19,7 @@ use nearside_schemas::{FeedbackOutcome, SetAsideReason, StreamMap, Timestamp};
 use nearside_window::CLOCK_SLACK;
 use tokio::time::Instant;
 
-use super::actor::{DrainStream, StreamActor, TakeState, Tick};
+use super::actor::{DrainStream, SentTick, StreamActor, TakeState, Tick};
 use super::backlog::{Backlog, Due, Gathered};
 use super::component::StreamComponent;
 use super::dirty::{Dirty, DirtyStreams};
@@ -136,7 +136,6 @@ impl ShardState {
         self.setup.queues.submit(queue, job).is_none()
     }
 
-    /// Hands on what a stream gave back.
     /// Outputs to be filled, empty; see [`ShardState::take_back`].
     pub(super) fn lend_outputs(&self) -> Outputs {
         self.outputs.take()
@@ -147,6 +146,7 @@ impl ShardState {
         self.outputs.set(outputs);
     }
 
+    /// Hands on what a stream gave back.
     pub(super) fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) {
         self.setup.outlet.publish(component, outputs);
     }
@@ -346,7 +346,8 @@ impl ShardState {
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
             self.dirty.borrow_mut().mark(&stream, tick.lsn, tick.now);
             // A stream whose mailbox is full hears of time at its next tick.
-            if address.try_send(Tick { now: tick.now, is_live: tick.is_live }).is_err() {
+            let sent = Tick { now: tick.now, is_live: tick.is_live };
+            if address.try_send(SentTick { tick: sent, on_its_way: tick.on_its_way.clone() }).is_err() {
                 self.wake_at(tick.now, stream);
             }
         }

@@ -56,7 +56,7 @@ pub struct History {
     /// Rows taken in, waiting ones among them.
     rows: u32,
     /// Rows that came, newest overwriting oldest.
-    waiting: [(i64, f32); GAP],
+    waiting: Waiting,
     level: f64,
     spread: f64,
     means: [f64; MEANS.len()],
@@ -64,12 +64,31 @@ pub struct History {
     week: Profile,
 }
 
+/// Times in microseconds and values, apart: together each pair would take a third more.
+#[derive(Clone, Debug)]
+struct Waiting {
+    micros: [i64; GAP],
+    values: [f32; GAP],
+}
+
+impl Waiting {
+    const fn at(&self, row: u32) -> (i64, f32) {
+        let place = row as usize % GAP;
+        (self.micros[place], self.values[place])
+    }
+
+    const fn set(&mut self, row: u32, (micros, value): (i64, f32)) {
+        let place = row as usize % GAP;
+        (self.micros[place], self.values[place]) = (micros, value);
+    }
+}
+
 impl Default for History {
     fn default() -> Self {
         Self {
             origin: 0.0,
             rows: 0,
-            waiting: [(0, 0.0); GAP],
+            waiting: Waiting { micros: [0; GAP], values: [0.0; GAP] },
             level: 0.0,
             spread: 0.0,
             means: [0.0; MEANS.len()],
@@ -135,10 +154,10 @@ impl History {
         }
         let value = self.relative(value);
         let before = self.learnt();
-        let oldest = self.waiting[before as usize % GAP];
+        let oldest = self.waiting.at(before);
         let newest = (time.as_micros(), value as f32);
         let is_first = self.rows == 0;
-        self.waiting[self.rows as usize % GAP] = newest;
+        self.waiting.set(self.rows, newest);
         self.rows = if self.rows < u32::MAX - GAP as u32 { self.rows + 1 } else { self.rows + 1 - GAP as u32 };
         if self.learnt() != before {
             let (time, value) = if is_first { newest } else { oldest };
@@ -163,7 +182,7 @@ impl History {
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.f64(self.origin);
         writer.u32(self.rows);
-        for (time, value) in self.waiting {
+        for (time, value) in self.waiting.micros.into_iter().zip(self.waiting.values) {
             writer.i64(time);
             writer.f32(value);
         }
@@ -177,8 +196,9 @@ impl History {
     /// Reads itself back.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
         let mut history = Self { origin: reader.f64()?, rows: reader.u32()?, ..Self::default() };
-        for slot in &mut history.waiting {
-            *slot = (reader.i64()?, reader.f32()?);
+        for at in 0..GAP as u32 {
+            let row = (reader.i64()?, reader.f32()?);
+            history.waiting.set(at, row);
         }
         history.level = reader.f64()?;
         history.spread = reader.f64()?;
