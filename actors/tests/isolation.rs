@@ -256,6 +256,37 @@ fn within_a_minute(work: impl Future<Output = ()>) {
     actix::System::new().block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await.unwrap() });
 }
 
+/// Time that passes while a shard is behind does not pile up in front of it (promise I4).
+#[test]
+fn a_shard_that_is_behind_is_told_of_time_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        gateway.publish(&[("7", "1")]).await;
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        assert!(gateway.arbiter.spawn_fn(move || waits.recv().unwrap()));
+        let recorded = || gateway.telemetry.total(Metric::JournalRecords);
+        let before = recorded();
+        for second in 0..100 {
+            gateway.ingest.tick(Timestamp::from_secs(2_000 + second)).await;
+        }
+        while recorded() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        gateway.ingest.tick(Timestamp::from_secs(2_100)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(recorded(), before + 1);
+        go_on.send(()).unwrap();
+        // It hears of time again, once it has taken what it was told.
+        while recorded() == before + 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            gateway.ingest.tick(Timestamp::from_secs(2_200)).await;
+        }
+        assert_eq!(gateway.windows.lock().len(), 1);
+    });
+}
+
 #[test]
 fn a_message_that_panics_is_set_aside_as_it_was_sent_and_harms_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
