@@ -109,6 +109,8 @@ pub struct Ingest {
     unclaimed: Unclaimed,
     /// One is held by each tick that was not taken.
     ticks: OnItsWay,
+    /// Ticks that were left out, in a row.
+    left_out: AtomicUsize,
     credit_waits: Counter,
 }
 
@@ -172,6 +174,7 @@ impl Ingest {
             draining: AtomicBool::new(false),
             unclaimed: Unclaimed::new(telemetry),
             ticks: OnItsWay::default(),
+            left_out: AtomicUsize::new(0),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }

@@ -258,7 +258,7 @@ fn within_a_minute(work: impl Future<Output = ()>) {
 
 /// Time that passes while a shard is behind does not pile up in front of it (promise I4).
 #[test]
-fn a_shard_that_is_behind_is_told_of_time_once() {
+fn a_shard_that_is_behind_is_told_of_time_now_and_then() {
     let folder = tempfile::tempdir().unwrap();
     let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
     within_a_minute(async {
@@ -276,10 +276,11 @@ fn a_shard_that_is_behind_is_told_of_time_once() {
         }
         gateway.ingest.tick(Timestamp::from_secs(2_100)).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert_eq!(recorded(), before + 1);
+        let told = recorded() - before;
+        assert!((2..=13).contains(&told), "{told} of 101: one of eight, so that the others hear of time");
         go_on.send(()).unwrap();
         // It hears of time again, once it has taken what it was told.
-        while recorded() == before + 1 {
+        while recorded() == before + told {
             tokio::time::sleep(Duration::from_millis(5)).await;
             gateway.ingest.tick(Timestamp::from_secs(2_200)).await;
         }

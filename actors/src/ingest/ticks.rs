@@ -1,8 +1,9 @@
 //! Time that passes, as records: ticks close windows, so a run that reads the journal must hear of the same ones (promise I5).
 //!
 //! Promise: however slowly streams take their messages, few ticks are on their way (promise I4). Where time passed faster than a hundred thousand
-//! busy streams can hear of it, telling them once more is what they would never catch up with.
+//! busy streams can hear of it, telling them each time is what they would never catch up with.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Addr;
@@ -14,16 +15,21 @@ use crate::stream::{Shard, ShardTick};
 
 /// Most ticks that streams may have to take before the next one is read from the journal.
 const MOST_ON_THEIR_WAY: usize = 65_536;
+/// So many ticks in a row may be left out; then all hear of time though one is still behind, for a stream that does not come to its
+/// messages must not keep it from the others (promise I3).
+const MOST_LEFT_OUT: usize = 7;
 /// How soon it is looked again whether they have taken them.
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Ingest {
     /// Records that time passes and, once that is on disk, tells every shard. Where a stream has not yet taken an earlier tick nothing is
-    /// recorded or told: it hears of time at a later one.
-    pub async fn tick(&self, now: Timestamp) {
-        if self.ticks.others() > 0 {
-            return;
+    /// recorded or told, [`MOST_LEFT_OUT`] times in a row: it hears of time at a later one. Whether it was recorded.
+    pub async fn tick(&self, now: Timestamp) -> bool {
+        let is_behind = self.ticks.others() > 0;
+        if is_behind && self.left_out.fetch_add(1, Ordering::Relaxed) < MOST_LEFT_OUT {
+            return false;
         }
+        self.left_out.store(0, Ordering::Relaxed);
         let on_its_way = self.ticks.clone();
         let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
         let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
@@ -36,6 +42,7 @@ impl Ingest {
             }
         });
         self.journal.append(vec![Record::Tick(now)], done).await;
+        true
     }
 
     /// Repeats a tick that the journal remembers.

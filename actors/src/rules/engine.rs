@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cel::{Context, ExecutionError, Value};
 use nearside_schemas::{Command, CommandId, Finding, RuleName, StreamId, Summary, Timestamp, WindowId};
@@ -50,6 +51,12 @@ pub struct Cooldown {
 enum SavedCooldown {
     OfLabel(Cooldown),
     OfAll(RuleName, StreamId, Timestamp),
+}
+
+/// Whether a cooldown runs. One that began further ahead than it lasts is of a clock that has gone back: it would silence a rule until
+/// that has caught up.
+fn runs(from: Timestamp, cooldown: Duration, now: Timestamp) -> bool {
+    now < from.plus(cooldown) && from <= now.plus(cooldown)
 }
 
 /// All rules of a site.
@@ -163,8 +170,9 @@ impl Rules {
     pub fn cooldowns(&self, now: Timestamp) -> Vec<Cooldown> {
         let cooldown =
             |name: &RuleName| self.rules.iter().find(|rule| rule.config.name == *name).map(|r| r.config.cooldown);
-        let runs = |name: &RuleName, from: &Timestamp| cooldown(name).is_some_and(|long| now < from.plus(long.get()));
-        let running = self.quiet_from.iter().filter(|((name, ..), from)| runs(name, from));
+        let is_running =
+            |name: &RuleName, from: Timestamp| cooldown(name).is_some_and(|long| runs(from, long.get(), now));
+        let running = self.quiet_from.iter().filter(|((name, ..), from)| is_running(name, **from));
         let mut all: Vec<Cooldown> = running
             .map(|((rule, stream, label), from)| Cooldown {
                 rule: rule.clone(),
@@ -231,7 +239,7 @@ impl Rules {
         // A cooldown without a label is of a summary, or of all labels together and from an older checkpoint.
         let quiet_key: QuietKey = (id.rule.clone(), id.window.stream, id.label.clone());
         let all_labels: QuietKey = (id.rule.clone(), id.window.stream, None);
-        let is_quiet = |key| self.quiet_from.get(key).is_some_and(|from| firing.now < from.plus(cooldown));
+        let is_quiet = |key| self.quiet_from.get(key).is_some_and(|from| runs(*from, cooldown, firing.now));
         if is_quiet(&quiet_key) || is_quiet(&all_labels) || self.issued.contains(&id) {
             return Ok(None);
         }
@@ -387,6 +395,22 @@ mod tests {
         rules.settle(&second[0].id, Outcome::NotSent);
         assert!(fired(&mut rules, &finding(60, 1.0), 71).is_empty(), "the same id never again");
         assert_eq!(fired(&mut rules, &finding(120, 1.0), 71).len(), 1, "what was not sent makes nobody quiet");
+    }
+
+    /// What was sent while the clock was a day ahead keeps nobody quiet once it has gone back.
+    #[test]
+    fn a_cooldown_of_a_clock_that_went_back_is_over() {
+        let mut rules = Rules::new(&[rule("true")]).unwrap();
+        let ahead = fired(&mut rules, &finding(86_400, 1.0), 86_400);
+        rules.settle(&ahead[0].id, Outcome::Sent(Timestamp::from_secs(86_400)));
+        let back = fired(&mut rules, &finding(60, 1.0), 60);
+        assert_eq!(back.len(), 1);
+        rules.settle(&back[0].id, Outcome::Sent(Timestamp::from_secs(63)));
+        assert!(
+            fired(&mut rules, &finding(120, 1.0), 62).is_empty(),
+            "one that was sent a moment later than this was heard"
+        );
+        assert_eq!(rules.cooldowns(Timestamp::from_secs(64)).len(), 1);
     }
 
     /// Another label is another matter: neither the window's command nor the cooldown of the first keeps the second from people.

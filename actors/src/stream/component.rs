@@ -15,7 +15,7 @@ use nearside_schemas::{
     CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelName, ModelRef, Reading,
     SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
 };
-use nearside_window::StreamWindows;
+use nearside_window::{CLOCK_SLACK, StreamWindows};
 
 use super::feedback::{FeedbackLog, explain};
 use super::findings::{FindingLog, field_of};
@@ -191,7 +191,8 @@ impl StreamComponent {
     /// Lets time pass: closes idle windows and, where verdicts are asked for at the time of day, gives up on those that are too
     /// late. While a journal is replayed they are not: hours pass in it while a network computes.
     pub fn on_tick(&mut self, now: Timestamp, verdicts_expire: bool, out: &mut Outputs) {
-        self.heard_at = self.heard_at.max(now);
+        let has_gone_back = now.plus(CLOCK_SLACK) < self.heard_at;
+        self.heard_at = if has_gone_back { now } else { self.heard_at.max(now) };
         self.at_hand = None;
         let windows = &mut self.windows;
         let closed = &mut self.closed;

@@ -61,6 +61,15 @@ pub struct Users {
     users: HashMap<String, User>,
 }
 
+/// What is wrong and in which line, without the line and without a value that stands in it: it may be a password.
+fn without_values(error: &toml::de::Error, text: &str) -> String {
+    let what = error.message().split('"').next().unwrap_or_default().trim_end();
+    match error.span() {
+        Some(span) => format!("line {}: {what}", 1 + text[..span.start.min(text.len())].matches('\n').count()),
+        None => what.to_owned(),
+    }
+}
+
 impl Users {
     /// Reads a user file.
     ///
@@ -78,7 +87,7 @@ impl Users {
     /// # Errors
     /// With what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let raw: RawUsers = toml::from_str(text).map_err(|error| error.to_string())?;
+        let raw: RawUsers = toml::from_str(text).map_err(|error| without_values(&error, text))?;
         let mut users = HashMap::new();
         for (name, user) in raw.users {
             if !is_name(&name) {
@@ -185,6 +194,16 @@ mod tests {
             "[roles.device]\nsubscribe = [\"{usr}\"]",
         ] {
             assert!(Users::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_a_password() {
+        for (bad, line) in
+            [("[users.a]\nrole = \"device\"\npassword = hunter2", "line 3: "), ("[users]\na = \"hunter2\"", "line 2: ")]
+        {
+            let Err(said) = Users::parse(bad) else { panic!("{bad}") };
+            assert!(said.starts_with(line) && !said.contains("hunter2"), "{said}");
         }
     }
 }

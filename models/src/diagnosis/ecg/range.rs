@@ -7,6 +7,10 @@ use crate::snapshot::{Reader, Writer};
 pub const LOST_SECONDS: u32 = 3;
 /// Seconds of signal before its range is usual.
 const LEAST_SECONDS: u32 = 8;
+/// What less signal than this taught may be the noise of leads that were not on yet; after so long without amplitude it is learnt anew, or
+/// the heart's own signal would be taken for none for ever.
+const YOUNG_SECONDS: u32 = 60;
+const RELEARN_SECONDS: u32 = 30;
 /// A range below this share of the usual is none.
 const NO_RANGE: f64 = 0.1;
 
@@ -53,6 +57,9 @@ impl Range {
         let range = f64::from(self.high - self.low);
         if self.seconds >= LEAST_SECONDS && range < NO_RANGE * self.usual {
             self.quiet = self.quiet.saturating_add(1);
+            if self.seconds < YOUNG_SECONDS && self.quiet >= RELEARN_SECONDS {
+                (self.quiet, self.seconds) = (0, 0);
+            }
             return self.quiet == LOST_SECONDS;
         }
         self.quiet = 0;
@@ -75,5 +82,30 @@ impl Range {
         let (low, high) = (reader.f32()?, reader.f32()?);
         let (samples, seconds, quiet) = (reader.u32()?, reader.u32()?, reader.u32()?);
         Ok(Self { low, high, samples, seconds, quiet, usual: reader.f64()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds of a signal of this range at 4 samples a second; how often it was told lost.
+    fn feed(range: &mut Range, high: f64, seconds: u32) -> u32 {
+        let samples = (0..4 * seconds).map(|index| if index % 2 == 0 { 0.0 } else { high });
+        samples.map(|sample| u32::from(range.push(sample, 4.0))).sum()
+    }
+
+    #[test]
+    fn what_was_there_before_the_leads_were_on_is_not_usual_for_ever() {
+        let mut range = Range::default();
+        assert_eq!(feed(&mut range, 100.0, 20), 0);
+        assert_eq!(feed(&mut range, 1.0, 29), 1);
+        assert!(range.is_lost());
+        assert_eq!(feed(&mut range, 1.0, 20), 0);
+        assert!(!range.is_lost() && range.usual() < 2.0);
+        // Leads that are off after a while of signal stay off.
+        assert_eq!(feed(&mut range, 1.0, 60), 0);
+        assert_eq!(feed(&mut range, 0.01, 600), 1);
+        assert!(range.is_lost());
     }
 }

@@ -11,9 +11,9 @@
 //! | `fast_rhythm`, `slow_rhythm` | a heart rate above [`FAST_RATE`] or below [`SLOW_RATE`] a minute |
 //! | `noisy_signal` | the mean quality of the last [`CLEAR_BEATS`] beats is low: until it is better beats count for nothing |
 //!
-//! A class counts from a probability of [`LEAST_PROBABILITY`] on. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
+//! Beats count as ectopic from a probability of [`LEAST_PROBABILITY`] on, two of a run's do; less likely ones speak against fibrillation. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
 //! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. Quality is how much of the energy lies in the complexes
-//! ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. Never: a text repeats a value of the device.
+//! ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. The texts of `fast_rhythm` and `slow_rhythm` give the rate. Never: a text repeats a sample.
 
 use std::collections::VecDeque;
 
@@ -33,6 +33,8 @@ pub const SEVERAL: usize = 3;
 pub const RUN: usize = 3;
 /// See [`RUN`].
 pub const RUN_RATE: f64 = 100.0;
+/// So many of them are likely ventricular: one between others that is less so ends no run.
+const LIKELY_OF_RUN: usize = 2;
 /// Pairs of a ventricular beat and another that are bigeminy.
 pub const PAIRS: usize = 3;
 /// Seconds, and usual intervals, above which an interval is a pause.
@@ -113,10 +115,7 @@ pub struct Rhythm {
 
 impl Rhythm {
     /// Takes the next beat; appends what is to be said now.
-    pub fn push(&mut self, mut beat: Classed, field: &FieldName, threshold: f64, sightings: &mut Vec<Sighting>) {
-        if beat.probability < LEAST_PROBABILITY {
-            beat.class = BeatClass::Unknown;
-        }
+    pub fn push(&mut self, beat: Classed, field: &FieldName, threshold: f64, sightings: &mut Vec<Sighting>) {
         if self.beats.len() == BEATS {
             self.beats.pop_front();
         }
@@ -182,8 +181,9 @@ impl Rhythm {
         self.beats.iter().rev().take(CLEAR_BEATS).map(|beat| beat.quality.min(1.0)).sum::<f64>() / CLEAR_BEATS as f64
     }
 
+    /// Beats that are likely of this class.
     fn count(&self, class: BeatClass) -> usize {
-        self.beats.iter().filter(|beat| beat.class == class && beat.is_clear()).count()
+        self.beats.iter().filter(|beat| beat.class == class && beat.is_likely() && beat.is_clear()).count()
     }
 
     /// Whether something begins that was not told; forgets that it was told where it `ends`.
@@ -212,8 +212,12 @@ impl Rhythm {
             let count = self.count(class);
             if self.begins(told, count >= SEVERAL, count == 0) {
                 let text = format!("{count} of the last {BEATS} beats look {kind}: suggests {kind} ectopic beats.");
-                let probability =
-                    self.beats.iter().rev().find(|beat| beat.class == class).map_or(0.0, |beat| beat.probability);
+                let probability = self
+                    .beats
+                    .iter()
+                    .rev()
+                    .find(|beat| beat.class == class && beat.is_likely())
+                    .map_or(0.0, |beat| beat.probability);
                 let seen = (f64::from(probability), "the network's probability of the last of them");
                 sightings.push(self.sighting(label, severity, score(count), field, seen, text));
             }
@@ -222,10 +226,12 @@ impl Rhythm {
 
     fn patterns(&mut self, field: &FieldName, sightings: &mut Vec<Sighting>) {
         let is_ventricular = |beat: &&Classed| beat.class == BeatClass::Ventricular && beat.is_clear();
-        let run = self.beats.iter().rev().take_while(is_ventricular).count();
+        let in_a_row = self.beats.iter().rev().take_while(is_ventricular);
+        let (run, likely) =
+            in_a_row.fold((0, 0), |(run, likely), beat| (run + 1, likely + usize::from(beat.is_likely())));
         let intervals = self.beats.iter().rev().take(RUN - 1).filter_map(|beat| beat.interval).collect::<Vec<_>>();
         let is_fast = intervals.len() == RUN - 1 && intervals.iter().sum::<f64>() < (RUN - 1) as f64 * 60.0 / RUN_RATE;
-        if self.begins(Told::Run, run >= RUN && is_fast, run == 0) {
+        if self.begins(Told::Run, run >= RUN && likely >= LIKELY_OF_RUN && is_fast, run == 0) {
             let text = format!(
                 "{RUN} or more beats in a row look ventricular and come fast: suggests a ventricular run. Look at the patient."
             );
@@ -260,7 +266,9 @@ impl Rhythm {
             let seen = (interval, "which is the interval in s");
             sightings.push(self.sighting("pause", Severity::Warning, 0.9, field, seen, text));
         }
-        let ectopic = self.count(BeatClass::Ventricular) + self.count(BeatClass::Supraventricular);
+        // Also the less likely ones: what may be ectopic beats is no fibrillation.
+        let is_ectopic = |beat: &&Classed| matches!(beat.class, BeatClass::Ventricular | BeatClass::Supraventricular);
+        let ectopic = self.beats.iter().filter(is_ectopic).filter(|beat| beat.is_clear()).count();
         let steps = self.steps(|beat| beat.class != BeatClass::Ventricular && beat.is_clear());
         let far = steps.iter().filter(|(before, after)| (after - before).abs() > STEP * before).count() as f64;
         let share = far / steps.len().max(1) as f64;
@@ -338,6 +346,10 @@ impl Rhythm {
 impl Classed {
     fn is_clear(&self) -> bool {
         self.quality >= CLEAR
+    }
+
+    fn is_likely(&self) -> bool {
+        self.probability >= LEAST_PROBABILITY
     }
 }
 

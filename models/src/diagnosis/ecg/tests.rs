@@ -241,6 +241,12 @@ fn a_class_that_is_not_likely_counts_for_nothing() {
     let (mut rhythm, mut seen) = (Rhythm::default(), Vec::new());
     (0..8).for_each(|_| rhythm.push(told(BeatClass::Ventricular, 0.45, 0.8, 1.0), &field, 0.5, &mut seen));
     assert!(seen.is_empty(), "{seen:?}");
+    // One that is less likely, between two that are, ends no run.
+    let mut run = Rhythm::default();
+    for probability in [0.9, 0.45, 0.9] {
+        run.push(told(BeatClass::Ventricular, probability, 0.4, 1.0), &field, 0.5, &mut seen);
+    }
+    assert_eq!(seen.iter().map(|sighting| sighting.label).collect::<Vec<_>>(), ["ventricular_run"]);
     (0..3).for_each(|_| rhythm.push(told(BeatClass::Ventricular, 0.55, 0.8, 1.0), &field, 0.5, &mut seen));
     assert!(seen.iter().any(|sighting| sighting.label == "ventricular_beats"), "{seen:?}");
 }

@@ -274,7 +274,17 @@ impl Rest {
             self.minutes += minutes;
             self.missed += minutes;
             self.asleep_in_a_row = 0;
+            self.end_awakening();
         }
+    }
+
+    /// Being awake ends, asleep or where nothing is known.
+    fn end_awakening(&mut self) {
+        if self.onset.is_some() {
+            self.awakenings += u32::from(self.awake_in_a_row > AWAKENING);
+            self.awake_after_onset += self.awake_in_a_row;
+        }
+        self.awake_in_a_row = 0;
     }
 
     fn minute(&mut self, is_lying: bool, is_asleep: bool) {
@@ -285,12 +295,8 @@ impl Rest {
             self.awake_in_a_row += 1;
             return;
         }
-        if self.onset.is_some() {
-            self.awakenings += u32::from(self.awake_in_a_row > AWAKENING);
-            self.awake_after_onset += self.awake_in_a_row;
-        }
+        self.end_awakening();
         self.asleep += 1;
-        self.awake_in_a_row = 0;
         self.asleep_in_a_row += 1;
         if self.onset.is_none() && self.asleep_in_a_row == ONSET {
             self.onset = Some(self.minutes - ONSET);
