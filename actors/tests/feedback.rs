@@ -111,6 +111,8 @@ fn a_confirmed_finding_takes_a_step_back_and_never_below_the_card() {
     // Who thinks again takes back what he said, and says the opposite.
     assert_eq!(driven.say(&second, Opinion::Confirmed), FeedbackOutcome::Applied { steps: 0.0 });
     assert!(driven.spike(SMALL).is_some());
+    // However often he does: the last word counts, and once.
+    assert_eq!(driven.say(&second, Opinion::FalseAlarm), FeedbackOutcome::Applied { steps: 1.0 });
 }
 
 #[test]

@@ -43,6 +43,9 @@ struct Recent {
     field: Option<FieldName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     opinion: Option<Opinion>,
+    /// What that opinion moved the threshold by, within its bounds: so much is undone where it is corrected.
+    #[serde(default)]
+    moved: f64,
 }
 
 /// A threshold that is raised.
@@ -89,7 +92,7 @@ impl FeedbackLog {
             self.recent.pop_front();
         }
         let (label, field) = (finding.label.clone(), finding.field.clone());
-        self.recent.push_back(Recent { digest: finding.tag().digest, label, field, opinion: None });
+        self.recent.push_back(Recent { digest: finding.tag().digest, label, field, opinion: None, moved: 0.0 });
     }
 
     /// The steps that thresholds are raised by for a row of this time, by field; a last time with 0 where one has faded.
@@ -134,12 +137,10 @@ impl FeedbackLog {
         if let Some(why) = why {
             return FeedbackOutcome::Recorded { why };
         }
-        let weight = |opinion: Option<Opinion>| match opinion {
-            Some(Opinion::FalseAlarm) => 1.0,
-            Some(Opinion::Confirmed) => -1.0,
-            None => 0.0,
+        let step = match feedback.opinion {
+            Opinion::FalseAlarm => 1.0,
+            Opinion::Confirmed => -1.0,
         };
-        let change = weight(Some(feedback.opinion)) - weight(before);
         let field = finding.field.clone();
         let at = self.raised.iter().position(|raised| raised.field == field).unwrap_or_else(|| {
             self.raised.push(Raised { field, steps: 0.0, since: feedback.at });
@@ -147,8 +148,10 @@ impl FeedbackLog {
         });
         let raised = &mut self.raised[at];
         // Kept where it falls to 0: the next row tells the model so.
-        raised.steps = (raised.steps_at(feedback.at) + change).clamp(0.0, MOST_STEPS);
+        let without = (raised.steps_at(feedback.at) - finding.moved).clamp(0.0, MOST_STEPS);
+        raised.steps = (without + step).clamp(0.0, MOST_STEPS);
         raised.since = feedback.at;
+        finding.moved = raised.steps - without;
         FeedbackOutcome::Applied { steps: raised.steps }
     }
 }

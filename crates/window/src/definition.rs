@@ -211,7 +211,8 @@ impl Definition {
             rows: batch,
             set_aside: std::mem::take(&mut self.set_aside),
         });
-        window.revision += 1;
+        // A snapshot may hold any number, and one more than the largest there is would end the stream.
+        window.revision = window.revision.saturating_add(1);
     }
 
     /// Remembers the start of a session or count window that closed.
