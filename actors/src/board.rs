@@ -148,28 +148,10 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, bound: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nearside_schemas::{ModelName, ModelRef, Severity, StreamId, WindowDefinition, WindowId};
+    use crate::rules::sample_finding;
 
     fn posted(at: i64) -> PostedFinding {
-        let at = Timestamp::from_secs(at);
-        let finding = Finding {
-            window: WindowId {
-                stream: StreamId::from_bytes([1; 16]),
-                definition: WindowDefinition::new("1m").unwrap(),
-                start: at,
-            },
-            model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
-            label: "news2_high".to_owned(),
-            field: None,
-            severity: Severity::Critical,
-            since: at,
-            at,
-            rows: 1,
-            score: 0.5,
-            threshold: 0.25,
-            contributions: Vec::new(),
-            text: "suggests an emergency response".to_owned(),
-        };
+        let finding = sample_finding(at, 95.0);
         let key = vec![(FieldName::new("bed").unwrap(), "b3".to_owned())];
         PostedFinding { stream: StreamName::new("vitals").unwrap(), finding, key }
     }

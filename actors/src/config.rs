@@ -114,7 +114,7 @@ impl InferenceConfig {
         let too_late = "must be below `deadline`, or no window is judged in time";
         Faults::of("inference")
             .check("threads", !(1..=MOST_THREADS).contains(&self.threads), "must be between 1 and 1024")
-            .check("max_batch", self.max_batch == 0, "must be above zero")
+            .above_zero(&[("max_batch", self.max_batch == 0)])
             .check("queue", self.queue < self.max_batch, "must not be below `max_batch`")
             .check("max_wait", self.max_wait >= self.deadline, too_late)
     }
@@ -151,11 +151,9 @@ impl Default for RollUpConfig {
 impl RollUpConfig {
     /// Whatever would leave a roll-up without a span or without windows.
     pub fn faults(&self) -> Faults {
-        Faults::of("rollup").check("every", self.every.get().is_zero(), "must be above zero, such as \"1m\"").check(
-            "max_windows",
-            self.max_windows == 0,
-            "must be above zero",
-        )
+        Faults::of("rollup")
+            .check("every", self.every.get().is_zero(), "must be above zero, such as \"1m\"")
+            .above_zero(&[("max_windows", self.max_windows == 0)])
     }
 }
 

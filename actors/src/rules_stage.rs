@@ -252,14 +252,15 @@ mod tests {
 
     use super::*;
     use crate::config::{PublishConfig, RuleConfig, RuleSubject};
+    use crate::rules::sample_finding;
     use bytes::Bytes;
     use nearside_deadletters::{DeadLetters, DeadLettersConfig, ids, read};
     use nearside_journal::{DirectoryStorage, Journal, JournalConfig};
     use nearside_privacy::KeyRing;
     use nearside_schemas::codec::{CodecSpec, Format};
     use nearside_schemas::{
-        ClientId, HumanDuration, KeyValues, ManualClock, ModelName, ModelRef, Publish, QoS, RuleName, SecretKey,
-        Severity, StreamId, StreamName, StreamSpec, Topic, TopicTemplate, WindowDefinition, WindowId,
+        ClientId, HumanDuration, KeyValues, ManualClock, Publish, QoS, RuleName, SecretKey, StreamId, StreamName,
+        StreamSpec, Topic, TopicTemplate,
     };
 
     fn origin() -> Origin {
@@ -317,24 +318,7 @@ mod tests {
 
     fn finding(label: &str) -> RulesMessage {
         let at = Timestamp::from_secs(1);
-        let finding = Finding {
-            window: WindowId {
-                stream: StreamId::from_bytes([1; 16]),
-                definition: WindowDefinition::new("1m").unwrap(),
-                start: Timestamp::from_secs(0),
-            },
-            model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
-            label: label.to_owned(),
-            field: None,
-            severity: Severity::Critical,
-            since: at,
-            at,
-            rows: 1,
-            score: 0.5,
-            threshold: 0.25,
-            contributions: Vec::new(),
-            text: String::new(),
-        };
+        let finding = Finding { label: label.to_owned(), ..sample_finding(0, 95.0) };
         RulesMessage::Finding { finding: Arc::new(finding), origin: origin(), at, record: None }
     }
 

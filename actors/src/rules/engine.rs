@@ -287,7 +287,7 @@ fn holds(rule: &CompiledRule, context: &Context<'_, '_>) -> Result<bool, String>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::PublishConfig;
     use nearside_schemas::codec::{CodecSpec, Format};
@@ -339,7 +339,8 @@ mod tests {
         Origin { spec: Arc::new(spec), key: [Personal::new(Arc::from("床7"))].into_iter().collect() }
     }
 
-    fn finding(window: i64, spo2: f64) -> Finding {
+    /// Of a window that begins at this second, with this oxygen saturation.
+    pub(crate) fn finding(window: i64, spo2: f64) -> Finding {
         Finding {
             window: WindowId {
                 stream: StreamId::from_bytes([1; 16]),

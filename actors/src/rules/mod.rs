@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 
 use nearside_schemas::{FieldName, QoS, StreamSpec, TopicTemplate, nearest, unknown_name};
 
+#[cfg(test)]
+pub(crate) use engine::tests::finding as sample_finding;
 pub use engine::{Cooldown, Outcome, RuleFault, Rules};
 pub use subject::Origin;
 

@@ -41,7 +41,7 @@ impl OutboxConfig {
         let too_many = "must be at most 10000000: each takes about 50 bytes of memory";
         Faults::of("outbox")
             .check("quota", self.quota < ByteSize::mib(1), "must be at least 1MiB")
-            .check("queue", self.queue == 0, "must be above zero")
+            .above_zero(&[("queue", self.queue == 0)])
             .check("remembered", self.remembered > 10_000_000, too_many)
     }
 

@@ -38,6 +38,16 @@ fn in_force(library: &Library, digest: &str) {
     library.note_in_force([(NAME, digest)].into_iter()).unwrap();
 }
 
+/// The digests of two versions that came in force one after the other.
+fn two_in_force(library: &Library) -> (String, String) {
+    let digests = ["1-learnt", "2-learnt"].map(|name| {
+        let digest = put(library, name);
+        in_force(library, &digest);
+        digest
+    });
+    digests.into()
+}
+
 fn current(library: &Library) -> String {
     library.load(NAME).unwrap().digest
 }
@@ -53,10 +63,7 @@ fn on_disk(root: &Path) -> BTreeSet<String> {
 fn after_a_second_version_failed_the_first_is_at_hand() {
     let root = tempfile::tempdir().unwrap();
     let library = library(root.path());
-    let one = put(&library, "1-learnt");
-    in_force(&library, &one);
-    let two = put(&library, "2-learnt");
-    in_force(&library, &two);
+    let (one, two) = two_in_force(&library);
     // Its passes fail: the gateway takes it back, and ends.
     library.note_failure(&two).unwrap();
     in_force(&library, &one);
@@ -122,10 +129,7 @@ fn what_is_damaged_or_gone_gives_way_and_that_is_said() {
 fn only_what_is_needed_stays_on_disk() {
     let root = tempfile::tempdir().unwrap();
     let library = library(root.path());
-    let one = put(&library, "1-learnt");
-    in_force(&library, &one);
-    let two = put(&library, "2-learnt");
-    in_force(&library, &two);
+    let (one, two) = two_in_force(&library);
     assert_eq!(
         on_disk(root.path()),
         BTreeSet::from([one.clone(), two.clone()]),
