@@ -267,11 +267,11 @@ impl Current {
 }
 
 impl Intake for Current {
-    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+    fn submit(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let _taken = self.gate.read().await;
             let middle = self.get();
-            middle.ingest.take(batch, answer).await;
+            middle.ingest.take(batch, unanswered, answer).await;
         })
     }
 }

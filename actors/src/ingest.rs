@@ -1,7 +1,7 @@
 //! Ingest: what the front door hands messages to. Decodes, asks for credit, journals, and after the commit hands the
 //! readings to their shards in journal order.
 //!
-//! Promises: a message is acknowledged only after it is on disk (promise I1); credit comes before the acknowledgement; streams of
+//! Promises: a message that a stream claims is acknowledged only after it is on disk (promise I1); credit comes before the acknowledgement; streams of
 //! one connection that are full make that connection wait and no other (I3); the order in which shards see readings is
 //! the journal's (I5).
 //! Never: a payload, a topic or a key is logged (I2).
@@ -21,7 +21,7 @@ use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
-    Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason,
+    Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, QoS, RefusalReason, SecretKey, SetAsideReason,
     StreamId, StreamMap, StreamName, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
@@ -283,9 +283,14 @@ impl Ingest {
     }
 
     /// Takes the next messages of one connection; see [`Intake::submit`](nearside_schemas::Intake::submit).
-    pub async fn take(&self, batch: Vec<Publish>, answer: Answer) {
+    pub async fn take(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) {
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
+            return;
+        }
+        if unanswered == 0 && !batch.iter().any(|publish| self.is_kept(publish)) {
+            batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
+            answer(Durability::NotKept);
             return;
         }
         let mut part = Part::default();
@@ -316,6 +321,14 @@ impl Ingest {
             answer(earlier.unwrap_or(last));
         });
         self.commit(part, Some(whole)).await;
+    }
+
+    /// Whether somebody would read the message from the journal. What no stream claims nobody would, but the packet ids of QoS 2 are
+    /// known from there after a crash.
+    fn is_kept(&self, publish: &Publish) -> bool {
+        publish.qos == QoS::ExactlyOnce
+            || publish.topic.as_str() == FEEDBACK_TOPIC
+            || !matches!(self.route(&publish.topic), Route::None)
     }
 
     /// Moves messages to `part` once they hold credit, message by message where there is none for all.

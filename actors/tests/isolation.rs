@@ -233,11 +233,16 @@ impl Gateway {
     /// Publishes a batch and waits until it is on disk and handled.
     async fn publish(&mut self, messages: &[(&str, &str)]) {
         let batch = messages.iter().map(|(bed, payload)| self.message(&format!("ward/{bed}"), payload)).collect();
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        self.ingest.take(batch, Box::new(move |durability| answer.send(durability).unwrap())).await;
-        assert!(matches!(answered.await.unwrap(), Durability::Durable { .. }));
+        assert!(matches!(self.taken(batch, 0).await, Durability::Durable { .. }));
         self.ingest.judged_through().await;
         self.seal.flush().await;
+    }
+
+    /// The answer to a batch of a connection with so many messages unanswered.
+    async fn taken(&self, batch: Vec<Publish>, unanswered: usize) -> Durability {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.ingest.take(batch, unanswered, Box::new(move |durability| answer.send(durability).unwrap())).await;
+        answered.await.unwrap()
     }
 
     /// Waits until so many letters are on disk.
@@ -254,6 +259,34 @@ impl Gateway {
 
 fn within_a_minute(work: impl Future<Output = ()>) {
     actix::System::new().block_on(async { tokio::time::timeout(Duration::from_secs(60), work).await.unwrap() });
+}
+
+/// Nobody would read them from there; but answers stay in their order, and the journal remembers QoS 2 packet ids.
+#[test]
+fn what_no_stream_claims_is_answered_without_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        let (unclaimed, claimed) = (gateway.message("street/1", "1"), gateway.message("ward/7", "1"));
+        let twice = Publish { qos: QoS::ExactlyOnce, ..unclaimed.clone() };
+        let alone = vec![unclaimed.clone(), unclaimed.clone()];
+        assert_eq!(gateway.taken(alone.clone(), 0).await, Durability::NotKept);
+        assert_eq!(gateway.telemetry.total(Metric::JournalRecords), 0);
+        assert_eq!(
+            gateway.telemetry.counter(Metric::SetAside, &["none", "no_stream"]).get(),
+            2,
+            "counted all the same"
+        );
+        // Behind what waits for the disk, beside what a stream claims, and beside what is to come once.
+        for (batch, unanswered) in [(alone, 3), (vec![unclaimed.clone(), claimed], 0), (vec![unclaimed, twice], 0)] {
+            let before = gateway.telemetry.total(Metric::JournalRecords);
+            assert!(matches!(gateway.taken(batch, unanswered).await, Durability::Durable { .. }));
+            assert_eq!(gateway.telemetry.total(Metric::JournalRecords), before + 2);
+        }
+        gateway.ingest.refuse();
+        assert!(matches!(gateway.taken(Vec::new(), 0).await, Durability::Refused(_)));
+    });
 }
 
 /// Time that passes while a shard is behind does not pile up in front of it (promise I4).

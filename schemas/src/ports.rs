@@ -29,19 +29,22 @@ pub enum Durability {
         /// Its messages stand in the journal under lower numbers than this; those of the connection's next batch do not.
         below: u64,
     },
+    /// Nothing of it has to be kept: acknowledge it. It says nothing of the disk.
+    NotKept,
     /// It is not and will not be: do not acknowledge it as taken.
     Refused(RefusalReason),
 }
 
-/// Called once with what became of a batch, from the journal's thread: it must return at once.
+/// Called once with what became of a batch, from the journal's thread or before the batch's future is ready: it must return at once.
 pub type Answer = Box<dyn FnOnce(Durability) + Send + 'static>;
 
 /// Whoever takes messages in: the front door hands over batches and acknowledges when the answer says so (promise I1).
 pub trait Intake: Send + Sync + 'static {
     /// Takes the next messages of one connection, in order. The future is ready when the connection may be read
     /// further (credit, promise I4), which is usually before `answer` is called. Answers of one connection are
-    /// called in the order of their batches. Dropping the future may lose an unanswered batch, never an answered one.
-    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()>;
+    /// called in the order of their batches; `unanswered` says how many of the connection's earlier messages still wait for theirs.
+    /// Dropping the future may lose an unanswered batch, never an answered one.
+    fn submit(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) -> BoxFuture<'_, ()>;
 }
 
 /// What a key is for. Keys of different purposes are independent of each other (promise I7).

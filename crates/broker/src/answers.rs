@@ -28,11 +28,16 @@ impl Unanswered {
         self.fewer.notify_one();
     }
 
-    /// Waits until there are fewer than `bound`.
+    /// Whether there are fewer than `bound`.
+    pub(crate) fn is_below(&self, bound: usize) -> bool {
+        self.count.load(Ordering::Acquire) < bound
+    }
+
+    /// Waits until there are.
     pub(crate) async fn below(&self, bound: usize) {
         loop {
             let fewer = self.fewer.notified();
-            if self.count.load(Ordering::Acquire) < bound {
+            if self.is_below(bound) {
                 return;
             }
             fewer.await;

@@ -6,6 +6,7 @@ use nearside_schemas::{Clock, PacketId, Topic};
 
 use crate::packet::{Outbound, Version, publish};
 use crate::queue::Queued;
+use crate::writer::Ready;
 
 /// What the client of a new connection says it can take.
 pub(crate) struct PeerLimits {
@@ -18,6 +19,7 @@ pub(crate) struct PeerLimits {
 /// The connection that a session has.
 pub(crate) struct Peer {
     pub(crate) connection: u64,
+    pub(crate) ready: Ready,
     version: Version,
     pub(crate) receive_maximum: usize,
     max_packet: usize,
@@ -27,9 +29,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// With no more than `in_flight` messages on their way, whatever the client takes.
-    pub(crate) fn new(connection: u64, limits: &PeerLimits, in_flight: usize) -> Self {
+    pub(crate) fn new(connection: u64, limits: &PeerLimits, in_flight: usize, ready: Ready) -> Self {
         Self {
             connection,
+            ready,
             version: limits.version,
             receive_maximum: usize::from(limits.receive_maximum).min(in_flight),
             max_packet: limits.max_packet as usize,

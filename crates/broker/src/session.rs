@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nearside_schemas::{ClientId, Clock, PacketId, QoS};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Notify;
 
 use crate::answers::Asker;
 use crate::filter;
@@ -26,6 +25,7 @@ use crate::recent::Recent;
 use crate::router::SessionNumber;
 use crate::store::{Change, SavedMessage};
 use crate::taken::{Take, Taken};
+use crate::writer::Ready;
 
 /// What bounds a session.
 #[derive(Clone, Copy)]
@@ -98,6 +98,15 @@ struct Outgoing {
     due: usize,
 }
 
+impl Outgoing {
+    /// There is something to write, if anybody is there to write it.
+    fn wake(&self) {
+        if let Some(peer) = &self.peer {
+            peer.ready.notify_one();
+        }
+    }
+}
+
 /// One client's session.
 pub(crate) struct Session {
     pub(crate) number: SessionNumber,
@@ -117,8 +126,6 @@ pub(crate) struct Session {
     journalled: AtomicU64,
     outgoing: Mutex<Outgoing>,
     budget: Arc<Budget>,
-    /// Told when there is something to write.
-    pub(crate) ready: Notify,
     common: Arc<Common>,
 }
 
@@ -143,7 +150,6 @@ impl Session {
             journalled: AtomicU64::new(u64::MAX),
             outgoing: Mutex::default(),
             budget: Arc::new(Budget::new(bounds.queue_bytes, common.budget.clone())),
-            ready: Notify::new(),
             common,
         }
     }
@@ -179,9 +185,9 @@ impl Session {
 
     /// A connection takes the session over. What was sent without an answer goes out again, before anything new, as fast as this
     /// client allows.
-    pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits) {
+    pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits, ready: Ready) {
         let mut outgoing = self.outgoing.lock();
-        outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight));
+        outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight, ready));
         for mut sent in std::mem::take(&mut outgoing.in_flight).into_iter().rev() {
             if let Some(held) = sent.held.take() {
                 outgoing.queue.push_front(Queued { position: sent.position, held, duplicate: true });
@@ -191,7 +197,7 @@ impl Session {
             }
         }
         outgoing.due = outgoing.in_flight.iter().filter(|sent| sent.due).count();
-        self.ready.notify_one();
+        outgoing.wake();
     }
 
     /// The connection is gone. QoS 0 messages go with it.
@@ -303,8 +309,7 @@ impl Session {
             self.common.metrics.slow.inc();
             self.is_done(oldest.position, changes);
         }
-        drop(outgoing);
-        self.ready.notify_one();
+        outgoing.wake();
     }
 
     fn is_done(&self, position: u64, changes: &mut Vec<Change>) {
@@ -348,10 +353,8 @@ impl Session {
 
     /// Something in flight is through: what waits behind it may go out.
     fn resume(&self, outgoing: MutexGuard<'_, Outgoing>) {
-        let waits = !outgoing.queue.is_empty();
-        drop(outgoing);
-        if waits {
-            self.ready.notify_one();
+        if !outgoing.queue.is_empty() {
+            outgoing.wake();
         }
     }
 
@@ -402,8 +405,7 @@ impl Session {
             sent.due = true;
             outgoing.due += 1;
         }
-        drop(outgoing);
-        self.ready.notify_one();
+        outgoing.wake();
     }
 
     /// A PUBLISH with QoS 2 and this packet id came from `asker`.
@@ -486,7 +488,7 @@ impl Session {
         }
         // There is more: come again once this is written.
         if !outgoing.queue.is_empty() {
-            self.ready.notify_one();
+            peer.ready.notify_one();
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) async fn publish(shared: &Shared, session: &Session, will: Will) {
         retain,
         received,
     };
-    shared.intake.submit(vec![publish], Box::new(|_| {})).await;
+    shared.intake.submit(vec![publish], 0, Box::new(|_| {})).await;
     let mut message = Message::new(topic, payload, qos, retain, carried, received);
     message.publisher = retain.then(|| session.client.clone());
     let mut changes = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::front_door::Shared;
 use crate::session::Session;
@@ -14,6 +14,9 @@ use crate::session::Session;
 const WRITE: usize = 64 << 10;
 /// Bytes that may wait for a client that does not read; when met, it is not read either.
 const UNREAD: usize = 256 << 10;
+
+/// Told when a connection has something to write.
+pub(crate) type Ready = Arc<Notify>;
 
 /// The way to a connection's writer, and the writer's end of it: one buffer. What waits in it is bounded, for a connection whose
 /// answers are not read is not read either. What is sent when the writer is gone is lost: then the reader ends at its next read.
@@ -25,8 +28,8 @@ pub(crate) struct Outlet {
 #[derive(Default)]
 struct Outbox {
     waiting: Mutex<Waiting>,
-    /// Told when there is something to write.
-    filled: Notify,
+    /// The session's messages come by the same bell.
+    ready: Ready,
     /// Told when there is room again, or nobody to write.
     drained: Notify,
     gone: Notify,
@@ -48,6 +51,11 @@ impl Waiting {
 }
 
 impl Outlet {
+    /// Of the connection whose writer waits for `ready`.
+    pub(crate) fn new(ready: Ready) -> Self {
+        Self { outbox: Arc::new(Outbox { ready, ..Outbox::default() }) }
+    }
+
     /// Sends what `encode` appends.
     pub(crate) fn send(&self, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut waiting = self.outbox.waiting.lock();
@@ -55,7 +63,7 @@ impl Outlet {
             encode(&mut waiting.bytes);
         }
         drop(waiting);
-        self.outbox.filled.notify_one();
+        self.outbox.ready.notify_one();
     }
 
     /// Whether both lead to one connection.
@@ -66,7 +74,7 @@ impl Outlet {
     /// Ends the connection once what was sent before is written.
     pub(crate) fn close(&self) {
         self.outbox.waiting.lock().closing = true;
-        self.outbox.filled.notify_one();
+        self.outbox.ready.notify_one();
     }
 
     /// Waits until the writer has given up.
@@ -136,10 +144,7 @@ pub(crate) async fn write(
     let mut out = Vec::new();
     let mut closing = false;
     while !closing {
-        tokio::select! {
-            () = outlet.outbox.filled.notified() => {}
-            () = session.ready.notified() => {}
-        }
+        outlet.outbox.ready.notified().await;
         // Everything that is there goes out with one write.
         closing = outlet.take(&mut out);
         let mut changes = Vec::new();
@@ -165,5 +170,11 @@ async fn written(socket: &mut (impl AsyncWrite + Unpin), out: &[u8], shared: &Sh
         socket.write_all(out).await?;
         socket.flush().await
     };
-    matches!(timeout(shared.config.write_timeout.get(), write).await, Ok(Ok(())))
+    // Most writes need no timer.
+    let patience = async { sleep(shared.config.write_timeout.get()).await };
+    tokio::select! {
+        biased;
+        written = write => written.is_ok(),
+        () = patience => false,
+    }
 }

@@ -34,6 +34,8 @@ use crate::writer::{self, Outlet};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
+/// Messages that a connection has taken before it lets the others of its thread have a turn, however many more are there.
+const TURN: usize = 128;
 /// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,7 @@ pub(crate) async fn serve(
             return handshake::refuse(&mut writer, refusal).await;
         }
     };
-    let outlet = Outlet::default();
+    let outlet = Outlet::new(hello.opened.live.ready.clone());
     let mut connection = Connection::new(hello, origin.address, shared, outlet.clone());
     let greeted = connection.greet();
     let session = connection.opened.session.clone();
@@ -116,6 +118,8 @@ pub(crate) struct Connection {
     /// The topics that the client gave numbers, from 1.
     aliases: HashMap<u16, Bytes>,
     rate: Rate,
+    /// Messages taken since the others of its thread had a turn.
+    taken: usize,
     /// Whether somebody subscribed to what the client published last.
     heard: bool,
     /// What became of messages to the client in this read, for the session store.
@@ -133,6 +137,7 @@ impl Connection {
             asked_expiry_secs: connect.session_expiry_secs,
             expiry_secs: opened.expiry_secs,
             max_packet: connect.max_packet as usize,
+            taken: 0,
             rate: Rate::new(shared.config.publish_rate, Instant::now()),
             version: connect.version,
             address,
@@ -211,18 +216,35 @@ impl Connection {
             (self.shared.stopping.clone(), self.opened.live.clone(), self.outlet.clone());
         let mut size = ReadSize(*READ.start());
         // Made once: most reads come long before any of these.
-        let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
-        let (mut kicked, mut gone) = (pin!(live.kicked()), pin!(outlet.gone()));
+        let mut over = pin!(async move {
+            tokio::select! {
+                reason = live.kicked() => End::Kick(reason),
+                () = outlet.gone() => End::Gone,
+                _ = stopping.wait_for(|stopping| *stopping) => End::Kick(Reason::ServerShuttingDown),
+            }
+        });
         let mut silence = pin!(sleep(patience));
         loop {
             if let Err(end) = self.handle_buffer(buffer).await {
                 return end;
             }
             let most = if self.heard { self.most_unanswered() } else { 1 };
-            // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
-            tokio::select! {
-                () = self.unanswered.below(most) => {}
-                reason = &mut kicked => return End::Kick(reason),
+            let waits = !self.unanswered.is_below(most);
+            if waits || self.taken >= TURN {
+                self.taken = 0;
+                let turn = async {
+                    if waits {
+                        self.unanswered.below(most).await;
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                // Not longer than it has the session: the next connection is answered what is on its way now (`Answers`).
+                tokio::select! {
+                    biased;
+                    end = &mut over => return end,
+                    () = turn => {}
+                }
             }
             if let Err(end) = self.room().await {
                 return end;
@@ -231,10 +253,9 @@ impl Connection {
             let by = Instant::now() + patience;
             let read = loop {
                 tokio::select! {
+                    biased;
                     read = reader.read_buf(buffer) => break read,
-                    reason = &mut kicked => return End::Kick(reason),
-                    () = &mut gone => return End::Gone,
-                    _ = &mut stopped => return End::Kick(Reason::ServerShuttingDown),
+                    end = &mut over => return end,
                     () = &mut silence => {
                         if Instant::now() >= by {
                             return End::Kick(Reason::KeepAlive);
@@ -275,7 +296,7 @@ impl Connection {
         let bound = self.most_unanswered();
         let mut batch = Batch::default();
         // What one read brought was received at one time.
-        let received = self.shared.clock.now();
+        let mut received = None;
         loop {
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
@@ -287,6 +308,7 @@ impl Connection {
                     if publish.qos == QoS::ExactlyOnce {
                         self.recovered().await?;
                     }
+                    let received = *received.get_or_insert_with(|| self.shared.clock.now());
                     self.take_publish(publish, received, &mut batch)
                 }
                 Ok(other) => {
@@ -312,10 +334,13 @@ impl Connection {
         }
         self.submit(&mut batch).await;
         self.shared.store.send(std::mem::take(&mut self.changes), None);
-        let wait = self.rate.spend(batch.messages, Instant::now());
-        if !wait.is_zero() {
-            self.shared.metrics.throttled.inc();
-            tokio::time::sleep(wait).await;
+        if batch.messages > 0 {
+            self.taken += batch.messages;
+            let wait = self.rate.spend(batch.messages, Instant::now());
+            if !wait.is_zero() {
+                self.shared.metrics.throttled.inc();
+                tokio::time::sleep(wait).await;
+            }
         }
         Ok(())
     }

@@ -213,8 +213,9 @@ impl Connection {
             }
         }
         let storing = self.store_at_once(changes, !acks.is_empty());
+        let unanswered = self.unanswered.count.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);
-        self.shared.intake.submit(publishes, answer).await;
+        self.shared.intake.submit(publishes, unanswered, answer).await;
     }
 
     /// Hands over what was routed before it was durable. Gives back what the acknowledgements, if there are any, must wait for.
@@ -256,21 +257,23 @@ impl Connection {
             _settles: settles,
         };
         Box::new(move |durability| {
-            let below = match durability {
-                Durability::Durable { below } => below,
+            let mut changes = Vec::new();
+            match durability {
+                Durability::NotKept => {}
+                Durability::Durable { below } => {
+                    if shared.refusing.load(Ordering::Acquire) {
+                        shared.refusing.store(false, Ordering::Release);
+                    }
+                    shared.recovery.reach(below);
+                    if session.durable && !answers.taken.is_empty() {
+                        changes.extend(answers.taken.iter().map(|id| Change::Take(session.number, *id)));
+                        changes.push(Change::Journalled(session.number, below));
+                    }
+                }
                 Durability::Refused(refusal) => {
                     shared.refusing.store(true, Ordering::Release);
                     return answers.refuse(refusal);
                 }
-            };
-            if shared.refusing.load(Ordering::Acquire) {
-                shared.refusing.store(false, Ordering::Release);
-            }
-            shared.recovery.reach(below);
-            let mut changes = Vec::new();
-            if session.durable && !answers.taken.is_empty() {
-                changes.extend(answers.taken.iter().map(|id| Change::Take(session.number, *id)));
-                changes.push(Change::Journalled(session.number, below));
             }
             // Routed first: what that has to store is to be on disk before the publisher is told that his message is safe.
             for delivery in &later {

@@ -11,7 +11,7 @@ use crate::support::PATIENCE;
 pub struct Held(Mutex<Vec<(Vec<nearside_schemas::Publish>, Answer)>>);
 
 impl Intake for Held {
-    fn submit(&self, batch: Vec<nearside_schemas::Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+    fn submit(&self, batch: Vec<nearside_schemas::Publish>, _unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
         self.0.lock().unwrap().push((batch, answer));
         Box::pin(std::future::ready(()))
     }
