@@ -36,6 +36,7 @@ mod taken;
 mod threads;
 mod tls;
 mod transport;
+mod turn;
 mod websocket;
 mod will;
 mod writer;

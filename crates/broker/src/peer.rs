@@ -1,12 +1,13 @@
 //! The connection that a session has, and how messages are written for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nearside_schemas::{Clock, PacketId, Topic};
 
 use crate::packet::{Outbound, Version, publish};
 use crate::queue::Queued;
-use crate::writer::Ready;
+use crate::turn::Bell;
 
 /// What the client of a new connection says it can take.
 pub(crate) struct PeerLimits {
@@ -19,7 +20,7 @@ pub(crate) struct PeerLimits {
 /// The connection that a session has.
 pub(crate) struct Peer {
     pub(crate) connection: u64,
-    pub(crate) ready: Ready,
+    pub(crate) bell: Arc<Bell>,
     version: Version,
     pub(crate) receive_maximum: usize,
     max_packet: usize,
@@ -29,10 +30,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// With no more than `in_flight` messages on their way, whatever the client takes.
-    pub(crate) fn new(connection: u64, limits: &PeerLimits, in_flight: usize, ready: Ready) -> Self {
+    pub(crate) fn new(connection: u64, limits: &PeerLimits, in_flight: usize, bell: Arc<Bell>) -> Self {
         Self {
             connection,
-            ready,
+            bell,
             version: limits.version,
             receive_maximum: usize::from(limits.receive_maximum).min(in_flight),
             max_packet: limits.max_packet as usize,

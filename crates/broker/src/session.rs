@@ -25,7 +25,7 @@ use crate::recent::Recent;
 use crate::router::SessionNumber;
 use crate::store::{Change, SavedMessage};
 use crate::taken::{Take, Taken};
-use crate::writer::Ready;
+use crate::turn::Bell;
 
 /// What bounds a session.
 #[derive(Clone, Copy)]
@@ -102,7 +102,7 @@ impl Outgoing {
     /// There is something to write, if anybody is there to write it.
     fn wake(&self) {
         if let Some(peer) = &self.peer {
-            peer.ready.notify_one();
+            peer.bell.ring();
         }
     }
 }
@@ -185,9 +185,9 @@ impl Session {
 
     /// A connection takes the session over. What was sent without an answer goes out again, before anything new, as fast as this
     /// client allows.
-    pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits, ready: Ready) {
+    pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits, bell: Arc<Bell>) {
         let mut outgoing = self.outgoing.lock();
-        outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight, ready));
+        outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight, bell));
         for mut sent in std::mem::take(&mut outgoing.in_flight).into_iter().rev() {
             if let Some(held) = sent.held.take() {
                 outgoing.queue.push_front(Queued { position: sent.position, held, duplicate: true });
@@ -488,7 +488,7 @@ impl Session {
         }
         // There is more: come again once this is written.
         if !outgoing.queue.is_empty() {
-            peer.ready.notify_one();
+            peer.bell.ring();
         }
     }
 }

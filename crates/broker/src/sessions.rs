@@ -23,8 +23,8 @@ use crate::packet::{Connect, Reason, Will};
 use crate::peer::PeerLimits;
 use crate::session::Session;
 use crate::store::{Change, SavedSession, SessionRecord};
+use crate::turn::Bell;
 use crate::will;
-use crate::writer::Ready;
 
 /// How long the old connection of a client may take to be through.
 const TAKEOVER: Duration = Duration::from_secs(10);
@@ -34,8 +34,7 @@ pub(crate) struct Live {
     pub(crate) number: u64,
     /// Set to end it, with the reason.
     pub(crate) kick: watch::Sender<Option<Reason>>,
-    /// Told when there is something to write to it.
-    pub(crate) ready: Ready,
+    pub(crate) bell: Arc<Bell>,
     principal: Arc<Principal>,
     gone: watch::Sender<bool>,
 }
@@ -231,7 +230,7 @@ impl Sessions {
         let live = Arc::new(Live {
             number: self.next_number(),
             kick: watch::channel(None).0,
-            ready: Ready::default(),
+            bell: Arc::default(),
             principal: principal.clone(),
             gone: watch::channel(false).0,
         });
@@ -244,7 +243,7 @@ impl Sessions {
             entry.expiry_secs = expiry_secs;
             entry.stored |= entry.will.is_some();
             let session = entry.session.clone();
-            session.attach(live.number, &limits, live.ready.clone());
+            session.attach(live.number, &limits, live.bell.clone());
             return Look::Opened(Opened { session, live, present: true, expiry_secs }, None);
         }
         let ended = entries.remove(client);
@@ -253,7 +252,7 @@ impl Sessions {
             return Look::Refused(Reason::QuotaExceeded);
         }
         let session = shared.new_session(self.next_number(), client.clone(), durable);
-        session.attach(live.number, &limits, live.ready.clone());
+        session.attach(live.number, &limits, live.bell.clone());
         let entry = Entry {
             session: session.clone(),
             owner: principal.user.clone(),

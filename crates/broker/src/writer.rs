@@ -1,6 +1,8 @@
 //! The writing half of a connection: acknowledgements and messages, everything that is there with one write.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -9,14 +11,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::front_door::Shared;
 use crate::session::Session;
+use crate::turn::{Bell, WriteAtOnce};
 
 /// Bytes of one write.
 const WRITE: usize = 64 << 10;
 /// Bytes that may wait for a client that does not read; when met, it is not read either.
 const UNREAD: usize = 256 << 10;
-
-/// Told when a connection has something to write.
-pub(crate) type Ready = Arc<Notify>;
 
 /// The way to a connection's writer, and the writer's end of it: one buffer. What waits in it is bounded, for a connection whose
 /// answers are not read is not read either. What is sent when the writer is gone is lost: then the reader ends at its next read.
@@ -28,8 +28,8 @@ pub(crate) struct Outlet {
 #[derive(Default)]
 struct Outbox {
     waiting: Mutex<Waiting>,
-    /// The session's messages come by the same bell.
-    ready: Ready,
+    /// The session's messages come by the same.
+    bell: Arc<Bell>,
     /// Told when there is room again, or nobody to write.
     drained: Notify,
     gone: Notify,
@@ -51,9 +51,9 @@ impl Waiting {
 }
 
 impl Outlet {
-    /// Of the connection whose writer waits for `ready`.
-    pub(crate) fn new(ready: Ready) -> Self {
-        Self { outbox: Arc::new(Outbox { ready, ..Outbox::default() }) }
+    /// Of the connection with this bell.
+    pub(crate) fn new(bell: Arc<Bell>) -> Self {
+        Self { outbox: Arc::new(Outbox { bell, ..Outbox::default() }) }
     }
 
     /// Sends what `encode` appends.
@@ -63,7 +63,7 @@ impl Outlet {
             encode(&mut waiting.bytes);
         }
         drop(waiting);
-        self.outbox.ready.notify_one();
+        self.outbox.bell.ring();
     }
 
     /// Whether both lead to one connection.
@@ -74,7 +74,7 @@ impl Outlet {
     /// Ends the connection once what was sent before is written.
     pub(crate) fn close(&self) {
         self.outbox.waiting.lock().closing = true;
-        self.outbox.ready.notify_one();
+        self.outbox.bell.ring();
     }
 
     /// Waits until the writer has given up.
@@ -93,10 +93,18 @@ impl Outlet {
         wait_until(&self.outbox.drained, || self.has_room()).await;
     }
 
-    /// Takes what waits into `out`, which is empty. Gives back whether nothing comes after it.
+    fn is_closing(&self) -> bool {
+        self.outbox.waiting.lock().closing
+    }
+
+    /// Moves what waits to the end of `out`. Gives back whether nothing comes after it.
     fn take(&self, out: &mut Vec<u8>) -> bool {
         let mut waiting = self.outbox.waiting.lock();
-        std::mem::swap(&mut waiting.bytes, out);
+        if out.is_empty() {
+            std::mem::swap(&mut waiting.bytes, out);
+        } else {
+            out.append(&mut waiting.bytes);
+        }
         waiting.on_the_way = out.len();
         waiting.closing
     }
@@ -132,37 +140,97 @@ async fn wait_until(told: &Notify, holds: impl Fn() -> bool) {
     }
 }
 
-/// Writes until told to close, or until the client is gone or does not read.
-pub(crate) async fn write(
-    mut socket: impl AsyncWrite + Unpin,
+/// The writing half of a connection: its task, or whoever has a message for it and the turn of its thread.
+pub(crate) struct Writer<W> {
+    half: tokio::sync::Mutex<Half<W>>,
     outlet: Outlet,
     session: Arc<Session>,
+    /// The connection's number.
     connection: u64,
     shared: Arc<Shared>,
-) {
-    // Made when there is something to write: ten thousand quiet connections hold none.
-    let mut out = Vec::new();
-    let mut closing = false;
-    while !closing {
-        outlet.outbox.ready.notified().await;
-        // Everything that is there goes out with one write.
-        closing = outlet.take(&mut out);
+}
+
+struct Half<W> {
+    socket: W,
+    /// Taken and not yet in the socket. Allocated when there is something to write: ten thousand quiet connections hold none.
+    out: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    pub(crate) fn new(
+        socket: W,
+        outlet: Outlet,
+        session: Arc<Session>,
+        connection: u64,
+        shared: Arc<Shared>,
+    ) -> Arc<Self> {
+        let half = tokio::sync::Mutex::new(Half { socket, out: Vec::new() });
+        Arc::new(Self { half, outlet, session, connection, shared })
+    }
+
+    /// Writes until told to close, or until the client is gone or does not read.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut half = loop {
+            self.outlet.outbox.bell.rung().await;
+            let mut half = self.half.lock().await;
+            let closing = self.take(&mut half.out);
+            let Half { socket, out } = &mut *half;
+            if !written(socket, out, &self.shared).await || closing {
+                break half;
+            }
+            self.written(out);
+        };
+        // The reader sees that nobody takes anything any more.
+        self.outlet.give_up();
+        // The client may have closed first.
+        let _ = timeout(self.shared.config.write_timeout.get(), half.socket.shutdown()).await;
+    }
+
+    /// Adds everything that there is to `out`, so that it goes out with one write. Gives back whether nothing comes after it.
+    fn take(&self, out: &mut Vec<u8>) -> bool {
+        let closing = self.outlet.take(out);
         let mut changes = Vec::new();
-        session.write(connection, &mut out, WRITE, &*shared.clock, &mut changes);
-        shared.store.send(changes, None);
-        if !out.is_empty() && !written(&mut socket, &out, &shared).await {
-            break;
-        }
-        outlet.written();
+        self.session.write(self.connection, out, WRITE, &*self.shared.clock, &mut changes);
+        self.shared.store.send(changes, None);
+        closing
+    }
+
+    fn written(&self, out: &mut Vec<u8>) {
+        self.outlet.written();
         out.clear();
         if out.capacity() > 4 * WRITE {
-            out = Vec::new();
+            *out = Vec::new();
         }
     }
-    // The reader sees that nobody takes anything any more.
-    outlet.give_up();
-    // The client may have closed first.
-    let _ = timeout(shared.config.write_timeout.get(), socket.shutdown()).await;
+}
+
+impl<W: AsyncWrite + Unpin + Send> WriteAtOnce for Writer<W> {
+    fn write_at_once(&self) -> bool {
+        // Whoever holds it has taken something that goes out first.
+        let Ok(mut half) = self.half.try_lock() else { return false };
+        let Half { socket, out } = &mut *half;
+        if self.outlet.is_closing() || !out.is_empty() {
+            return false;
+        }
+        self.take(out);
+        if out.is_empty() {
+            return true;
+        }
+        // Where it has to wait the task asks again, with a waker of its own.
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut *socket).poll_write(&mut context, out) {
+            Poll::Ready(Ok(count)) if count == out.len() => {
+                self.written(out);
+                matches!(Pin::new(socket).poll_flush(&mut context), Poll::Ready(Ok(())))
+            }
+            Poll::Ready(Ok(count)) => {
+                out.drain(..count);
+                false
+            }
+            // The task meets an error again.
+            Poll::Ready(Err(_)) | Poll::Pending => false,
+        }
+    }
 }
 
 async fn written(socket: &mut (impl AsyncWrite + Unpin), out: &[u8], shared: &Shared) -> bool {

@@ -30,11 +30,11 @@ use crate::rate::Rate;
 use crate::session::{Received, Session};
 use crate::sessions::{Opened, Sessions};
 use crate::store::Change;
-use crate::writer::{self, Outlet};
+use crate::writer::{Outlet, Writer};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
-/// Messages that a connection has taken before it lets the others of its thread have a turn, however many more are there.
+/// Messages that a connection takes, or reads without any, before it lets the others of its thread have a turn, however much more is there.
 const TURN: usize = 128;
 /// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -69,12 +69,14 @@ pub(crate) async fn serve(
             return handshake::refuse(&mut writer, refusal).await;
         }
     };
-    let outlet = Outlet::new(hello.opened.live.ready.clone());
+    let outlet = Outlet::new(hello.opened.live.bell.clone());
     let mut connection = Connection::new(hello, origin.address, shared, outlet.clone());
     let greeted = connection.greet();
     let session = connection.opened.session.clone();
     let number = connection.opened.live.number;
-    let mut writing = tokio::spawn(writer::write(writer, outlet, session, number, connection.shared.clone()));
+    let writer = Writer::new(writer, outlet, session, number, connection.shared.clone());
+    connection.opened.live.bell.belongs_to(&writer);
+    let mut writing = tokio::spawn(writer.run());
     let end = match greeted {
         Ok(()) => connection.read(&mut reader, &mut buffer).await,
         Err(end) => end,
@@ -118,7 +120,7 @@ pub(crate) struct Connection {
     /// The topics that the client gave numbers, from 1.
     aliases: HashMap<u16, Bytes>,
     rate: Rate,
-    /// Messages taken since the others of its thread had a turn.
+    /// What counts towards its [`TURN`].
     taken: usize,
     /// Whether somebody subscribed to what the client published last.
     heard: bool,
@@ -334,8 +336,8 @@ impl Connection {
         }
         self.submit(&mut batch).await;
         self.shared.store.send(std::mem::take(&mut self.changes), None);
+        self.taken += batch.messages.max(1);
         if batch.messages > 0 {
-            self.taken += batch.messages;
             let wait = self.rate.spend(batch.messages, Instant::now());
             if !wait.is_zero() {
                 self.shared.metrics.throttled.inc();

@@ -2,8 +2,10 @@
 //!
 //! Promise: nothing is acknowledged that is not on disk, or that was answered as received before it was (promise I1).
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
@@ -15,6 +17,7 @@ use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
 use crate::store::Change;
 use crate::taken::Take;
+use crate::turn::Turn;
 
 /// Topics that a connection remembers, so that each is checked and allocated once, and the bytes of their names; past either it
 /// begins anew.
@@ -193,6 +196,7 @@ impl Connection {
         let waits =
             self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0;
         let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let turn = Turn::begin();
         self.heard = false;
         let mut later = Vec::new();
         let mut changes = Vec::new();
@@ -215,7 +219,13 @@ impl Connection {
         let storing = self.store_at_once(changes, !acks.is_empty());
         let unanswered = self.unanswered.count.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);
-        self.shared.intake.submit(publishes, unanswered, answer).await;
+        let mut taking = self.shared.intake.submit(publishes, unanswered, answer);
+        let is_taken = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context).is_ready())).await;
+        // What was answered and what subscribers get is written; nothing was waited for so far.
+        drop(turn);
+        if !is_taken {
+            taking.await;
+        }
     }
 
     /// Hands over what was routed before it was durable. Gives back what the acknowledgements, if there are any, must wait for.

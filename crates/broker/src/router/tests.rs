@@ -14,7 +14,6 @@ use crate::packet::{self, Packet, Subscription, Version};
 use crate::peer::PeerLimits;
 use crate::queue::SharedBudget;
 use crate::session::{Common, DeliveryMetrics, SessionBounds};
-use crate::writer::Ready;
 
 struct Bench {
     router: RouterHandle,
@@ -41,7 +40,7 @@ impl Bench {
         session.attach(
             1,
             &PeerLimits { version: Version::V311, receive_maximum: 1, max_packet: u32::MAX, topic_alias_maximum: 0 },
-            Ready::default(),
+            Arc::default(),
         );
         self.router.attach(session.clone()).await;
         for filter in filters {

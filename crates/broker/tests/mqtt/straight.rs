@@ -127,3 +127,20 @@ async fn everybody_is_served_in_order_on_either_way() {
         subscriber.expect_nothing().await;
     }
 }
+
+/// A publisher's turn writes what a subscriber's socket takes at once; the rest is its writer's and goes out behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_gets_everything_whole_and_in_order() {
+    let broker = Broker::start().await;
+    let mut subscriber = broker.connect(4, "s").await;
+    subscriber.subscribe(4, &[("a", 1)]).await;
+    let mut publisher = broker.connect(4, "p").await;
+    // More than sockets hold.
+    let payload = |id: u16| format!("{id} {}", "x".repeat(16 << 10));
+    for id in 1..=800 {
+        publisher.publish(4, &Publish::new("a", &payload(id), 1, id)).await;
+    }
+    for id in 1..=800 {
+        assert!(subscriber.message(4).await.payload == payload(id).as_bytes(), "{id}");
+    }
+}
