@@ -64,7 +64,10 @@ pub(crate) async fn serve(
         Ok(hello) => hello,
         Err(refusal) => {
             shared.refuse(refusal.0);
-            return handshake::refuse(&mut writer, refusal).await;
+            if handshake::refuse(&mut writer, refusal).await {
+                handshake::hear_out(&mut reader, &mut buffer, &shared).await;
+            }
+            return;
         }
     };
     let outlet = Outlet::default();
@@ -77,10 +80,13 @@ pub(crate) async fn serve(
         Ok(()) => connection.read(&mut reader, &mut buffer).await,
         Err(end) => end,
     };
+    let (shared, is_told) = (connection.shared.clone(), end.is_told(connection.version));
     connection.close(end).await;
     // The writer ends on `close`, or when the client is gone.
     if timeout(Duration::from_secs(5), &mut writing).await.is_err() {
         writing.abort();
+    } else if is_told {
+        handshake::hear_out(&mut reader, &mut buffer, &shared).await;
     }
 }
 
@@ -93,6 +99,13 @@ pub(crate) enum End {
     Gone,
     /// We end it.
     Kick(Reason),
+}
+
+impl End {
+    /// Whether the client gets to know why.
+    const fn is_told(self, version: Version) -> bool {
+        matches!((self, version), (Self::Kick(_), Version::V5))
+    }
 }
 
 pub(crate) struct Connection {
