@@ -187,7 +187,11 @@ impl Connection {
             max_packet: config.max_packet.bytes() as u32,
             topic_alias_maximum: config.topic_alias_maximum,
         };
-        self.send(|out| packet::connack(out, self.version, Ok(&accepted)))
+        self.send(|out| packet::connack(out, self.version, Ok(&accepted))).map_err(|_| {
+            // No DISCONNECT before a CONNACK [MQTT-3.14.0-1]; and who was not let in leaves no will.
+            self.say_refused("a client was not let in: the answer to its CONNECT is larger than it takes");
+            End::Clean
+        })
     }
 
     /// Sends one packet, unless it is larger than the client takes [MQTT-3.1.2-24].
