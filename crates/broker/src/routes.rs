@@ -14,7 +14,7 @@ use nearside_telemetry::{Gauge, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
 
 use crate::filter::{self, FilterTree};
-use crate::message::Delivery;
+use crate::message::{Delivery, Message};
 use crate::packet::Subscription;
 use crate::router::{RouterHandle, SessionNumber};
 use crate::session::Session;
@@ -151,6 +151,14 @@ impl Routes {
             self.router.unsubscribe(session.number, filter.to_owned()).await;
         }
         self.subscriptions.dec();
+    }
+
+    /// Hands a message to a group, where somebody is still in it.
+    pub(crate) fn offer_to_group(&self, filter: &str, message: Message, changes: &mut Vec<Change>) {
+        let group = self.groups.lock().get(filter).cloned();
+        if let Some(group) = group {
+            group.offer(&Delivery { message, from: 0 }, changes);
+        }
     }
 
     /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`. Gives back whether anybody did.

@@ -433,6 +433,28 @@ impl Session {
         self.taken.lock().count()
     }
 
+    /// The session is over: takes out the QoS 1 messages that its client did not acknowledge and that others of a group may have instead,
+    /// each with the group's filter (section 4.8.2). Not those that several subscriptions asked for: it is not known for which they are.
+    pub(crate) fn left_to_groups(&self) -> Vec<(String, Message)> {
+        let subscriptions = self.subscriptions.lock();
+        if !subscriptions.keys().any(|filter| filter::share(filter).is_some()) {
+            return Vec::new();
+        }
+        let mut outgoing = self.outgoing.lock();
+        outgoing.due = 0;
+        let sent = std::mem::take(&mut outgoing.in_flight).into_iter().filter_map(|sent| sent.held);
+        let waiting = std::mem::take(&mut outgoing.queue).into_iter().map(|queued| queued.held);
+        drop(outgoing);
+        let left = sent.chain(waiting).filter(|held| held.message.qos == QoS::AtLeastOnce);
+        let to_its_group = |held: Held| {
+            let topic = held.message.topic.as_str();
+            let mut asked = subscriptions.keys().filter(|known| filter::matches(filter::unshared(known), topic));
+            let group = asked.next().filter(|known| filter::share(known).is_some() && asked.next().is_none())?;
+            Some((group.clone(), held.message.clone()))
+        };
+        left.filter_map(to_its_group).collect()
+    }
+
     /// Writes what may go out on `connection`, about `most_bytes` at a time.
     pub(crate) fn write(
         &self,
