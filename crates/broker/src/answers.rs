@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nearside_schemas::{PacketId, RefusalReason};
+use nearside_schemas::{PacketId, QoS, RefusalReason};
 use tokio::sync::Notify;
 
 use crate::front_door::Shared;
+use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Reason, Version};
 use crate::session::Session;
 use crate::writer::Outlet;
@@ -19,6 +20,8 @@ pub(crate) struct Unanswered {
     pub(crate) storing: AtomicUsize,
     /// Batches whose QoS 1 messages go to subscribers only when they are safe.
     pub(crate) deferred: AtomicUsize,
+    /// Batches behind which everything waits: with a retained message that does, or with QoS 0 messages that wait behind one.
+    pub(crate) barring: AtomicUsize,
     fewer: Notify,
 }
 
@@ -71,19 +74,28 @@ impl Asker {
     }
 }
 
-/// QoS 1 messages of a batch that subscribers do not have yet.
-pub(crate) struct Deferred(Arc<Unanswered>);
+/// Messages of a batch that subscribers do not have yet, and what waits behind them meanwhile.
+pub(crate) struct Deferred {
+    of: Arc<Unanswered>,
+    defers: usize,
+    bars: usize,
+}
 
 impl Deferred {
-    pub(crate) fn new(of: Arc<Unanswered>) -> Self {
-        of.deferred.fetch_add(1, Ordering::AcqRel);
-        Self(of)
+    pub(crate) fn new(of: Arc<Unanswered>, later: &[Delivery]) -> Self {
+        let has = |is: fn(&Message) -> bool| usize::from(later.iter().any(|delivery| is(&delivery.message)));
+        let defers = has(|message| message.qos == QoS::AtLeastOnce);
+        let bars = has(|message| message.retain || message.qos == QoS::AtMostOnce);
+        of.deferred.fetch_add(defers, Ordering::AcqRel);
+        of.barring.fetch_add(bars, Ordering::AcqRel);
+        Self { of, defers, bars }
     }
 }
 
 impl Drop for Deferred {
     fn drop(&mut self) {
-        self.0.deferred.fetch_sub(1, Ordering::AcqRel);
+        self.of.deferred.fetch_sub(self.defers, Ordering::AcqRel);
+        self.of.barring.fetch_sub(self.bars, Ordering::AcqRel);
     }
 }
 

@@ -180,7 +180,7 @@ impl Default for BrokerConfig {
             straight_subscribers: 1_000,
             router_queue_bytes: ByteSize::mib(64),
             inflight: 1_024,
-            max_subscriptions: 256,
+            max_subscriptions: 1_000,
             max_retained: 10_000,
             max_retained_bytes: ByteSize::mib(256),
             system_interval: HumanDuration::secs(10),

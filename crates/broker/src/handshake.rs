@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nearside_schemas::{ClientId, FEEDBACK_TOPIC};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::access::{Origin, Principal};
+use crate::connection::READ;
 use crate::filter::is_ours;
 use crate::front_door::Shared;
 use crate::packet::{self, Connect, Reason, Version};
@@ -16,7 +17,7 @@ use crate::sessions::{Opened, Sessions};
 
 /// The longest client id that is taken.
 const CLIENT_ID_BYTES: usize = 1_024;
-/// How long a connection that is turned away may take to say which version it speaks.
+/// How long a connection that is turned away may take to say which version it speaks, and one that was told why it ends to close.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client that was let in.
@@ -71,13 +72,13 @@ pub(crate) async fn greet(
     Ok(Hello { connect, principal, opened, assigned })
 }
 
-/// Says why a client is not let in, where the standard has a way to.
-pub(crate) async fn refuse(writer: &mut (impl AsyncWrite + Unpin), (reason, version): Refusal) {
+/// Says why a client is not let in, where the standard has a way to. Gives back whether it was said.
+pub(crate) async fn refuse(writer: &mut (impl AsyncWrite + Unpin), (reason, version): Refusal) -> bool {
     use Reason::{ClientId, Credentials, NotAuthorized, QuotaExceeded, ServerBusy, UnsupportedVersion};
     // v3.1.1 has no code for a CONNECT that breaks the rules: its connection is just closed (section 3.1.4).
     let sayable = [UnsupportedVersion, ClientId, Credentials, NotAuthorized, ServerBusy, QuotaExceeded];
     if version == Version::V311 && !sayable.contains(&reason) {
-        return;
+        return false;
     }
     let mut out = Vec::new();
     packet::connack(&mut out, version, Err(reason));
@@ -86,7 +87,27 @@ pub(crate) async fn refuse(writer: &mut (impl AsyncWrite + Unpin), (reason, vers
         writer.shutdown().await
     };
     // The client may be gone, or not listen.
-    let _ = timeout(FAREWELL, answer).await;
+    matches!(timeout(FAREWELL, answer).await, Ok(Ok(())))
+}
+
+/// Reads, and leaves aside, what a client still sends after it was told why its connection ends, until it closes; not for long, and not
+/// longer than the server runs. A socket that is closed with something unread is reset, and a reset may overtake the reason.
+pub(crate) async fn hear_out(reader: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, shared: &Shared) {
+    let mut stopping = shared.stopping.clone();
+    let until_it_closes = async {
+        loop {
+            buffer.clear();
+            buffer.reserve(*READ.start());
+            if !matches!(reader.read_buf(buffer).await, Ok(n) if n > 0) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = until_it_closes => {}
+        () = sleep(FAREWELL) => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
 }
 
 /// Tells a connection above a limit so, if it soon says which version it speaks.

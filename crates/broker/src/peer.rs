@@ -9,6 +9,9 @@ use crate::packet::{Outbound, Version, publish};
 use crate::queue::Queued;
 use crate::turn::Bell;
 
+/// Most topics that are numbered for one connection, however many the client takes (promise I4).
+const ALIASES: u16 = 256;
+
 /// What the client of a new connection says it can take.
 pub(crate) struct PeerLimits {
     pub(crate) version: Version,
@@ -38,7 +41,7 @@ impl Peer {
             receive_maximum: usize::from(limits.receive_maximum).min(in_flight),
             max_packet: limits.max_packet as usize,
             aliases: HashMap::new(),
-            alias_maximum: limits.topic_alias_maximum,
+            alias_maximum: limits.topic_alias_maximum.min(ALIASES),
         }
     }
 

@@ -56,18 +56,23 @@ impl Retained {
         Some(Some(Change::Retain(number, message)))
     }
 
-    /// The messages that a filter asks for, but for those that have expired.
-    pub(crate) fn matching(&self, filter: &str, now: Timestamp) -> Vec<Message> {
+    /// Shows the messages that a filter asks for, but for those that have expired. None is replaced meanwhile: what is published then
+    /// reaches a subscriber after what is shown here, not before.
+    pub(crate) fn for_each_match(&self, filter: &str, now: Timestamp, mut found: impl FnMut(&Message)) {
         let kept = self.kept.read();
-        // A filter without wildcards is a topic.
-        let found: Vec<&Message> = match Topic::new(filter) {
-            Ok(topic) => kept.messages.get(&topic).into_iter().map(|(_, message)| message).collect(),
-            Err(_) => {
-                let matching = kept.messages.iter().filter(|(topic, _)| filter::matches(filter, topic.as_str()));
-                matching.map(|(_, (_, message))| message).collect()
+        let show = |(_, message): &(u64, Message)| {
+            if !message.is_expired(|| now) {
+                found(message);
             }
         };
-        found.into_iter().filter(|message| !message.is_expired(|| now)).cloned().collect()
+        // A filter without wildcards is a topic.
+        match Topic::new(filter) {
+            Ok(topic) => kept.messages.get(&topic).into_iter().for_each(show),
+            Err(_) => {
+                let matching = kept.messages.iter().filter(|(topic, _)| filter::matches(filter, topic.as_str()));
+                matching.map(|(_, kept)| kept).for_each(show);
+            }
+        }
     }
 
     /// Forgets what has expired. Gives back what the store is told.
@@ -88,5 +93,38 @@ impl Kept {
         let (number, message) = self.messages.remove(topic)?;
         self.bytes -= message.size();
         Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Carried;
+    use nearside_schemas::QoS;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_shown_is_not_replaced_meanwhile() {
+        let now = Timestamp::from_secs(1);
+        let message = |payload: &'static str| {
+            let topic = Topic::new("a").unwrap();
+            Message::new(topic, payload.into(), QoS::AtMostOnce, true, Carried::default(), now)
+        };
+        let retained = Retained::new(10, 1_000, Vec::new());
+        retained.keep(&message("old"));
+        for filter in ["a", "#"] {
+            std::thread::scope(|scope| {
+                let mut replacing = None;
+                retained.for_each_match(filter, now, |_| {
+                    let newer = replacing.insert(scope.spawn(|| retained.keep(&message("new")).is_some()));
+                    std::thread::sleep(Duration::from_millis(50));
+                    assert!(!newer.is_finished(), "{filter}");
+                });
+                assert!(replacing.unwrap().join().unwrap());
+            });
+        }
+        let mut shown = Vec::new();
+        retained.for_each_match("+", now, |message| shown.push(message.payload.clone()));
+        assert_eq!(shown, ["new"]);
     }
 }

@@ -14,7 +14,7 @@ use nearside_telemetry::{Gauge, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
 
 use crate::filter::{self, FilterTree};
-use crate::message::Delivery;
+use crate::message::{Delivery, Message};
 use crate::packet::Subscription;
 use crate::router::{RouterHandle, SessionNumber};
 use crate::session::Session;
@@ -23,15 +23,25 @@ use crate::store::Change;
 
 #[derive(Clone)]
 enum Subscriber {
-    Session(Arc<Session>),
+    /// With the filter of the subscription.
+    Session(Arc<Session>, Arc<str>),
     Group(Arc<Group>),
 }
 
 impl Subscriber {
     fn number(&self) -> SessionNumber {
         match self {
-            Self::Session(session) => session.number,
+            Self::Session(session, _) => session.number,
             Self::Group(group) => group.number,
+        }
+    }
+}
+
+impl Subscriber {
+    fn filter(&self) -> Option<&str> {
+        match self {
+            Self::Session(_, filter) => Some(filter),
+            Self::Group(_) => None,
         }
     }
 }
@@ -122,7 +132,8 @@ impl Routes {
             });
             group.join(session, subscription.clone());
         } else if new && self.serves(session) {
-            self.direct.write().insert(&subscription.filter, Subscriber::Session(session.clone()));
+            let subscriber = Subscriber::Session(session.clone(), subscription.filter.as_str().into());
+            self.direct.write().insert(&subscription.filter, subscriber);
         } else if new {
             // Most devices never subscribe, and a link is not small.
             if !session.linked.swap(true, Ordering::AcqRel) {
@@ -145,12 +156,20 @@ impl Routes {
                 self.direct.write().remove(inner, &Subscriber::Group(group));
             }
         } else if self.serves(session) {
-            self.direct.write().remove(filter, &Subscriber::Session(session.clone()));
+            self.direct.write().remove(filter, &Subscriber::Session(session.clone(), filter.into()));
         } else {
             self.routed.write().remove(filter, &session.number);
             self.router.unsubscribe(session.number, filter.to_owned()).await;
         }
         self.subscriptions.dec();
+    }
+
+    /// Hands a message to a group, where somebody is still in it.
+    pub(crate) fn offer_to_group(&self, filter: &str, message: Message, changes: &mut Vec<Change>) {
+        let group = self.groups.lock().get(filter).cloned();
+        if let Some(group) = group {
+            group.offer(&Delivery { message, from: 0 }, changes);
+        }
     }
 
     /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`. Gives back whether anybody did.
@@ -167,11 +186,12 @@ impl Routes {
         }
         // A session with overlapping filters gets the message once.
         found.sort_by_key(Subscriber::number);
-        found.dedup();
         let delivery = Delivery { message: delivery.message.detached(), from: delivery.from };
-        for subscriber in found {
-            match subscriber {
-                Subscriber::Session(session) => session.offer(&delivery, changes),
+        for matches in found.chunk_by(Subscriber::eq) {
+            match &matches[0] {
+                Subscriber::Session(session, _) => {
+                    session.offer_matched(matches.iter().filter_map(Subscriber::filter), &delivery, changes);
+                }
                 Subscriber::Group(group) => group.offer(&delivery, changes),
             }
         }

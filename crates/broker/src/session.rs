@@ -253,16 +253,35 @@ impl Session {
         }
     }
 
-    /// Takes a message where a subscription of this session wants it. Where several want it, it goes out once, at the highest
-    /// quality of service and with all their identifiers (section 3.3.4).
-    pub(crate) fn offer(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
+    /// Takes a message where a subscription of this session wants it.
+    fn offer(&self, delivery: &Delivery, changes: &mut Vec<Change>) {
         let subscriptions = self.subscriptions.lock();
-        let wanting = subscriptions.values().filter(|subscription| {
-            let own = subscription.no_local && delivery.from == self.number;
-            !own && filter::matches(&subscription.filter, delivery.message.topic.as_str())
-        });
-        let wanting: Vec<&Subscription> = wanting.collect();
-        self.offer_for(&wanting, &delivery.message, changes);
+        let topic = delivery.message.topic.as_str();
+        let matching = subscriptions.values().filter(|subscription| filter::matches(&subscription.filter, topic));
+        self.offer_to(matching, delivery, changes);
+    }
+
+    /// Takes a message that these of its filters match.
+    pub(crate) fn offer_matched<'a>(
+        &self,
+        filters: impl Iterator<Item = &'a str>,
+        delivery: &Delivery,
+        changes: &mut Vec<Change>,
+    ) {
+        let subscriptions = self.subscriptions.lock();
+        self.offer_to(filters.filter_map(|filter| subscriptions.get(filter)), delivery, changes);
+    }
+
+    /// Where several subscriptions match, the message goes out once, at the highest quality of service and with all their
+    /// identifiers (section 3.3.4).
+    fn offer_to<'a>(
+        &self,
+        matching: impl Iterator<Item = &'a Subscription>,
+        delivery: &Delivery,
+        changes: &mut Vec<Change>,
+    ) {
+        let wanting = matching.filter(|subscription| !(subscription.no_local && delivery.from == self.number));
+        self.offer_for(&wanting.collect::<Vec<_>>(), &delivery.message, changes);
     }
 
     /// Queues a message for these subscriptions, at the lower of the published and the granted quality of service (section 3.8.4).
@@ -433,6 +452,28 @@ impl Session {
     /// How many QoS 2 packet ids are taken.
     pub(crate) fn taken(&self) -> usize {
         self.taken.lock().count()
+    }
+
+    /// The session is over: takes out the QoS 1 messages that its client did not acknowledge and that others of a group may have instead,
+    /// each with the group's filter (section 4.8.2). Not those that several subscriptions asked for: it is not known for which they are.
+    pub(crate) fn left_to_groups(&self) -> Vec<(String, Message)> {
+        let subscriptions = self.subscriptions.lock();
+        if !subscriptions.keys().any(|filter| filter::share(filter).is_some()) {
+            return Vec::new();
+        }
+        let mut outgoing = self.outgoing.lock();
+        outgoing.due = 0;
+        let sent = std::mem::take(&mut outgoing.in_flight).into_iter().filter_map(|sent| sent.held);
+        let waiting = std::mem::take(&mut outgoing.queue).into_iter().map(|queued| queued.held);
+        drop(outgoing);
+        let left = sent.chain(waiting).filter(|held| held.message.qos == QoS::AtLeastOnce);
+        let to_its_group = |held: Held| {
+            let topic = held.message.topic.as_str();
+            let mut asked = subscriptions.keys().filter(|known| filter::matches(filter::unshared(known), topic));
+            let group = asked.next().filter(|known| filter::share(known).is_some() && asked.next().is_none())?;
+            Some((group.clone(), held.message.clone()))
+        };
+        left.filter_map(to_its_group).collect()
     }
 
     /// Writes what may go out on `connection`, about `most_bytes` at a time.

@@ -410,15 +410,20 @@ impl Entry {
 }
 
 impl Ended {
-    /// Forgets the session everywhere. Its will is due at the latest now (section 3.1.3.2.2).
+    /// Forgets the session everywhere; what it leaves to its groups goes to others. Its will is due at the latest now (section 3.1.3.2.2).
     async fn finish(self, shared: &Arc<Shared>) {
         shared.routes.detach(&self.session).await;
+        let mut changes = Vec::new();
+        for (group, message) in self.session.left_to_groups() {
+            shared.routes.offer_to_group(&group, message, &mut changes);
+        }
         if let Some(will) = self.will {
             will::publish(shared, &self.session, will).await;
         }
         if self.stored {
-            shared.store.send(vec![Change::End(self.session.number)], None);
+            changes.push(Change::End(self.session.number));
         }
+        shared.store.send(changes, None);
     }
 }
 

@@ -75,9 +75,9 @@ impl Connection {
         self.shared.store.room().await;
         let mut changes = Vec::new();
         let now = self.shared.clock.now();
-        for message in self.shared.retained.matching(&subscription.filter, now) {
-            self.session().offer_retained(subscription, message, &mut changes);
-        }
+        self.shared.retained.for_each_match(&subscription.filter, now, |message| {
+            self.session().offer_retained(subscription, message.clone(), &mut changes);
+        });
         self.shared.store.send(changes, None);
         // Whoever asks for everything again and again does not keep others from their turn.
         tokio::task::yield_now().await;

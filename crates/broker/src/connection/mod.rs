@@ -66,7 +66,10 @@ pub(crate) async fn serve(
         Ok(hello) => hello,
         Err(refusal) => {
             shared.refuse(refusal.0);
-            return handshake::refuse(&mut writer, refusal).await;
+            if handshake::refuse(&mut writer, refusal).await {
+                handshake::hear_out(&mut reader, &mut buffer, &shared).await;
+            }
+            return;
         }
     };
     let outlet = Outlet::new(hello.opened.live.bell.clone());
@@ -81,10 +84,13 @@ pub(crate) async fn serve(
         Ok(()) => connection.read(&mut reader, &mut buffer).await,
         Err(end) => end,
     };
+    let (shared, is_told) = (connection.shared.clone(), end.is_told(connection.version));
     connection.close(end).await;
     // The writer ends on `close`, or when the client is gone.
     if timeout(Duration::from_secs(5), &mut writing).await.is_err() {
         writing.abort();
+    } else if is_told {
+        handshake::hear_out(&mut reader, &mut buffer, &shared).await;
     }
 }
 
@@ -97,6 +103,13 @@ pub(crate) enum End {
     Gone,
     /// We end it.
     Kick(Reason),
+}
+
+impl End {
+    /// Whether the client gets to know why.
+    const fn is_told(self, version: Version) -> bool {
+        matches!((self, version), (Self::Kick(_), Version::V5))
+    }
 }
 
 pub(crate) struct Connection {
@@ -181,7 +194,11 @@ impl Connection {
             max_packet: config.max_packet.bytes() as u32,
             topic_alias_maximum: config.topic_alias_maximum,
         };
-        self.send(|out| packet::connack(out, self.version, Ok(&accepted)))
+        self.send(|out| packet::connack(out, self.version, Ok(&accepted))).map_err(|_| {
+            // No DISCONNECT before a CONNACK [MQTT-3.14.0-1]; and who was not let in leaves no will.
+            self.say_refused("a client was not let in: the answer to its CONNECT is larger than it takes");
+            End::Clean
+        })
     }
 
     /// Sends one packet, unless it is larger than the client takes [MQTT-3.1.2-24].

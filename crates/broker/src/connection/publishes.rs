@@ -180,7 +180,7 @@ impl Connection {
     ///
     /// QoS 0 and 1 go to subscribers at once: a publisher that is told nothing, or that its message was refused, sends it again, and
     /// QoS 1 may arrive twice. QoS 2 may not, and goes on when it is durable. Where the intake has begun to refuse, QoS 1 waits for its
-    /// answer too.
+    /// answer too; so does everything behind a retained message that waits.
     pub(super) async fn submit(&mut self, batch: &mut Batch) {
         if batch.publishes.is_empty() {
             return;
@@ -197,6 +197,8 @@ impl Connection {
             self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0;
         let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let turn = Turn::begin();
+        // The retained message that came last is the one that is kept [MQTT-3.3.1-5]: behind one that waits everything waits.
+        let mut barred = self.unanswered.barring.load(Ordering::Acquire) > 0;
         self.heard = false;
         let mut later = Vec::new();
         let mut changes = Vec::new();
@@ -210,9 +212,10 @@ impl Connection {
             let mut message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
             message.publisher = retain.then(|| self.client().clone());
             let delivery = Delivery { message, from: self.session().number };
-            if *qos <= at_once {
+            if *qos <= at_once && !barred {
                 self.heard |= self.shared.route(&delivery, &mut changes);
             } else {
+                barred |= *retain;
                 later.push(delivery);
             }
         }
@@ -253,8 +256,7 @@ impl Connection {
         let waits_for = acks.len().max(1);
         unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
         let settles = Settles(unanswered.clone(), waits_for);
-        let has_deferred = later.iter().any(|delivery| delivery.message.qos == QoS::AtLeastOnce);
-        let deferred = has_deferred.then(|| Deferred::new(unanswered.clone()));
+        let deferred = (!later.is_empty()).then(|| Deferred::new(unanswered.clone(), &later));
         let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
         let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
         let answers = Answers {

@@ -1,5 +1,9 @@
 //! Packets that break the rules: MQTT 5 says why and closes, MQTT 3.1.1 closes; nobody else notices.
 
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
 use crate::support::*;
 
 const MALFORMED: u8 = 0x81;
@@ -152,6 +156,33 @@ async fn what_was_right_before_the_break_is_acknowledged() {
     client.expect(ack(PUBACK, 7)).await;
     client.expect(packet(0xE0, &[MALFORMED])).await;
     client.expect_end().await;
+}
+
+/// What a client still sends while it is told why its connection ends is read and left aside: a reset might overtake the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_an_end_is_not_overtaken_by_a_reset() {
+    let broker = Broker::start().await;
+    let mut ended = broker.connect(5, "c").await;
+    ended.send(packet(0xC1, &[])).await;
+    ended.expect(packet(0xE0, &[MALFORMED])).await;
+    let mut refused = broker.client().await;
+    refused.send(Connect::new(5, "d").property(&[0x21, 0, 0]).bytes()).await;
+    assert_eq!(refused.receive().await.connack().1, PROTOCOL);
+    for client in [&mut ended, &mut refused] {
+        client.expect_end().await;
+        for _ in 0..3 {
+            client.stream.write_all(&[0; 16 << 10]).await.expect("no reset");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // Who does not close is not waited for.
+    tokio::time::timeout(PATIENCE, async {
+        while broker.metric("nearside_broker_connections{}") > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("both are closed");
 }
 
 /// Every type with every short body of a few shapes: the broker answers or closes, and lives.

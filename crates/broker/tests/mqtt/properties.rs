@@ -120,6 +120,22 @@ async fn topics_are_numbered_where_the_client_takes_it() {
     }
 }
 
+/// What is remembered for a connection has a bound of ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_topics_are_numbered_than_we_remember() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    client.send(Connect::new(5, "c").property(&[0x22, 0xFF, 0xFF]).bytes()).await;
+    client.receive().await;
+    client.subscribe(5, &[("#", 0)]).await;
+    let messages: Vec<u8> = (0..300).flat_map(|n| Publish::new(&n.to_string(), "x", 0, 0).bytes(5)).collect();
+    client.send(messages).await;
+    for n in 0..300 {
+        let got = client.message(5).await;
+        assert_eq!((got.topic, got.properties.is_empty()), (n.to_string(), n >= 256));
+    }
+}
+
 /// [MQTT-3.3.4-9]: no more than the client's receive maximum on the way to it, whatever it acknowledges first.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clients_receive_maximum_is_kept_to() {
@@ -194,11 +210,15 @@ async fn the_clients_maximum_packet_size_is_kept_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_is_too_large_for_the_client() {
     let broker = Broker::start().await;
-    let connect = |most: u8| Connect::new(5, "c").property(&[0x27, 0, 0, 0, most]).bytes();
+    let connect =
+        |most: u8| Connect::new(5, "c").will("will", "x", 0, false, &[]).property(&[0x27, 0, 0, 0, most]).bytes();
+    let mut watcher = broker.connect(5, "watcher").await;
+    watcher.subscribe(5, &[("will", 0)]).await;
     let mut client = broker.client().await;
     client.send(connect(4)).await;
-    client.expect(packet(0xE0, &[0x95])).await;
+    // [MQTT-3.14.0-1]: no DISCONNECT where there is no room for a CONNACK.
     client.expect_end().await;
+    watcher.expect_nothing().await;
     let mut client = broker.client().await;
     client.send(connect(20)).await;
     client.receive().await;

@@ -44,6 +44,41 @@ async fn qos_2_does() {
     assert_eq!(subscriber.message(5).await.payload, b"x");
 }
 
+/// [MQTT-3.3.1-5]: the retained message that came last is the one that is kept, and an empty one leaves none, whatever waits for the
+/// disk: behind one of QoS 2 everything waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retained_message_that_came_last_is_kept() {
+    let (intake, broker) = start().await;
+    for version in [4, 5] {
+        for (qos, payload) in [(0, "new"), (1, "new"), (2, "new"), (0, ""), (1, "")] {
+            let topic = format!("r/{version}/{qos}/{payload}");
+            let retained = |payload, qos, id| Publish::new(&topic, payload, qos, id).retained().bytes(version);
+            let heard = |payload| Publish::new("heard", payload, 0, 0).bytes(version);
+            let mut listener = broker.connect(version, "listener").await;
+            listener.subscribe(version, &[("heard", 0)]).await;
+            let mut publisher = broker.connect(version, "p").await;
+            // In one read, and in one after it, which does not wait for the first, for somebody hears the client.
+            publisher.send([heard("1"), retained("oldest", 2, 1), retained("old", qos, 2), heard("2")].concat()).await;
+            let first = intake.next().await;
+            publisher.send([retained(payload, qos, 3), heard("3")].concat()).await;
+            let second = intake.next().await;
+            for (_, answer) in [first, second] {
+                answer(Durability::Durable { below: 0 });
+            }
+            for n in ["1", "2", "3"] {
+                assert_eq!(listener.message(version).await.payload, n.as_bytes());
+            }
+            let mut late = broker.connect(version, "late").await;
+            late.subscribe(version, &[(&topic, 0)]).await;
+            if payload.is_empty() {
+                late.expect_nothing().await;
+            } else {
+                assert_eq!(late.message(version).await.payload, b"new");
+            }
+        }
+    }
+}
+
 /// Where nothing can be kept, a message that its publisher sends again and again does not reach everybody again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn qos_1_waits_while_the_intake_refuses() {

@@ -269,6 +269,37 @@ async fn a_group_shares_messages() {
     }
 }
 
+/// Section 4.8.2: what a member did not acknowledge before its session ended goes to another, but not at QoS 2 [MQTT-4.8.2-5].
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_leaves_goes_to_another() {
+    let broker = Broker::start().await;
+    for version in BOTH {
+        let [group, own, topic] =
+            ["$share/g/{}/+", "{}/own", "{}/job"].map(|text| text.replace("{}", &version.to_string()));
+        let mut first = broker.connect(version, "first").await;
+        // What its own subscription asked for too may be the one or the other: it is left to nobody.
+        first.subscribe(version, &[(&group, 2), (&own, 1)]).await;
+        let mut publisher = broker.connect(version, "p").await;
+        publisher.publish(version, &Publish::new(&topic, "done", 1, 1)).await;
+        first.message(version).await;
+        for (topic, payload, qos) in [(&topic, "a", 1), (&topic, "b", 2), (&topic, "c", 1), (&own, "d", 1)] {
+            publisher.publish(version, &Publish::new(topic, payload, qos, 1)).await;
+        }
+        for _ in 0..5 {
+            first.receive().await;
+        }
+        let mut second = broker.connect(version, "second").await;
+        second.subscribe(version, &[(&group, 1)]).await;
+        drop(first);
+        for payload in ["a", "c"] {
+            let got = second.message(version).await;
+            assert_eq!(short(&got), (&*topic, payload.as_bytes(), 1, false));
+            assert!(!got.dup);
+        }
+        second.expect_nothing().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bounds_are_answered_and_the_connection_stays() {
     let setup = Setup::default().with(|config| {
