@@ -16,6 +16,8 @@ use crate::writer::Outlet;
 #[derive(Default)]
 pub(crate) struct Unanswered {
     pub(crate) count: AtomicUsize,
+    /// Those of them that the intake has not answered yet.
+    pub(crate) at_intake: AtomicUsize,
     /// Batches whose acknowledgement waits for the session store: later ones wait behind them, to keep the order.
     pub(crate) storing: AtomicUsize,
     /// Batches whose QoS 1 messages go to subscribers only when they are safe.
@@ -54,6 +56,22 @@ pub(crate) struct Settles(pub(crate) Arc<Unanswered>, pub(crate) usize);
 impl Drop for Settles {
     fn drop(&mut self) {
         self.0.settle(self.1);
+    }
+}
+
+/// Publishes that the intake has not answered; dropped, they are, or never will be.
+pub(crate) struct AtIntake(Arc<Unanswered>, usize);
+
+impl AtIntake {
+    pub(crate) fn new(of: Arc<Unanswered>, count: usize) -> Self {
+        of.at_intake.fetch_add(count, Ordering::AcqRel);
+        Self(of, count)
+    }
+}
+
+impl Drop for AtIntake {
+    fn drop(&mut self) {
+        self.0.at_intake.fetch_sub(self.1, Ordering::AcqRel);
     }
 }
 

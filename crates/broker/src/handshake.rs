@@ -96,6 +96,7 @@ pub(crate) async fn hear_out(reader: &mut (impl AsyncRead + Unpin), buffer: &mut
     let mut stopping = shared.stopping.clone();
     let until_it_closes = async {
         loop {
+            tokio::task::consume_budget().await;
             buffer.clear();
             buffer.reserve(*READ.start());
             if !matches!(reader.read_buf(buffer).await, Ok(n) if n > 0) {

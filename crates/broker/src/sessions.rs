@@ -136,15 +136,15 @@ impl Sessions {
             let session = shared.new_session(record.number, client.clone(), true);
             let offline_since = record.offline_since.unwrap_or(now);
             let away = now.since(offline_since);
-            if record.expiry_secs < u32::MAX && away >= Duration::from_secs(u64::from(record.expiry_secs)) {
-                // Its time was over while we were not there.
-                over.push(Ended { session, will: record.will, stored: true });
-                continue;
-            }
             session.restore(record.subscriptions.clone(), queue, record.sent);
             session.restore_taken(taken, journalled);
             for subscription in &record.subscriptions {
                 shared.routes.subscribe(&session, subscription, true, || shared.sessions.next_number()).await;
+            }
+            if record.expiry_secs < u32::MAX && away >= Duration::from_secs(u64::from(record.expiry_secs)) {
+                // Its time was over while we were not there. What it leaves to its groups goes to others, once all are there.
+                over.push(Ended { session, will: record.will, stored: true });
+                continue;
             }
             let entry = Entry {
                 session,
@@ -417,13 +417,14 @@ impl Ended {
         for (group, message) in self.session.left_to_groups() {
             shared.routes.offer_to_group(&group, message, &mut changes);
         }
+        // Before the will, which may have to wait: whoever gets them may answer them at once.
+        shared.store.send(changes, None);
         if let Some(will) = self.will {
             will::publish(shared, &self.session, will).await;
         }
         if self.stored {
-            changes.push(Change::End(self.session.number));
+            shared.store.send(vec![Change::End(self.session.number)], None);
         }
-        shared.store.send(changes, None);
     }
 }
 

@@ -8,10 +8,11 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 
 /// A connected socket.
 pub(crate) struct Socket {
@@ -63,8 +64,11 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Stream::Bare(stream) = &mut self.stream {
+            // As the runtime's own sockets do: who always has something to read leaves the thread to others now and then.
+            let budget = ready!(coop::poll_proceed(cx));
             let read = stream.read(buffer.initialize_unfilled());
             if !would_block(&read) {
+                budget.made_progress();
                 return Poll::Ready(read.map(|count| buffer.advance(count)));
             }
         }

@@ -39,13 +39,26 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let rung = if self.is_outer { RUNG.take() } else { None };
-        for bell in rung.into_iter().flat_map(|(_, bells)| bells) {
-            bell.waits.store(false, Ordering::Release);
+        let mut bells = Rung(rung.map(|(_, bells)| bells).unwrap_or_default());
+        // Taken from the end, the first that was rung comes first.
+        bells.0.reverse();
+        bells.0.iter().for_each(|bell| bell.waits.store(false, Ordering::Release));
+        while let Some(bell) = bells.0.last() {
             let writer = bell.writer.get().and_then(Weak::upgrade);
             if std::thread::panicking() || !writer.is_some_and(|writer| writer.write_at_once()) {
                 bell.told.notify_one();
             }
+            bells.0.pop();
         }
+    }
+}
+
+/// Bells whose writers have not written. A panic of one leaves none of the others untold.
+struct Rung(Vec<Arc<Bell>>);
+
+impl Drop for Rung {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|bell| bell.told.notify_one());
     }
 }
 

@@ -100,12 +100,13 @@ impl Outlet {
     /// Moves what waits to the end of `out`. Gives back whether nothing comes after it.
     fn take(&self, out: &mut Vec<u8>) -> bool {
         let mut waiting = self.outbox.waiting.lock();
+        // Until it is all written: of what is only partly so nobody would be told.
+        waiting.on_the_way += waiting.bytes.len();
         if out.is_empty() {
             std::mem::swap(&mut waiting.bytes, out);
         } else {
             out.append(&mut waiting.bytes);
         }
-        waiting.on_the_way = out.len();
         waiting.closing
     }
 
@@ -244,5 +245,34 @@ async fn written(socket: &mut (impl AsyncWrite + Unpin), out: &[u8], shared: &Sh
         biased;
         written = write => written.is_ok(),
         () = patience => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever waits for room is told once all of it is written, however often more is taken meanwhile.
+    #[tokio::test]
+    async fn what_is_partly_written_counts_until_all_of_it_is() {
+        let (outlet, mut out) = (Outlet::default(), Vec::new());
+        let fill = |bytes: usize| outlet.send(|waiting| waiting.resize(waiting.len() + bytes, 0));
+        fill(UNREAD - 1_000);
+        outlet.take(&mut out);
+        // The socket took some of it.
+        out.drain(..100_000);
+        assert!(outlet.has_room());
+        fill(1_000);
+        assert!(!outlet.has_room());
+        let told = {
+            let outlet = outlet.clone();
+            tokio::spawn(async move { outlet.room().await })
+        };
+        tokio::task::yield_now().await;
+        outlet.take(&mut out);
+        assert!(!outlet.has_room() && !told.is_finished());
+        outlet.written();
+        timeout(std::time::Duration::from_secs(10), told).await.unwrap().unwrap();
+        assert!(outlet.has_room());
     }
 }

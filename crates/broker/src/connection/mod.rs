@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{ClientId, PacketId, QoS, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::publishes::Batch;
 use crate::access::{Origin, Principal};
@@ -34,8 +34,9 @@ use crate::writer::{Outlet, Writer};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
-/// Messages that a connection takes, or reads without any, before it lets the others of its thread have a turn, however much more is there.
-const TURN: usize = 128;
+/// Packets that a connection takes before it lets the others of its thread have a turn, however many more are there; a read that brought
+/// none counts as one.
+const TURN: usize = 1_024;
 /// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -135,6 +136,8 @@ pub(crate) struct Connection {
     rate: Rate,
     /// What counts towards its [`TURN`].
     taken: usize,
+    /// Not read before, for it has published too fast.
+    paused_until: Option<Instant>,
     /// Whether somebody subscribed to what the client published last.
     heard: bool,
     /// What became of messages to the client in this read, for the session store.
@@ -153,6 +156,7 @@ impl Connection {
             expiry_secs: opened.expiry_secs,
             max_packet: connect.max_packet as usize,
             taken: 0,
+            paused_until: None,
             rate: Rate::new(shared.config.publish_rate, Instant::now()),
             version: connect.version,
             address,
@@ -217,9 +221,11 @@ impl Connection {
         if self.outlet.has_room() {
             return Ok(());
         }
+        let mut stopping = self.shared.stopping.clone();
         tokio::select! {
             () = self.outlet.room() => Ok(()),
             reason = self.opened.live.kicked() => Err(End::Kick(reason)),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(End::Kick(Reason::ServerShuttingDown)),
         }
     }
 
@@ -248,6 +254,13 @@ impl Connection {
                 return end;
             }
             let most = if self.heard { self.most_unanswered() } else { 1 };
+            if let Some(until) = self.paused_until.take() {
+                tokio::select! {
+                    biased;
+                    end = &mut over => return end,
+                    () = sleep_until(until) => {}
+                }
+            }
             let waits = !self.unanswered.is_below(most);
             if waits || self.taken >= TURN {
                 self.taken = 0;
@@ -317,9 +330,17 @@ impl Connection {
         // What one read brought was received at one time.
         let mut received = None;
         loop {
+            if self.taken >= TURN {
+                self.submit(&mut batch).await;
+                self.taken = 0;
+                tokio::task::yield_now().await;
+            }
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
-                Ok(Some(frame)) => packet::packet(frame, self.version),
+                Ok(Some(frame)) => {
+                    self.taken += 1;
+                    packet::packet(frame, self.version)
+                }
                 Err(reason) => Err(reason),
             };
             let taken = match packet {
@@ -353,12 +374,13 @@ impl Connection {
         }
         self.submit(&mut batch).await;
         self.shared.store.send(std::mem::take(&mut self.changes), None);
-        self.taken += batch.messages.max(1);
+        self.taken += 1;
         if batch.messages > 0 {
-            let wait = self.rate.spend(batch.messages, Instant::now());
+            let now = Instant::now();
+            let wait = self.rate.spend(batch.messages, now);
             if !wait.is_zero() {
                 self.shared.metrics.throttled.inc();
-                tokio::time::sleep(wait).await;
+                self.paused_until = Some(now + wait);
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 
 use super::{Connection, End};
-use crate::answers::{Answers, Asker, Deferred, Settles};
+use crate::answers::{Answers, Asker, AtIntake, Deferred, Settles};
 use crate::filter::is_ours;
 use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
@@ -189,7 +189,8 @@ impl Connection {
         let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
         self.unanswered.below(self.most_unanswered()).await;
         let has_subscribers = !self.shared.routes.is_empty();
-        if has_subscribers && self.shared.routes.has_direct() {
+        let is_retained = publishes.iter().any(|publish| publish.retain);
+        if is_retained || has_subscribers && self.shared.routes.has_direct() {
             self.shared.store.room().await;
         }
         // Behind one that waits the next waits too, for they stay in their order [MQTT-4.6.0-6].
@@ -219,8 +220,8 @@ impl Connection {
                 later.push(delivery);
             }
         }
-        let storing = self.store_at_once(changes, !acks.is_empty());
-        let unanswered = self.unanswered.count.load(Ordering::Acquire);
+        let storing = self.store_at_once(changes);
+        let unanswered = self.unanswered.at_intake.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);
         let mut taking = self.shared.intake.submit(publishes, unanswered, answer);
         let is_taken = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context).is_ready())).await;
@@ -231,10 +232,10 @@ impl Connection {
         }
     }
 
-    /// Hands over what was routed before it was durable. Gives back what the acknowledgements, if there are any, must wait for.
-    fn store_at_once(&self, changes: Vec<Change>, acknowledged: bool) -> Option<Arc<AtomicBool>> {
-        if changes.is_empty() || !acknowledged {
-            self.shared.store.send(changes, None);
+    /// Hands over what was routed before it was durable. Gives back what the batch's end must wait for: its acknowledgements, and, so that a
+    /// client is not faster than the store (promise I4), whatever is read next.
+    fn store_at_once(&self, changes: Vec<Change>) -> Option<Arc<AtomicBool>> {
+        if changes.is_empty() {
             return None;
         }
         let stored = Arc::new(AtomicBool::new(false));
@@ -256,6 +257,7 @@ impl Connection {
         let waits_for = acks.len().max(1);
         unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
         let settles = Settles(unanswered.clone(), waits_for);
+        let at_intake = AtIntake::new(unanswered.clone(), waits_for);
         let deferred = (!later.is_empty()).then(|| Deferred::new(unanswered.clone(), &later));
         let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
         let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
@@ -269,6 +271,8 @@ impl Connection {
             _settles: settles,
         };
         Box::new(move |durability| {
+            // To the end: what comes behind is told of this by `storing` then.
+            let _at_intake = at_intake;
             let mut changes = Vec::new();
             match durability {
                 Durability::NotKept => {}

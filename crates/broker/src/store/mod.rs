@@ -80,6 +80,16 @@ pub(crate) enum Change {
     Forget(u64),
 }
 
+impl Change {
+    /// The message that it keeps.
+    fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Enqueue(_, _, message) | Self::Retain(_, message) => Some(message),
+            _ => None,
+        }
+    }
+}
+
 /// A message that waits, as it was stored; without the message where only its release is owed.
 pub(crate) struct SavedMessage {
     pub(crate) position: u64,

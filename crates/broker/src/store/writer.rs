@@ -8,24 +8,35 @@ use nearside_telemetry::{Counter, Histogram, Metric, Telemetry};
 use tokio::sync::Notify;
 
 use super::{Change, Storage};
+use crate::message::Message;
 
 /// Called with whether the changes are on disk; from the store's thread, so it must return at once.
 type Then = Box<dyn FnOnce(bool) + Send>;
 
 /// Changes of one transaction, about.
 const TRANSACTION: usize = 20_000;
-/// Changes that may wait before connections are not read further.
+/// Changes that may wait before connections are not read further, and what their messages may take.
 const BACKLOG: usize = 50_000;
+const BACKLOG_BYTES: usize = 32 << 20;
 
 struct Job {
     changes: Vec<Change>,
+    /// Of their messages.
+    bytes: usize,
     then: Option<Then>,
 }
 
 #[derive(Default)]
 struct Backlog {
     changes: AtomicUsize,
+    bytes: AtomicUsize,
     less: Notify,
+}
+
+impl Backlog {
+    fn has_room(&self) -> bool {
+        self.changes.load(Ordering::Acquire) < BACKLOG && self.bytes.load(Ordering::Acquire) < BACKLOG_BYTES
+    }
 }
 
 /// The way to the store's thread. Without a thread nothing is kept, and everything is as good as on disk at once.
@@ -61,9 +72,11 @@ impl StoreHandle {
         if changes.is_empty() && then.is_none() {
             return;
         }
+        let bytes = changes.iter().filter_map(Change::message).map(Message::size).sum();
         backlog.changes.fetch_add(changes.len(), Ordering::AcqRel);
+        backlog.bytes.fetch_add(bytes, Ordering::AcqRel);
         // The thread lives as long as this handle.
-        let _ = jobs.send(Job { changes, then });
+        let _ = jobs.send(Job { changes, bytes, then });
     }
 
     /// Hands changes over and waits until they are on disk, or gives back false where they cannot be.
@@ -82,7 +95,7 @@ impl StoreHandle {
         let Some((_, backlog)) = &self.thread else { return };
         loop {
             let less = backlog.less.notified();
-            if backlog.changes.load(Ordering::Acquire) < BACKLOG {
+            if backlog.has_room() {
                 return;
             }
             less.await;
@@ -100,18 +113,20 @@ struct Writer<S> {
 impl<S: Storage> Writer<S> {
     fn run(mut self, queue: &Receiver<Job>) {
         while let Ok(first) = queue.recv() {
-            let Job { mut changes, then } = first;
+            let Job { mut changes, mut bytes, then } = first;
             let mut thens: Vec<Then> = then.into_iter().collect();
             while changes.len() < TRANSACTION
                 && let Ok(next) = queue.try_recv()
             {
                 changes.extend(next.changes);
+                bytes += next.bytes;
                 thens.extend(next.then);
             }
             let start = std::time::Instant::now();
             let durable = changes.is_empty() || self.commit(&changes);
             self.commits.observe(start.elapsed().as_secs_f64());
             self.backlog.changes.fetch_sub(changes.len(), Ordering::AcqRel);
+            self.backlog.bytes.fetch_sub(bytes, Ordering::AcqRel);
             self.backlog.less.notify_waiters();
             for then in thens {
                 then(durable);

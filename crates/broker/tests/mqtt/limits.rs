@@ -60,6 +60,18 @@ async fn who_publishes_too_fast_is_slowed_down() {
     assert!(broker.metric("nearside_broker_throttled_total{}") >= 1.0);
 }
 
+/// It hears that its session is somebody else's, however long it has to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slowed_down_for_long_does_not_keep_its_session_from_the_next() {
+    let broker = Setup::default().with(|config| config.publish_rate = 20).start().await;
+    let mut first = broker.connect(5, "c").await;
+    let burst: Vec<u8> = (0..2_000).flat_map(|_| Publish::new("a", "x", 0, 0).bytes(5)).collect();
+    first.send(burst).await;
+    broker.wait_for("nearside_broker_throttled_total{}", 1.0).await;
+    broker.connect(5, "c").await;
+    assert_eq!(first.receive().await.body()[0], 0x8E, "taken over");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn retained_messages_are_bounded() {
     let limits: [fn(&mut nearside_broker::BrokerConfig); 2] =

@@ -261,6 +261,29 @@ async fn a_session_can_end_while_the_broker_is_down() {
     assert!(!resume(&broker, &Connect::new(5, "c").persistent(1)).await.1);
 }
 
+/// What waited for it goes to another of its group.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_while_the_broker_is_down_leaves_its_groups_what_it_had() {
+    let [before, after] = folders();
+    let broker = start(before.path()).await;
+    let (short, long) = (Connect::new(5, "short").persistent(1), Connect::new(5, "long").persistent(600));
+    let (mut first, _) = resume(&broker, &short).await;
+    first.subscribe(5, &[("$share/g/a", 1)]).await;
+    first.leave().await;
+    let mut publisher = broker.connect(5, "p").await;
+    publisher.publish(5, &Publish::new("a", "x", 1, 1)).await;
+    let (mut second, _) = resume(&broker, &long).await;
+    second.subscribe(5, &[("$share/g/a", 1)]).await;
+    second.leave().await;
+    broker.stop().await;
+    std::fs::copy(before.path().join("sessions.redb"), after.path().join("sessions.redb")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let broker = start(after.path()).await;
+    let (mut second, present) = resume(&broker, &long).await;
+    assert!(present);
+    assert_eq!(second.message(5).await.payload, b"x");
+}
+
 /// Promise I2: neither payloads nor topics nor client ids nor filters.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_on_disk_in_the_clear() {
