@@ -12,6 +12,7 @@
 mod back;
 mod online;
 mod renewal;
+mod sending;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -174,7 +175,7 @@ impl Gateway {
         let library = model_set::library(config, &base, Some(keys.clone()));
         let mut back = Back::start(config, &base, &library, keys, letters.clone(), &clock, &telemetry)?;
         back.restore_board(&board);
-        let (desk, answers) = FeedbackDesk::new(&telemetry);
+        let (desk, answers) = FeedbackDesk::new(&telemetry, board.clone());
         let around = Around {
             journal: back.journal.clone(),
             keys: back.keys.clone(),
@@ -185,7 +186,7 @@ impl Gateway {
             rollup: back.rollup.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
-            desk: desk.clone(),
+            desk,
             recent: online::recent(config),
         };
         let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
@@ -246,7 +247,6 @@ impl Gateway {
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
-            desk,
             current: current.clone(),
             outbox: back.outbox.clone(),
             journal: back.journal.clone(),
@@ -299,9 +299,10 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Items in the outbox, where there is a cloud to send them to.
-    pub fn waiting_for_cloud(&self) -> u64 {
-        self.uplink.as_ref().map_or(0, |_| self.outbox.stats().items.iter().sum())
+    /// Items in the outbox, where there is a cloud to send them to; and whether it is connected.
+    pub fn waiting_for_cloud(&self) -> (u64, bool) {
+        let waiting = self.uplink.as_ref().map_or(0, |_| self.outbox.stats().waiting());
+        (waiting, sending::is_connected(&self.around.telemetry))
     }
 
     /// Where devices connect.
@@ -527,7 +528,7 @@ impl Gateway {
         // Time stops. A replay that is not over goes on at the next start from where this one began.
         let checkpointer = tokio::time::timeout(grace, self.stop_heart()).await.ok().flatten();
         let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
-        let Around { rules, rollup, seal, journal, .. } = around;
+        let Around { rules, rollup, seal, journal, telemetry, .. } = around;
         let settled = async {
             middle.ingest.judged_through().await;
             // Not of streams that were taken in again only in part: the next start would give the same windows out whole.
@@ -560,7 +561,7 @@ impl Gateway {
             }
         }
         if let Some((uplink, stop_uplink)) = uplink {
-            send_rest(&outbox, uplink, &stop_uplink, grace).await;
+            sending::send_rest(&outbox, uplink, &stop_uplink, grace, &telemetry).await;
         }
         stop.send_replace(true);
         commands.0.abort();
@@ -575,18 +576,6 @@ async fn unless_stopping<T>(stopping: &watch::Receiver<bool>, work: impl Future<
     tokio::select! {
         done = work => Ok(done),
         _ = stopping.wait_for(|stop| *stop) => Err(StartError::Reload("the gateway stops")),
-    }
-}
-
-/// Lets the uplink send what waits, at most for as long as `grace` lasts.
-async fn send_rest(outbox: &OutboxHandle, uplink: JoinHandle<()>, stop: &watch::Sender<bool>, grace: Duration) {
-    let until = tokio::time::Instant::now() + grace;
-    while outbox.stats().items.iter().sum::<u64>() > 0 && tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    stop.send_replace(true);
-    if tokio::time::timeout(grace, uplink).await.is_err() {
-        tracing::warn!("the uplink did not end in time");
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use nearside_actors::board::Board;
-use nearside_actors::feedback::FeedbackDesk;
 use nearside_actors::guardian::Guardian;
 use nearside_actors::recovery::Progress;
 use nearside_actors::stage::Depth;
@@ -33,7 +32,6 @@ pub struct GatewayView {
     depths: Vec<Depth>,
     progress: Arc<Progress>,
     guardian: Arc<Guardian>,
-    desk: Arc<FeedbackDesk>,
 }
 
 /// The parts that a view looks at.
@@ -48,8 +46,6 @@ pub struct Parts {
     pub telemetry: Telemetry,
     /// The last findings and commands.
     pub board: Arc<Board>,
-    /// What operators said of findings.
-    pub desk: Arc<FeedbackDesk>,
     /// The streams that are in force.
     pub current: Arc<Current>,
     /// The outbox.
@@ -63,7 +59,7 @@ pub struct Parts {
 impl GatewayView {
     /// A view of a gateway.
     pub fn new(config: &SiteConfig, parts: Parts) -> Self {
-        let Parts { progress, guardian, clock, telemetry, board, desk, current, outbox, journal, depths } = parts;
+        let Parts { progress, guardian, clock, telemetry, board, current, outbox, journal, depths } = parts;
         Self {
             site: config.site.id.to_string(),
             has_uplink: config.uplink.is_some(),
@@ -76,7 +72,6 @@ impl GatewayView {
             depths,
             progress,
             guardian,
-            desk,
         }
     }
 
@@ -114,10 +109,9 @@ impl GatewayView {
     fn findings(&self) -> Vec<FindingRow> {
         let rows = self.board.findings(SHOWN).into_iter().map(|posted| {
             let finding = posted.finding;
-            let tag = finding.tag();
             FindingRow {
-                feedback: self.desk.said_of(&tag).map(Opinion::as_str),
-                id: tag.to_string(),
+                feedback: posted.opinion.map(Opinion::as_str),
+                id: finding.tag().to_string(),
                 at: finding.at.to_string(),
                 stream: posted.stream.to_string(),
                 key: posted.key.into_iter().map(|(part, shown)| (part.to_string(), shown)).collect(),

@@ -81,6 +81,11 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
 
     // It is in the journal alone, then in a checkpoint.
     let gateway = restart(gateway.kill());
+    let said_of = |gateway: &Gateway| {
+        let findings = gateway.state()["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["id"] == id).map(|finding| finding["feedback"].clone())
+    };
+    assert_eq!(said_of(&gateway), Some("false_alarm".into()), "shown as it was");
     let before = gateway.metric(SPIKES);
     assert_eq!(spike(&gateway, SMALL).await, before, "raised by what the journal remembers");
     assert_eq!(spike(&gateway, LARGE).await, before + 1.0, "not silent");
@@ -91,6 +96,7 @@ async fn feedback_over_http_holds_through_a_crash_and_a_stop() {
     let gateway = restart(folder);
     let shown = gateway.state()["findings"].clone();
     assert!(shown.as_array().unwrap().iter().any(|finding| finding["id"] == id), "still shown: {shown}");
+    assert_eq!(said_of(&gateway), Some("false_alarm".into()));
     assert_eq!(spike(&gateway, SMALL).await, 0.0, "raised by what the checkpoint holds");
     assert_eq!(spike(&gateway, LARGE).await, 1.0);
     // What was given out before the stop can still be named.

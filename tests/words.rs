@@ -147,6 +147,48 @@ async fn who_is_not_let_in_is_said_without_a_secret() {
     }
 }
 
+/// A cloud that is away is not waited for: what it is to have is on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_cloud_that_is_away() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write_site(folder.path(), &format!("{SITE}[uplink]\nurl = \"mqtt://{nobody}\"\n"));
+    // The test's patience is a minute.
+    let gateway = Gateway::start_with(folder, &[], &["--grace", "3600"]).map_err(drop).expect("it starts");
+    let now = SystemClock.now().as_micros() / 1_000;
+    let message = |n: i64| ("plain/a".to_owned(), format!("{{\"ts\":{},\"value\":1}}", now + n).into_bytes());
+    publish_all("device", gateway.broker, (0..9).map(message).collect()).await;
+    gateway.wait_for("nearside_outbox_items{class=\"summary\"}", 2.0);
+    let (code, folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    let said = std::fs::read_to_string(folder.path().join("stderr.txt")).unwrap();
+    assert!(said.contains("the cloud is away: 2 items wait on disk"), "{said}");
+}
+
+/// Prometheus sees a counter's first step only if the counter was there before.
+#[test]
+fn what_alerts_look_at_is_there_from_the_start() {
+    let rule = "[[rule]]\nname = \"r\"\nwhen = \"true\"\npublish = { topic = \"x\", payload = \"y\" }\n";
+    let gateway = Gateway::start(&format!("{SITE}{rule}[uplink]\nurl = \"mqtt://127.0.0.1:9\"\n"));
+    let metrics = gateway.get("/metrics");
+    let alerts = include_str!("../dashboards/alerts.yml");
+    let expressions = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let words = expressions.flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    let names: Vec<&str> = words.filter(|word| word.starts_with("nearside_")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(metrics.lines().any(|line| line.starts_with(&format!("{name}{{"))), "{name}: {metrics}");
+    }
+    for series in [
+        "nearside_deadletters_total{stream=\"plain\",reason=\"malformed\"} 0",
+        "nearside_deadletters_total{stream=\"none\",reason=\"no_stream\"} 0",
+        "nearside_rule_errors_total{rule=\"r\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == series), "{series}: {metrics}");
+    }
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
 /// A number that is to leave encrypted is in the summary, and nowhere in clear.
 #[test]
 fn an_encrypted_number_is_in_the_summary() {

@@ -1,10 +1,10 @@
 //! The board: the last findings and commands and the figures of each stream definition, for the console and for the closing
-//! report of a run. Bounded; the newest push out the oldest. The last findings are part of the checkpoint, so that they are there
-//! after a restart.
+//! report of a run. Bounded; the newest push out the oldest. The last findings, and what operators said of them, are part of the
+//! checkpoint, so that they are there after a restart.
 
 use std::collections::{HashSet, VecDeque};
 
-use nearside_schemas::{FieldName, Finding, FindingTag, StreamName, Timestamp};
+use nearside_schemas::{FieldName, Finding, FindingTag, Opinion, StreamName, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub struct PostedFinding {
     pub finding: Finding,
     /// The parts of the stream's key that may be shown, as they may be.
     pub key: Vec<(FieldName, String)>,
+    /// What an operator said of it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opinion: Option<Opinion>,
 }
 
 /// A command and what became of it.
@@ -55,8 +58,8 @@ struct Findings {
     last: VecDeque<PostedFinding>,
     /// Those of an earlier run: its journal may bring them out again.
     earlier: HashSet<FindingTag>,
-    /// How many were posted in this run, and how many of those the checkpoint knows of.
-    posted: u64,
+    /// How often they changed in this run, and how many of those changes the checkpoint knows of.
+    changes: u64,
     saved: u64,
 }
 
@@ -80,25 +83,37 @@ impl Board {
         if !findings.earlier.is_empty() && findings.earlier.remove(&posted.finding.tag()) {
             return;
         }
-        findings.posted += 1;
+        findings.changes += 1;
         push(&mut findings.last, posted, self.bound);
     }
 
-    /// What a checkpoint is to keep, and how many were posted by now; `None` where it knows of all.
+    /// Notes what an operator said of a finding, where it is still here.
+    pub(crate) fn note(&self, finding: &FindingTag, opinion: Opinion) {
+        let mut findings = self.findings.lock();
+        let known = findings.last.iter_mut().rev().find(|posted| posted.finding.tag() == *finding);
+        if let Some(posted) = known
+            && posted.opinion != Some(opinion)
+        {
+            posted.opinion = Some(opinion);
+            findings.changes += 1;
+        }
+    }
+
+    /// What a checkpoint is to keep, and how many changes there were by now; `None` where it knows of all.
     pub fn to_save(&self) -> Option<(Vec<u8>, u64)> {
         let findings = self.findings.lock();
-        if findings.posted == findings.saved {
+        if findings.changes == findings.saved {
             return None;
         }
         let first = findings.last.len().saturating_sub(SAVED);
         let last: Vec<&PostedFinding> = findings.last.range(first..).collect();
         // Texts and numbers always have a JSON form.
-        Some((serde_json::to_vec(&last).unwrap_or_default(), findings.posted))
+        Some((serde_json::to_vec(&last).unwrap_or_default(), findings.changes))
     }
 
-    /// The checkpoint knows of so many.
-    pub fn saved(&self, posted: u64) {
-        self.findings.lock().saved = posted;
+    /// The checkpoint knows of so many changes.
+    pub fn saved(&self, changes: u64) {
+        self.findings.lock().saved = changes;
     }
 
     /// Shows what a checkpoint kept; false where it cannot be read.
@@ -153,7 +168,7 @@ mod tests {
     fn posted(at: i64) -> PostedFinding {
         let finding = sample_finding(at, 95.0);
         let key = vec![(FieldName::new("bed").unwrap(), "b3".to_owned())];
-        PostedFinding { stream: StreamName::new("vitals").unwrap(), finding, key }
+        PostedFinding { stream: StreamName::new("vitals").unwrap(), finding, key, opinion: None }
     }
 
     fn times(board: &Board) -> Vec<i64> {
@@ -173,5 +188,28 @@ mod tests {
         // The journal brings the last ones out again, then come new ones.
         (38..42).for_each(|n| next.post_finding(posted(n)));
         assert_eq!(times(&next), (10..42).rev().collect::<Vec<i64>>());
+    }
+
+    #[test]
+    fn what_an_operator_said_is_there_after_a_restart() {
+        let board = Board::new(100);
+        (0..2).for_each(|n| board.post_finding(posted(n)));
+        let (_, so_far) = board.to_save().unwrap();
+        board.saved(so_far);
+        let tag = posted(1).finding.tag();
+        board.note(&tag, Opinion::FalseAlarm);
+        let (saved, so_far) = board.to_save().expect("that is something new");
+        board.saved(so_far);
+        board.note(&tag, Opinion::FalseAlarm);
+        board.note(&posted(7).finding.tag(), Opinion::Confirmed);
+        assert!(board.to_save().is_none(), "said again, or of a finding that is not here");
+        let next = Board::new(100);
+        assert!(next.restore(&saved));
+        // The journal brings it out again; it was said all the same.
+        next.post_finding(posted(1));
+        let opinions: Vec<_> = next.findings(9).into_iter().map(|posted| posted.opinion).collect();
+        assert_eq!(opinions, [Some(Opinion::FalseAlarm), None]);
+        let before = String::from_utf8(saved).unwrap().replace(",\"opinion\":\"false_alarm\"", "");
+        assert!(Board::new(100).restore(before.as_bytes()), "checkpoints of before know of no opinions");
     }
 }

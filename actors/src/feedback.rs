@@ -3,22 +3,20 @@
 //! Promises: feedback is answered once it is in the journal and its stream has heeded it; no more of it is on its way at a time than a
 //! shard's mailbox has room for (promise I4).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flume::{Receiver, Sender};
-use nearside_schemas::{Feedback, FeedbackOutcome, FindingTag, Opinion, RefusalReason, StreamName};
+use nearside_schemas::{Feedback, FeedbackOutcome, FindingTag, RefusalReason, StreamName};
 use nearside_telemetry::{Metric, Telemetry};
-use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::board::Board;
 
 /// Feedback on its way at a time; who gives more waits.
 const SLOTS: usize = 16;
 /// Answers that wait for the broker; when met, further ones are shed and counted.
 const ANSWERS: usize = 64;
-/// Findings whose feedback is remembered for the console.
-const REMEMBERED: usize = 1_000;
 
 /// Hears what became of feedback, or why it was refused. It must return at once.
 pub type FeedbackReply = Box<dyn FnOnce(Result<FeedbackOutcome, RefusalReason>) + Send + 'static>;
@@ -59,16 +57,16 @@ impl FeedbackAnswers {
 pub struct FeedbackDesk {
     slots: Arc<Semaphore>,
     answers: Sender<FeedbackAnswer>,
-    said: Mutex<VecDeque<(FindingTag, Opinion)>>,
+    board: Arc<Board>,
     telemetry: Telemetry,
 }
 
 impl FeedbackDesk {
-    /// A desk, and the answers to what comes by MQTT.
-    pub fn new(telemetry: &Telemetry) -> (Arc<Self>, FeedbackAnswers) {
+    /// A desk that notes on the board what was said, and the answers to what comes by MQTT.
+    pub fn new(telemetry: &Telemetry, board: Arc<Board>) -> (Arc<Self>, FeedbackAnswers) {
         let (answers, to_publish) = flume::bounded(ANSWERS);
         let slots = Arc::new(Semaphore::new(SLOTS));
-        let desk = Self { slots, answers, said: Mutex::default(), telemetry: telemetry.clone() };
+        let desk = Self { slots, answers, board, telemetry: telemetry.clone() };
         (Arc::new(desk), FeedbackAnswers(to_publish))
     }
 
@@ -78,20 +76,20 @@ impl FeedbackDesk {
         self.slots.clone().acquire_owned().await.ok()
     }
 
-    /// Counts and remembers what became of feedback on a stream of this definition.
+    /// Counts and notes what became of feedback on a stream of this definition.
     pub(crate) fn settled(&self, stream: Option<&StreamName>, feedback: Option<&Feedback>, outcome: &FeedbackOutcome) {
         let opinion = feedback.map_or("none", |feedback| feedback.opinion.as_str());
         let stream = stream.map_or("none", StreamName::as_str);
         self.telemetry.counter(Metric::Feedback, &[stream, opinion, outcome.as_str()]).inc();
         let Some(feedback) = feedback else { return };
         tracing::info!(finding = %feedback.finding, opinion, outcome = outcome.as_str(), "feedback of an operator");
+        self.note(feedback, outcome);
+    }
+
+    /// Notes on the board what was said, where it was about a finding.
+    pub(crate) fn note(&self, feedback: &Feedback, outcome: &FeedbackOutcome) {
         if !matches!(outcome, FeedbackOutcome::Unknown | FeedbackOutcome::Malformed(_)) {
-            let mut said = self.said.lock();
-            said.retain(|(finding, _)| *finding != feedback.finding);
-            if said.len() == REMEMBERED {
-                said.pop_front();
-            }
-            said.push_back((feedback.finding.clone(), feedback.opinion));
+            self.board.note(&feedback.finding, feedback.opinion);
         }
     }
 
@@ -100,10 +98,5 @@ impl FeedbackDesk {
         if self.answers.try_send(answer).is_err() {
             self.telemetry.counter(Metric::StageShed, &["feedback"]).inc();
         }
-    }
-
-    /// What was said of a finding lately.
-    pub fn said_of(&self, finding: &FindingTag) -> Option<Opinion> {
-        self.said.lock().iter().find(|(known, _)| known == finding).map(|(_, opinion)| *opinion)
     }
 }

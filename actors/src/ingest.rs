@@ -146,6 +146,15 @@ struct Part {
     works: Vec<Work>,
 }
 
+/// Why letters are written of messages that a stream claims.
+const LETTERS: &[SetAsideReason] = &[
+    SetAsideReason::Malformed,
+    SetAsideReason::NotFinite,
+    SetAsideReason::TooLarge,
+    SetAsideReason::BadKey,
+    SetAsideReason::BadTimestamp,
+    SetAsideReason::Panicked,
+];
 /// Credit is taken for about so many readings at once.
 const READINGS_AT_ONCE: usize = 512;
 
@@ -159,6 +168,10 @@ impl Ingest {
     ) -> Result<Self, ActorError> {
         let IngestSetup { journal, outlet, letters, stream_secret, max_streams, desk } = setup;
         let definitions = plans.iter().map(|plan| Definition::new(plan, telemetry)).collect::<Result<_, _>>()?;
+        letters.expect(None, &[SetAsideReason::NoStream]);
+        for plan in plans {
+            letters.expect(Some(&plan.spec.name), LETTERS);
+        }
         Ok(Self {
             definitions,
             shards,

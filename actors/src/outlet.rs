@@ -162,7 +162,8 @@ impl Outlet {
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
         let key = shown_key(component.key(), spec, &self.to.keys);
         let key = key.into_iter().map(|(name, shown)| (name.clone(), shown)).collect();
-        self.to.board.post_finding(PostedFinding { stream: spec.name.clone(), key, finding: finding.clone() });
+        let posted = PostedFinding { stream: spec.name.clone(), key, finding: finding.clone(), opinion: None };
+        self.to.board.post_finding(posted);
         let finding = Arc::new(finding);
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
         let at = component.heard_at();

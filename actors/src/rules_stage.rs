@@ -80,6 +80,14 @@ pub struct RulesStage {
     replay: Option<(Vec<Command>, HashSet<String>)>,
 }
 
+/// Counts from 0 what may happen to rules: whoever watches a counter sees its first step only if it was there before.
+fn expect(rules: &Rules, telemetry: &Telemetry) {
+    for rule in rules.names() {
+        telemetry.counter(Metric::RulesFired, &[rule.as_str()]);
+        telemetry.counter(Metric::RuleErrors, &[rule.as_str()]);
+    }
+}
+
 impl RulesStage {
     /// A stage whose commands are sent by a [`CommandDispatcher`].
     pub fn new(
@@ -92,6 +100,7 @@ impl RulesStage {
     ) -> (Self, CommandQueue) {
         let (dispatcher, commands) = flume::bounded(queue.max(1));
         let (settle, settled) = flume::unbounded();
+        expect(&rules, &telemetry);
         let stage = Self {
             rules,
             journal,
@@ -131,7 +140,10 @@ impl RulesStage {
                 return;
             }
             RulesMessage::Replayed => return self.end_replay(),
-            RulesMessage::Reload(rules) => return self.rules.replace_rules(*rules),
+            RulesMessage::Reload(rules) => {
+                expect(&rules, &self.telemetry);
+                return self.rules.replace_rules(*rules);
+            }
             RulesMessage::Save(reply) => {
                 let cooldowns = self.rules.cooldowns(self.clock.now());
                 // Whoever asked may not wait any more. Ids and times always have a JSON form.

@@ -163,7 +163,7 @@ impl Gateway {
             rules,
             rules_want_summaries: false,
             rollup: None,
-            board,
+            board: board.clone(),
             keys: keys.clone(),
             recall,
         };
@@ -188,7 +188,7 @@ impl Gateway {
             letters: letters.clone(),
             stream_secret: SecretKey::new([5; 32]),
             max_streams: 100,
-            desk: FeedbackDesk::new(&telemetry).0,
+            desk: FeedbackDesk::new(&telemetry, board.clone()).0,
         };
         let ingest = Ingest::new(&plans, vec![ShardHandle { address, credit }], setup, &telemetry).unwrap();
         Self { ingest, arbiter, letters, seal, telemetry, windows, received: 1_000 }

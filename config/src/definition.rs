@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nearside_actors::Priority;
 use nearside_models::ModelError;
 use nearside_models::card::Task;
-use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder};
+use nearside_schemas::codec::{CodecSpec, Format, TimestampSpec, decoder, path_fault};
 use nearside_schemas::{
     FieldKind, FieldName, FieldPolicy, FieldSpec, KeyPartSpec, ModelName, StreamSpec, TopicTemplate, unknown_name,
 };
@@ -57,6 +57,7 @@ pub(crate) fn check(
     if is_whole && fields_are_whole && key.is_some() {
         check_privacy_names(&raw, &fields, key.as_deref().unwrap_or_default(), problems);
     }
+    let paths_are_good = check_paths(&raw, &fields, &whole, problems);
     check_bounds(&raw, problems);
     let guard = guard(&raw);
     let before = problems.count();
@@ -100,6 +101,7 @@ pub(crate) fn check(
     };
     if is_whole
         && fields_are_whole
+        && paths_are_good
         && let Err(error) = decoder(&spec)
     {
         problems.add(if spec.codec.format == Format::Json { whole } else { raw.format.span() }, error.to_string());
@@ -163,6 +165,37 @@ fn key(raw: &RawStream, topic: &TopicTemplate, problems: &mut Problems<'_>) -> V
         }
     }
     key
+}
+
+/// Says each path that cannot be read at its own key; whether all can.
+fn check_paths(
+    raw: &RawStream,
+    fields: &[(FieldSpec, String)],
+    whole: &Range<usize>,
+    problems: &mut Problems<'_>,
+) -> bool {
+    let named = |key: &str, path: &Option<String>| path.as_ref().map(|path| (key.to_owned(), path.clone()));
+    let timestamp = raw.timestamp.as_ref().map(|timestamp| match timestamp {
+        RawTimestamp::Path(path) => ("timestamp".to_owned(), path.clone()),
+        RawTimestamp::Full(full) => ("timestamp.path".to_owned(), full.path.clone()),
+    });
+    let of_fields = fields.iter().map(|(field, path)| match raw.fields.get_ref().get(field.name.as_str()) {
+        Some(toml::Value::Table(_)) => (format!("fields.{}.path", field.name), path.clone()),
+        _ => (format!("fields.{}", field.name), path.clone()),
+    });
+    let of_key = raw.key.iter().map(|(name, path)| (format!("key.{name}"), path.get_ref().clone()));
+    let others = [named("sequence", &raw.sequence), named("rows", &raw.rows), named("rate", &raw.rate)];
+    // SenML has a time of its own; there the path may be empty.
+    let timestamp = timestamp.filter(|(_, path)| !path.is_empty());
+    let paths: Vec<(String, String)> =
+        timestamp.into_iter().chain(of_fields).chain(of_key).chain(others.into_iter().flatten()).collect();
+    let before = problems.count();
+    for (key, path) in paths {
+        if let Some(error) = path_fault(&path) {
+            problems.add(problems.key_in(whole.clone(), &key), format!("`{key}`: {error}"));
+        }
+    }
+    problems.count() == before
 }
 
 fn check_privacy_names(

@@ -8,6 +8,8 @@ use nearside_schemas::NotUtf8;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::secret::Shown;
+
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
@@ -15,8 +17,10 @@ pub struct Problem {
     pub line: usize,
     /// Column, from 1.
     pub column: usize,
-    /// The line's text.
+    /// The line's text, without what may be secret.
     pub text: String,
+    /// How many characters of the text stand in front of what is meant.
+    pub indent: usize,
     /// How many characters are meant.
     pub width: usize,
     /// What is wrong and what to write.
@@ -47,8 +51,11 @@ impl ConfigError {
     pub(crate) fn not_utf8(path: &Path, bytes: &[u8], error: &NotUtf8) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let NotUtf8 { line, column, .. } = *error;
-        let text = text.lines().nth(line - 1).unwrap_or_default().to_owned();
-        let problem = Problem { line, column, text, width: 1, message: error.to_string() };
+        let line_text = text.lines().nth(line - 1).unwrap_or_default();
+        let shown = Shown::of(line_text);
+        let place = line_text.char_indices().nth(column - 1).map_or(line_text.len(), |(at, _)| at);
+        let indent = shown.chars_before(line_text, place);
+        let problem = Problem { line, column, text: shown.text, indent, width: 1, message: error.to_string() };
         Self::Wrong { path: path.to_owned(), problems: vec![problem] }
     }
 }
@@ -64,10 +71,10 @@ impl fmt::Display for ConfigError {
                     if n > 0 {
                         writeln!(f)?;
                     }
-                    let Problem { line, column, text, width, message } = problem;
+                    let Problem { line, column, text, indent, width, message } = problem;
                     writeln!(f, "{}:{line}:{column}: {message}", path.display())?;
                     writeln!(f, "  {line} | {text}")?;
-                    let indent = line.to_string().len() + column + 4;
+                    let indent = line.to_string().len() + indent + 5;
                     write!(f, "{:indent$}{}", "", "^".repeat((*width).max(1)))?;
                 }
                 Ok(())
@@ -111,12 +118,17 @@ impl<'t> Problems<'t> {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let end = self.text.floor_char_boundary(span.end.clamp(start, line_end));
+        let line_text = &self.text[line_start..line_end];
+        let shown = Shown::of(line_text);
+        let indent = shown.chars_before(line_text, start - line_start);
         Problem {
             line,
             column: self.text[line_start..start].chars().count() + 1,
-            text: self.text[line_start..line_end].to_owned(),
-            width: self.text[start..end].chars().count(),
-            message,
+            width: shown.chars_before(line_text, end - line_start).saturating_sub(indent),
+            text: shown.text,
+            indent,
+            // It may quote a value.
+            message: message.lines().map(|line| Shown::of(line).text).collect::<Vec<String>>().join("\n"),
         }
     }
 

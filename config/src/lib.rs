@@ -2,12 +2,13 @@
 //!
 //! Promises: whatever is wrong is said before anything starts, with file, line, column and a hint; a configuration that loads
 //! can be started, but for what only the machine knows (a port in use, a folder without permission).
-//! Never: a default that is not written in the reference.
+//! Never: a default that is not written in the reference; a password in what is said of a file (promise I2).
 
 mod definition;
 mod error;
 mod raw;
 mod salvage;
+mod secret;
 mod site;
 
 pub use definition::StreamDefinition;

@@ -20,19 +20,34 @@ const MOST: usize = 100;
 /// A site as it is written, without what could not be read.
 pub(crate) struct Salvaged {
     pub(crate) raw: RawSite,
-    /// What is missing, or stands for what is missing: section and place of what it was in.
-    damaged: Vec<(String, Range<usize>)>,
+    /// What is missing, or stands for what is missing.
+    damaged: Vec<Damage>,
+}
+
+/// A key that is missing, or that something stands for.
+struct Damage {
+    /// The section that it was in,
+    section: String,
+    /// and where that stands.
+    place: Range<usize>,
+    /// The innermost key.
+    key: String,
 }
 
 impl Salvaged {
     /// Whether nothing is missing of the section or definition at this place: else a check that looks at several values could be misled.
     pub(crate) fn is_whole(&self, place: &Range<usize>) -> bool {
-        !self.damaged.iter().any(|(_, damaged)| damaged == place)
+        !self.damaged.iter().any(|damage| damage.place == *place)
     }
 
     /// Whether nothing is missing of any section or definition of this name.
     pub(crate) fn are_whole(&self, section: &str) -> bool {
-        !self.damaged.iter().any(|(name, _)| name == section)
+        !self.damaged.iter().any(|damage| damage.section == section)
+    }
+
+    /// The keys that are missing of the section or definition at this place, and those of its tables.
+    pub(crate) fn lost_keys(&self, place: &Range<usize>) -> impl Iterator<Item = &str> {
+        self.damaged.iter().filter(move |damage| damage.place == *place).map(|damage| damage.key.as_str())
     }
 }
 
@@ -44,7 +59,7 @@ pub(crate) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Salvaged> 
         return None;
     }
     let mut taken: Vec<(String, Range<usize>)> = Vec::new();
-    let mut damaged = Vec::new();
+    let mut damaged: Vec<Damage> = Vec::new();
     for _ in 0..MOST {
         let error = match RawSite::deserialize(Deserializer::from(root.clone())) {
             Ok(raw) => return Some(Salvaged { raw, damaged }),
@@ -61,10 +76,11 @@ pub(crate) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Salvaged> 
             && let Some(stand_in) = stand_in(name, damaged.len())
             && put_in(root.get_mut(), &span, name, &stand_in)
         {
-            damaged.push((section, place));
+            damaged.push(Damage { section, place, key: name.to_owned() });
         } else {
-            taken.push((take_out(root.get_mut(), &span)?, place.clone()));
-            damaged.push((section, place));
+            let key = take_out(root.get_mut(), &span)?;
+            taken.push((key.clone(), place.clone()));
+            damaged.push(Damage { section, place, key });
         }
     }
     None
@@ -162,6 +178,12 @@ fn put_into(inner: &mut Spanned<DeValue<'_>>, at: &Range<usize>, name: &str, val
 fn take_out(table: &mut DeTable<'_>, place: &Range<usize>) -> Option<String> {
     if place.is_empty() {
         return None;
+    }
+    // A key that is not known goes with all that has it: of `[[rules]]` the first would hold the place, and each would be said again.
+    let unknown = table.iter().find(|(key, _)| key.span() == *place).map(|(key, _)| key.get_ref().to_string());
+    if let Some(name) = unknown {
+        table.remove(name.as_str());
+        return Some(name);
     }
     for (key, value) in table.iter_mut() {
         match value.get_mut() {

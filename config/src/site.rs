@@ -1,19 +1,24 @@
 //! The whole site: read, checked, typed.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, StreamsConfig};
+use nearside_actors::rules::{RuleStream, RuleSurroundings, check_rule};
+use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
 use nearside_deadletters::DeadLettersConfig;
 use nearside_journal::JournalConfig;
-use nearside_models::artefact::ModelsConfig;
+use nearside_models::artefact::{ModelsConfig, own_card};
+use nearside_models::card::Card;
+use nearside_models::catalog;
+use nearside_models::text::triage;
 use nearside_outbox::OutboxConfig;
 use nearside_privacy::PrivacyConfig;
-use nearside_schemas::{Faults, SiteId, StreamSpec, nearest, utf8};
+use nearside_schemas::{Faults, SiteId, nearest, utf8};
 use nearside_uplink::UplinkConfig;
 use toml::Spanned;
 
@@ -120,7 +125,7 @@ fn checked(text: &str, path: &Path, problems: &mut Problems<'_>) -> Option<SiteC
     let site = read(text, problems)?;
     let folders = model_folders(&site.raw, path);
     let streams = check_streams(&site, &folders, problems);
-    check_rules(&site, &streams, problems);
+    check_rules(&site, &streams, &folders, problems);
     let raw = site.raw;
     check_addresses(&raw, problems);
     check_section(&raw.broker, BrokerConfig::faults, problems);
@@ -212,9 +217,13 @@ fn say_faults<T>(section: &Spanned<T>, faults: fn(&T) -> Faults, problems: &mut 
 
 /// Where the cards of models stand that do not ship: the site's folder, and the copies of what was in force.
 fn model_folders(raw: &RawSite, site: &Path) -> Vec<PathBuf> {
+    raw.models.as_ref().map(|models| own_folders(models.get_ref(), &raw.site.data_dir, site)).unwrap_or_default()
+}
+
+fn own_folders(models: &ModelsConfig, data: &Path, site: &Path) -> Vec<PathBuf> {
     let base = site.parent().unwrap_or(Path::new(""));
-    let folder = raw.models.as_ref().and_then(|models| models.get_ref().folder.as_ref());
-    folder.map(|folder| vec![base.join(folder), kept_models(&base.join(&raw.site.data_dir))]).unwrap_or_default()
+    let folder = models.folder.as_ref();
+    folder.map(|folder| vec![base.join(folder), kept_models(&base.join(data))]).unwrap_or_default()
 }
 
 /// The folder in the data folder that keeps what was in force of the models that a site brings itself.
@@ -296,10 +305,14 @@ fn check_streams(site: &Salvaged, folders: &[PathBuf], problems: &mut Problems<'
     CheckedStreams { definitions, are_whole, are_wrong: problems.count() > before }
 }
 
+/// Keys of a rule without which it is still known which streams it looks at.
+const BESIDE_STREAMS: [&str; 9] =
+    ["name", "when", "publish", "topic", "payload", "qos", "retain", "cooldown", "time_to_live"];
+
 /// Rules are checked against the streams; where those are not whole, what is said of rules could be wrong, and a rule is checked by itself.
-/// What is said of a rule beside wrong streams may come from them, and stands behind it.
-fn check_rules(site: &Salvaged, streams: &CheckedStreams, problems: &mut Problems<'_>) {
-    let specs: Vec<StreamSpec> = streams.definitions.iter().map(|stream| stream.spec.clone()).collect();
+/// What is said of a rule beside wrong streams, or beside a wrong name of a stream, may come from them, and stands behind it.
+fn check_rules(site: &Salvaged, streams: &CheckedStreams, folders: &[PathBuf], problems: &mut Problems<'_>) {
+    let seen: Vec<RuleStream> = streams.definitions.iter().map(|stream| rule_stream(stream, folders)).collect();
     let rules = &site.raw.rules;
     for (n, rule) in rules.iter().enumerate() {
         let span = rule.span();
@@ -307,14 +320,59 @@ fn check_rules(site: &Salvaged, streams: &CheckedStreams, problems: &mut Problem
             let at = problems.key_in(span.clone(), "name");
             problems.add(at, format!("two rules are called `{}`", rule.get_ref().name));
         }
-        let looked_at = (streams.are_whole && site.is_whole(&span)).then_some(specs.as_slice());
-        for error in nearside_actors::rules::check_rule(rule.get_ref(), looked_at) {
+        // A rule whose `on` is not known may look at what is not there, and one that lost another key may name its streams there.
+        let knows_its_subject = site.lost_keys(&span).all(|key| key != "on");
+        let knows_its_streams = site.lost_keys(&span).all(|key| BESIDE_STREAMS.contains(&key));
+        let surroundings =
+            (streams.are_whole && knows_its_subject).then_some(RuleSurroundings { streams: &seen, knows_its_streams });
+        for error in check_rule(rule.get_ref(), surroundings) {
             let (at, message) = (problems.key_in(span.clone(), error.key), format!("`{}`: {}", error.key, error.why));
-            if streams.are_wrong {
+            if streams.are_wrong || error.is_consequence {
                 problems.add_consequence(at, message);
             } else {
                 problems.add(at, message);
             }
         }
     }
+}
+
+impl SiteConfig {
+    /// What is odd about a configuration and keeps nothing from starting, each in a sentence. `path` is the file that it was read from.
+    pub fn oddities(&self, path: &Path) -> Vec<String> {
+        let folders = own_folders(&self.models, &self.site.data_dir, path);
+        let seen: Vec<RuleStream> = self.streams.iter().map(|stream| rule_stream(stream, &folders)).collect();
+        let unheard = |rule: &RuleConfig| {
+            let labels = nearside_actors::rules::unheard_labels(rule, &seen);
+            let looked_at = |stream: &&RuleStream| rule.streams.is_empty() || rule.streams.contains(&stream.spec.name);
+            let given: BTreeSet<&str> =
+                seen.iter().filter(looked_at).flat_map(|stream| &stream.labels).map(String::as_str).collect();
+            let given = given.into_iter().collect::<Vec<_>>().join(", ");
+            let given = if given.is_empty() { "they have no models".to_owned() } else { format!("they give {given}") };
+            let say = |label| {
+                format!(
+                    "rule `{}`: no model of its streams gives the label `{label}`, so a comparison with it tells nothing; {given}",
+                    rule.name
+                )
+            };
+            labels.into_iter().map(say).collect::<Vec<String>>()
+        };
+        self.rules.iter().filter(|rule| rule.on == RuleSubject::Finding).flat_map(unheard).collect()
+    }
+}
+
+/// A stream as rules see it. The labels of a method are those of the program, whatever a card says; those of a text model are what it
+/// learnt.
+fn rule_stream(stream: &StreamDefinition, folders: &[PathBuf]) -> RuleStream {
+    let (mut labels, mut gives_other_labels) = (BTreeSet::new(), false);
+    for name in &stream.models {
+        let own = own_card(name.as_str(), folders);
+        match own {
+            Some(card) if card.method() == triage::NAME => {
+                gives_other_labels = true;
+                labels.extend(card.labels());
+            }
+            own => labels.extend(catalog::labels(own.as_ref().map_or(name.as_str(), Card::method))),
+        }
+    }
+    RuleStream { spec: stream.spec.clone(), models: stream.models.clone(), labels, gives_other_labels }
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nearside_config::{load_with_files, parse};
+use nearside_config::{load, load_with_files, parse};
 
 const SITE: &str = r#"[site]
 id = "s"
@@ -144,6 +144,9 @@ fn each_wrong_key_of_a_stream_and_of_a_rule_is_said() {
             "site.toml:15:67: `publish.qos`",
             "site.toml:16:1: `time_to_live`",
             "site.toml:17:1: `streams`: there is no stream `b`",
+            "site.toml:14:1: `when`: `finding` has no `scoer`; did you mean `score`?",
+            "site.toml:15:13: `publish.topic`: `{bedd}` is not a key part of any stream; did you mean `{bed}`?",
+            "site.toml:15:39: `publish.payload`: `finding` has no `txt`; did you mean `text`?",
         ],
     );
     assert_said(
@@ -156,6 +159,139 @@ fn each_wrong_key_of_a_stream_and_of_a_rule_is_said() {
             "site.toml:16:1: `time_to_live`",
         ],
     );
+}
+
+/// A rule whose condition or streams cannot be read is checked as far as it goes, and a condition says all its wrong names.
+#[test]
+fn a_wrong_condition_or_name_of_a_stream_hides_nothing_of_a_rule() {
+    let wrong_topic = "site.toml:15:13: `publish.topic`: `{bedd}` is not a key part";
+    let rule = RULE.replace("{bed}", "{bedd}");
+    assert_said(
+        &format!("{SITE}{STREAM}{}", rule.replace("\"finding.score > 0.5\"", "5")),
+        &["site.toml:14:8: invalid type: integer `5`", wrong_topic],
+    );
+    assert_said(
+        &format!("{SITE}{STREAM}{rule}stream = \"a\"\n"),
+        &["site.toml:16:1: unknown field `stream`, expected", wrong_topic],
+    );
+    let names = "finding.scoer > 0.5 && finding.seen.valeu > 1.0 || finding.label in ['spikes', 'dorp']";
+    assert_said(
+        &format!("{SITE}{STREAM}{}", RULE.replace("finding.score > 0.5", names)),
+        &["did you mean `score`?", "did you mean `value`?", "did you mean `spike`?", "did you mean `drop`?"],
+    );
+    // Another stream has what this one may have meant: that is no mistake yet.
+    let other = STREAM.replace("\"a\"", "\"b\"").replace("x/{bed}", "y/{ward}").replace("value =", "pulse =");
+    let rule = RULE.replace("finding.score > 0.5", "finding.seen.pulse > 1.0").replace("{bed}", "{ward}");
+    assert_said(
+        &format!("{SITE}{STREAM}{other}{rule}streams = [\"c\"]\n"),
+        &["site.toml:24:1: `streams`: there is no stream `c`"],
+    );
+}
+
+/// A command to a topic of the gateway's own could say anything in its name.
+#[test]
+fn a_rule_publishes_nothing_in_the_gateways_name() {
+    for topic in ["$SYS/broker/version", "$nearside/feedback"] {
+        assert_said(
+            &format!("{SITE}{STREAM}{}", RULE.replace("x/{bed}/alarm", topic)),
+            &["site.toml:15:13: `publish.topic`: a command goes to devices"],
+        );
+    }
+}
+
+/// A section that there is not is said once, however often it stands there.
+#[test]
+fn a_misspelt_section_is_said_once() {
+    let text = format!("{SITE}{STREAM}{}", RULE.replace("[[rule]]", "[[rules]]"));
+    assert_said(&text, &["site.toml:12:3: unknown field `rules`, expected"]);
+    assert_said(
+        &format!("{text}{}", RULE.replace("[[rule]]", "[[rules]]")),
+        &["site.toml:12:3: unknown field `rules`"],
+    );
+}
+
+/// Each path at its own line, all of them at once.
+#[test]
+fn a_wrong_path_is_said_where_it_stands() {
+    let stream =
+        STREAM.replace("$.value", "$.a[") + "timestamp = \"$..ts\"\nsequence = \"$[x]\"\nkey = { k = \"$.\" }\n";
+    assert_said(
+        &format!("{SITE}{stream}"),
+        &[
+            "site.toml:8:12: `fields.value`: `$.a[` is not a path",
+            "site.toml:11:1: `timestamp`: `$..ts` is not a path",
+            "site.toml:12:1: `sequence`: `$[x]` is not a path",
+            "site.toml:13:9: `key.k`: `$.` is not a path",
+        ],
+    );
+    let full = STREAM.to_owned() + "timestamp = { unit = \"millis\", path = \"$[x]\" }\n";
+    assert_said(&format!("{SITE}{full}"), &["site.toml:11:32: `timestamp.path`: `$[x]` is not a path"]);
+}
+
+/// Promise I2: what is said of a file may be in a log, and holds no password of it, whatever is wrong.
+#[test]
+fn no_password_is_said() {
+    for uplink in [
+        "url = \"mqtt://user:hunter2@host:1883\"",
+        "url = \"user:hunter2@host\"",
+        "url = \"mqtt://a\"\nfallback = [\"mqtt://b\", \"mqtt://user:hunter2@c\"]",
+        "url = \"mqtt://a\"\npassword = \"hunter2\"",
+        "url = \"mqtt://user:hunter2@host",
+        "url = mqtt://user:hunter2@host",
+        "url = [\"mqtt://user:hunter2@host\"]",
+    ] {
+        let text = format!("{SITE}{STREAM}[uplink]\n{uplink}\n");
+        let error = parse(&text, Path::new("site.toml")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    let text = format!("uplink = \"mqtt://user:hunter2@host\"\n{SITE}{STREAM}");
+    let said = parse(&text, Path::new("site.toml")).unwrap_err().to_string();
+    assert!(said.contains("mqtt://…@host") && !said.contains("hunter2"), "{said}");
+    let text = format!("{SITE}{STREAM}[uplink]\nurl = \"mqtt://user:hunter2@host:1883\"\n");
+    let said = parse(&text, Path::new("site.toml")).unwrap_err().to_string();
+    assert!(said.contains("`password_file`"), "{said}");
+    let mark = format!("  12 | url = \"mqtt://…@host:1883\"\n{}{}", " ".repeat(7), "^".repeat(26));
+    assert!(said.ends_with(&mark), "{said}");
+}
+
+/// A label that another model gives is no mistake that keeps the gateway from starting, but such a rule never fires.
+#[test]
+fn a_label_that_the_models_of_a_rule_do_not_give_is_odd() {
+    let path = Path::new("site.toml");
+    let odd = |rule: &str| parse(&format!("{SITE}{STREAM}{rule}"), path).unwrap().oddities(path);
+    assert!(odd(RULE).is_empty());
+    let rule = RULE.replace("finding.score > 0.5", "finding.label in ['spike', 'missing'] || finding.label == 'gas'");
+    let said = odd(&rule);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("rule `r`") && said[0].contains("`gas`"), "{said:?}");
+    assert!(said[1].contains("`missing`") && said[1].ends_with("they give drop, flat_line, level_shift, spike"));
+    for site in ["smart-city.toml", "medical-ward.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(site);
+        assert_eq!(load(&path).unwrap().oddities(&path), Vec::<String>::new(), "{site}");
+    }
+}
+
+/// A text model of the site's own gives labels that no model that ships has, and its name is one that findings carry.
+#[test]
+fn labels_of_a_text_model_of_the_sites_own_are_no_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("site.toml");
+    let mut card = nearside_models::catalog::card("text-triage", None).unwrap();
+    card.method = Some(card.name.to_string());
+    card.name = nearside_schemas::ModelName::new("bank").unwrap();
+    card.outputs = vec!["labels: lost card, fee".to_owned()];
+    nearside_models::artefact::write(&folder.path().join("models/bank"), &card, b"not looked at").unwrap();
+    let stream = STREAM.replace("\"$.value\"", "{ path = \"$.value\", kind = \"text\" }").replace("robust-z", "bank");
+    let site = |when: &str| {
+        let rule = RULE.replace("finding.score > 0.5", when);
+        parse(&format!("{SITE}[models]\nfolder = \"models\"\n{stream}{rule}"), &path)
+    };
+    let good =
+        site("finding.label == 'lost_card' && finding.model == 'bank'").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(good.oddities(&path), Vec::<String>::new());
+    let odd = site("finding.label == 'lost_crad'").unwrap_or_else(|error| panic!("{error}")).oddities(&path);
+    assert!(odd.len() == 1 && odd[0].ends_with("they give fee, lost_card"), "{odd:?}");
+    assert!(site("finding.model == 'bnak'").is_err());
 }
 
 /// What is missing hides nothing of what is there.

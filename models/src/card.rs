@@ -3,7 +3,7 @@
 //! The folder that a card and its weights stand in is [`crate::artefact`]'s. Promises: weights are used only if their SHA-256 is the
 //! one on the card; an unknown key on a card is an error, not a surprise later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use nearside_schemas::{ModelName, ModelRef};
@@ -137,6 +137,26 @@ pub struct Metric {
 }
 
 impl Card {
+    /// The labels that its outputs name, as findings carry them. An output is a sentence: labels with commas between them, each perhaps
+    /// with words in brackets, and after a semicolon what comes with them. Where a colon stands in it only `labels:` begins a list of labels.
+    pub fn labels(&self) -> BTreeSet<String> {
+        let mut labels = BTreeSet::new();
+        for output in &self.outputs {
+            let listed = without_brackets(output.split(';').next().unwrap_or_default());
+            let words = |text: &str| text.split(',').map(|word| word.trim().to_owned()).collect::<Vec<String>>();
+            match listed.split_once(':') {
+                Some((what, rest)) if what.trim() == "labels" => {
+                    labels.extend(words(rest).iter().map(|word| word_of(word)));
+                }
+                Some(_) => {}
+                // What has several words says something of a label before it.
+                None => labels.extend(words(&listed).into_iter().filter(|word| !word.contains(' '))),
+            }
+        }
+        labels.remove("");
+        labels
+    }
+
     /// Reads a card's text. `name` is the model it must be for.
     pub fn parse(name: &str, text: &str) -> Result<Self, ModelError> {
         let card = Self::read(name, text)?;
@@ -220,6 +240,21 @@ struct Versioned {
     schema: u32,
 }
 
+/// A label as findings carry it: a word of identifiers.
+pub(crate) fn word_of(label: &str) -> String {
+    label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect()
+}
+
+/// The text without what stands in brackets.
+fn without_brackets(text: &str) -> String {
+    let outside = text.split('(').enumerate().map(|(n, part)| match part.split_once(')') {
+        Some((_, after)) if n > 0 => after,
+        _ if n > 0 => "",
+        _ => part,
+    });
+    outside.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +276,27 @@ mod tests {
             ("m", String::from("not toml")),
         ] {
             assert!(matches!(Card::parse(name, &text), Err(ModelError::Damaged { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_are_told_from_what_is_said_of_them() {
+        let labels = |outputs: &[&str]| {
+            let mut card = Card::parse("m", &card("")).unwrap();
+            card.outputs = outputs.iter().map(|output| (*output).to_owned()).collect();
+            card.labels().into_iter().collect::<Vec<String>>()
+        };
+        assert_eq!(
+            labels(&["drop, flat_line (it repeats, always); with a band", "low, while it is below 7"]),
+            ["drop", "flat_line", "low"]
+        );
+        assert_eq!(labels(&["labels: lost card, fee", "urgencies: soon, now"]), ["fee", "lost_card"]);
+        let shipped = crate::catalog::labels("text-triage");
+        assert!(shipped.contains("chest_pain") && !shipped.contains("soon"));
+        for name in crate::catalog::names() {
+            let labels = crate::catalog::labels(name);
+            let is_word = |label: &String| label.chars().all(|c| c.is_ascii_lowercase() || "_-2".contains(c));
+            assert!(!labels.is_empty() && labels.iter().all(is_word), "{name}: {labels:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! The default weights are part of the binary; a folder with `card.toml` and weights replaces them.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -179,6 +180,12 @@ pub fn build_on(card: Card, weights: &[u8], encoders: &Encoders) -> Result<Arc<d
 /// The card of a model: from `folder`, or of the one that ships with the binary.
 pub fn card(name: &str, folder: Option<&Path>) -> Result<Card, ModelError> {
     parts(name, folder).map(|(card, _)| card)
+}
+
+/// The labels that a model that ships gives; none of a name that is nobody's. Its weights are not looked at.
+pub fn labels(name: &str) -> BTreeSet<String> {
+    let card = entry(name).and_then(|entry| Card::parse(name, entry.card));
+    card.map(|card| card.labels()).unwrap_or_default()
 }
 
 /// SHA-256 of the card of a model that ships.

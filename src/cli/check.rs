@@ -31,6 +31,9 @@ pub fn run(args: &CheckArgs) -> Result<(), StartError> {
             println!("warning: {} in [models] encoders holds no encoder: there is no config.json", encoder.display());
         }
     }
+    for oddity in config.oddities(&args.site) {
+        println!("warning: {oddity}");
+    }
     let broker = &config.broker;
     if !broker.listen.ip().is_loopback() && broker.anonymous == Anonymous::Always {
         println!("warning: broker.listen is {}, and anybody who reaches it may use it", broker.listen);

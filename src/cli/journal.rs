@@ -96,6 +96,14 @@ fn repair(folder: &Path, keys: Arc<KeyRing>, is_dry: bool) -> Result<(), StartEr
                 last = last.0
             );
         }
+        if let Some((first, last)) = segment.passed_over() {
+            println!(
+                "  will go on numbering behind {last}: whether {first} and the next few were given before the damage cannot be \
+                 known, and no number is given twice",
+                first = first.0,
+                last = last.0
+            );
+        }
         if !is_dry {
             let kept = repair.mend(segment)?;
             println!("  done; the damaged file is {}", kept.display());

@@ -21,7 +21,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 pub struct RunArgs {
     /// The site's TOML file.
     site: PathBuf,
-    /// How long stopping may take: for what is acknowledged to be judged, sealed and, where the cloud is there, sent.
+    /// How long stopping may take: for what is acknowledged to be judged, sealed and, while the cloud is connected, sent.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     grace: u64,
 }
@@ -63,13 +63,15 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
                 }
             }
         }
-        let waiting = gateway.waiting_for_cloud();
-        match waiting {
-            0 => eprintln!("stopping"),
-            _ => eprintln!(
+        match gateway.waiting_for_cloud() {
+            (0, _) => eprintln!("stopping"),
+            (waiting, true) => eprintln!(
                 "stopping; waiting up to {} s for the cloud to take {waiting} items (Ctrl-C: not at all)",
                 args.grace
             ),
+            (waiting, false) => {
+                eprintln!("stopping; the cloud is away: {waiting} items wait on disk and go at the next start");
+            }
         }
         tokio::select! {
             () = gateway.stop(Duration::from_secs(args.grace)) => Ok(()),

@@ -23,7 +23,7 @@ pub struct SimulateArgs {
     /// How many devices.
     #[arg(long, default_value_t = 30)]
     streams: usize,
-    /// City and ward: simulated seconds in a real one. Load: messages a second in all. `max`: as fast as the broker
+    /// City and ward: simulated seconds in a real one; `--rate 120 --seconds 60` plays the last two hours in a minute. Load: messages a second in all. `max`: as fast as the broker
     /// acknowledges; a city or ward then starts six days ago and ends when its time has caught up.
     #[arg(long, default_value = "1")]
     rate: String,
@@ -159,6 +159,9 @@ async fn run_fleet(args: &SimulateArgs, broker: BrokerUrl, profile: Profile) -> 
     let fleet = Fleet::new(fleet);
     for incident in fleet.incidents() {
         eprintln!("{}  {}", incident.from, incident.name);
+    }
+    if rate == Some(1.0) {
+        eprintln!("in real time; to see more sooner: --rate 120 --seconds 60 plays the last two hours in a minute");
     }
     let mut options = PublishOptions {
         pace: Pace { speed, rate_max: None },

@@ -7,6 +7,7 @@
 mod clock;
 mod cloud;
 mod report;
+mod truth;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What a demonstration found: each incident with its finding and delay, and the findings that no incident explains.
+//! What a demonstration found: each incident with its finding and delay, and the findings that no incident explains. A finding finds an
+//! incident only where its label tells of it, and an incident explains a finding only where its label comes of it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,11 +7,11 @@ use std::time::Duration;
 
 use nearside_actors::board::{Board, PostedFinding};
 use nearside_actors::ingest::Ingest;
-use nearside_schemas::{StreamId, Timestamp, Topic};
+use nearside_schemas::{Finding, StreamId, Timestamp, Topic};
 use nearside_simulator::Incident;
 use serde::Serialize;
 
-use super::{Figures, Published};
+use super::{Figures, Published, truth};
 
 /// After an incident's end its traces may still be in a detector's memory.
 const AFTERMATH: Duration = Duration::from_secs(600);
@@ -24,7 +25,7 @@ pub struct IncidentOutcome {
     pub kind: String,
     /// When it began.
     pub from: Timestamp,
-    /// The label of the first finding in it.
+    /// The label of the first finding in it that tells of it.
     pub found_as: Option<String>,
     /// From its beginning to that finding, in simulated seconds.
     pub delay_secs: Option<f64>,
@@ -81,10 +82,15 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    fn explains(&self, posted: &PostedFinding) -> bool {
-        let finding = &posted.finding;
+    fn explains(&self, finding: &Finding) -> bool {
+        let (kind, label) = (self.incident.kind, finding.label.as_str());
         let span = self.incident.from..self.incident.until.plus(AFTERMATH);
-        span.contains(&finding.at) && self.streams.contains(&finding.window.stream)
+        let is_about_it = truth::tells(kind, label) || truth::comes_of(kind, label);
+        span.contains(&finding.at) && self.streams.contains(&finding.window.stream) && is_about_it
+    }
+
+    fn is_found_by(&self, finding: &Finding) -> bool {
+        self.explains(finding) && finding.at < self.incident.until && truth::tells(self.incident.kind, &finding.label)
     }
 }
 
@@ -128,8 +134,7 @@ impl Report {
 
 fn outcome(watched: &Watched<'_>, findings: &[PostedFinding]) -> IncidentOutcome {
     let incident = watched.incident;
-    let during = |posted: &&PostedFinding| watched.explains(posted) && posted.finding.at < incident.until;
-    let first = findings.iter().find(during);
+    let first = findings.iter().find(|posted| watched.is_found_by(&posted.finding));
     IncidentOutcome {
         name: incident.name.clone(),
         kind: incident.kind.to_string(),
@@ -140,7 +145,7 @@ fn outcome(watched: &Watched<'_>, findings: &[PostedFinding]) -> IncidentOutcome
 }
 
 fn unexplained(watched: &[Watched<'_>], findings: &[PostedFinding]) -> Vec<Unexplained> {
-    let without = findings.iter().filter(|posted| !watched.iter().any(|one| one.explains(posted)));
+    let without = findings.iter().filter(|posted| !watched.iter().any(|one| one.explains(&posted.finding)));
     without
         .map(|posted| Unexplained {
             stream: posted.stream.to_string(),

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
-use nearside_actors::board::{Board, PostedStep};
-use nearside_actors::feedback::FeedbackDesk;
+use nearside_actors::board::{Board, PostedFinding, PostedStep};
 use nearside_actors::fence::fenced;
 use nearside_config::SiteConfig;
 use nearside_models::ModelError;
@@ -81,7 +80,6 @@ impl Learning {
             library: library.clone(),
             recent: around.recent.clone(),
             board: around.board.clone(),
-            desk: around.desk.clone(),
             telemetry: around.telemetry.clone(),
             clock: clock.clone(),
             changed: changed.clone(),
@@ -108,7 +106,6 @@ struct Thread {
     library: Library,
     recent: Recent,
     board: Arc<Board>,
-    desk: Arc<FeedbackDesk>,
     telemetry: Telemetry,
     clock: Arc<dyn Clock>,
     changed: Arc<AtomicBool>,
@@ -193,11 +190,10 @@ impl Thread {
 
     /// What operators said of the model's findings lately.
     fn spoken(&self, name: &ModelName) -> Vec<Spoken> {
-        let findings = self.board.findings(usize::MAX).into_iter().map(|posted| posted.finding);
-        let of_model = findings.filter(|finding| finding.model.name == *name);
-        let spoken = of_model.filter_map(|finding| {
-            let opinion = self.desk.said_of(&finding.tag())?;
-            Some(Spoken { stream: finding.window.stream, field: finding.field?, at: finding.at, opinion })
+        let posted = self.board.findings(usize::MAX).into_iter();
+        let of_model = posted.filter(|posted| posted.finding.model.name == *name);
+        let spoken = of_model.filter_map(|PostedFinding { finding, opinion, .. }| {
+            Some(Spoken { stream: finding.window.stream, field: finding.field?, at: finding.at, opinion: opinion? })
         });
         spoken.collect()
     }

@@ -83,7 +83,14 @@ impl Ingest {
         let Given { read: Ok(feedback), stream: Some(stream) } = self.read_feedback(publish) else { return };
         let shard = self.shards[stream.shard].address.clone();
         let (taken, is_taken) = tokio::sync::mpsc::unbounded_channel();
-        let heard = ShardFeedback { stream, lsn, feedback, reply: None, taken: Some(taken) };
+        let (desk, said) = (self.desk.clone(), feedback.clone());
+        // Whoever gave it was answered, and it was counted; the board may not know of it.
+        let reply: FeedbackReply = Box::new(move |outcome| {
+            if let Ok(outcome) = outcome {
+                desk.note(&said, &outcome);
+            }
+        });
+        let heard = ShardFeedback { stream, lsn, feedback, reply: Some(reply), taken: Some(taken) };
         // A shard that has ended is seen by health.
         if shard.send(heard).await.is_ok() {
             let _ = all_done(is_taken).await;

@@ -1,7 +1,7 @@
 //! What a rule's expressions name and give, held against what there is: a misspelt name would never hold, and leave no trace.
 //!
 //! Promises: an attribute that the subject does not have, a field or key part that no stream of the rule has, a label that no model
-//! gives, and a condition that is no truth value are said before anything starts.
+//! gives, and a condition that is no truth value are said before anything starts, all of them at once.
 //! Never: an expression is refused for a value that the sample happens to have, such as a division by zero.
 
 use std::collections::BTreeSet;
@@ -16,9 +16,9 @@ use nearside_schemas::{
     unknown_name,
 };
 
-use super::explain;
 use super::subject::{Origin, SubjectContext, finding_context, finding_tree, summary_context, summary_tree};
 use super::template::PayloadTemplate;
+use super::{RuleStream, explain};
 use crate::config::RuleSubject;
 
 /// A sample of what the rule sees of one stream: every field seen, each with the value 1.
@@ -28,31 +28,56 @@ struct Sample {
     context: SubjectContext,
 }
 
-/// Checks what a rule's expressions name and give against samples of its streams: the keys that are wrong, each once, and why.
+/// The streams that a rule looks at.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) streams: &'a [&'a RuleStream],
+    /// Whether these are its streams. Where the rule does not say it in a way that can be understood they are all there are, and only what
+    /// is wrong for each of them is certainly wrong.
+    pub(super) is_sure: bool,
+}
+
+/// Checks what a rule's expressions name and give against samples of its streams: every key that is wrong, and why.
 pub(super) fn expression_faults(
     on: RuleSubject,
     when: Option<&Program>,
     payload: Option<&PayloadTemplate>,
-    streams: &[&StreamSpec],
+    seen: Seen<'_>,
 ) -> Vec<(&'static str, String)> {
-    let samples: Vec<Sample> = streams.iter().filter_map(|stream| Sample::of(stream, on)).collect();
+    let samples: Vec<Sample> = seen.streams.iter().filter_map(|stream| Sample::of(&stream.spec, on)).collect();
     if samples.is_empty() {
         return Vec::new();
     }
-    let names = Names { samples: &samples, streams };
-    let when = when.and_then(|when| condition_fault(when, &names).err());
-    let payload = payload.and_then(|payload| payload.programs().find_map(|one| value_fault(one, &names).err()));
-    when.map(|why| ("when", why)).into_iter().chain(payload.map(|why| ("publish.payload", why))).collect()
+    let names = Names { samples: &samples, seen };
+    let mut faults: Vec<(&'static str, String)> = Vec::new();
+    let found = when.into_iter().flat_map(|when| names.faults(when, is_truth_value));
+    faults.extend(found.map(|why| ("when", why)));
+    let value = |program: &Program, sample: &Sample| type_fault(program.execute(&sample.context).as_ref().err());
+    let programs = payload.into_iter().flat_map(PayloadTemplate::programs);
+    for why in programs.flat_map(|program| names.faults(program, value)) {
+        let fault = ("publish.payload", why);
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    faults
 }
 
-fn condition_fault(when: &Program, names: &Names<'_>) -> Result<(), String> {
-    names.check(when.expression())?;
-    names.samples.iter().try_for_each(|sample| is_truth_value(when, sample))
-}
-
-fn value_fault(program: &Program, names: &Names<'_>) -> Result<(), String> {
-    names.check(program.expression())?;
-    names.samples.iter().try_for_each(|sample| type_fault(program.execute(&sample.context).as_ref().err()))
+/// The labels that expressions compare a finding's with and that no model of these streams gives.
+pub(super) fn unheard_labels<'p>(
+    programs: impl IntoIterator<Item = &'p Program>,
+    streams: &[&RuleStream],
+) -> BTreeSet<String> {
+    let mut unheard = BTreeSet::new();
+    for program in programs {
+        for (path, words) in parts_of(program.expression()).into_iter().filter_map(call).flat_map(compared) {
+            if path == ["finding", "label"] {
+                let never = |word: &&str| !streams.iter().any(|stream| stream.labels.contains(*word));
+                unheard.extend(words.into_iter().filter(never).map(str::to_owned));
+            }
+        }
+    }
+    unheard
 }
 
 /// Whether it adds up or the like: then it is no condition, whatever its values are.
@@ -111,34 +136,29 @@ fn type_fault(error: Option<&ExecutionError>) -> Result<(), String> {
 
 struct Names<'a> {
     samples: &'a [Sample],
-    streams: &'a [&'a StreamSpec],
+    seen: Seen<'a>,
 }
 
 impl Names<'_> {
-    fn check(&self, expression: &IdedExpr) -> Result<(), String> {
-        match &expression.expr {
-            Expr::Select(select) => {
-                self.check(&select.operand)?;
-                self.check_path(expression)
+    /// What is wrong with an expression: every name, and where all are known what it gives.
+    fn faults(&self, program: &Program, gives: impl Fn(&Program, &Sample) -> Result<(), String>) -> Vec<String> {
+        let mut faults: Vec<String> = Vec::new();
+        for part in parts_of(program.expression()) {
+            let path = self.check_path(part).err();
+            let literals = call(part).map(|call| self.literal_faults(call)).unwrap_or_default();
+            for why in path.into_iter().chain(literals) {
+                if !faults.contains(&why) {
+                    faults.push(why);
+                }
             }
-            Expr::Call(call) => {
-                let parts = call.target.iter().map(|target| &**target).chain(&call.args);
-                parts.clone().try_for_each(|part| self.check(part))?;
-                self.check_path(expression)?;
-                self.check_literals(call)
-            }
-            Expr::List(list) => list.elements.iter().try_for_each(|element| self.check(element)),
-            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => self.check(&entry.key).and_then(|()| self.check(&entry.value)),
-                EntryExpr::StructField(field) => self.check(&field.value),
-            }),
-            Expr::Comprehension(loops) => {
-                [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result]
-                    .into_iter()
-                    .try_for_each(|part| self.check(part))
-            }
-            _ => Ok(()),
         }
+        if faults.is_empty() {
+            let wrong: Vec<String> = self.samples.iter().filter_map(|sample| gives(program, sample).err()).collect();
+            if self.seen.is_sure || wrong.len() == self.samples.len() {
+                faults.extend(wrong.into_iter().next());
+            }
+        }
+        faults
     }
 
     /// Checks the last name of `finding.seen.speed`; those before it are expressions of their own.
@@ -158,9 +178,14 @@ impl Names<'_> {
             return Ok(());
         }
         let what = match before {
-            ["finding", "seen"] => "the streams of this rule have no field",
-            ["summary", "fields"] => "in summaries of this rule's streams there is no clear numeric field",
-            ["key"] => "the streams of this rule have no key part",
+            ["finding", "seen"] if self.seen.is_sure => "the streams of this rule have no field",
+            ["finding", "seen"] => "no stream has the field",
+            ["summary", "fields"] if self.seen.is_sure => {
+                "in summaries of this rule's streams there is no clear numeric field"
+            }
+            ["summary", "fields"] => "in summaries of no stream there is the clear numeric field",
+            ["key"] if self.seen.is_sure => "the streams of this rule have no key part",
+            ["key"] => "no stream has the key part",
             _ => {
                 return Err(unknown_name(
                     &format!("`{}` has no", before.join(".")),
@@ -173,40 +198,85 @@ impl Names<'_> {
     }
 
     /// Checks the words that `finding.label` and the like are compared with.
-    fn check_literals(&self, call: &CallExpr) -> Result<(), String> {
-        let [left, right] = call.args.as_slice() else { return Ok(()) };
-        let compared = match call.func_name.as_str() {
-            operators::EQUALS | operators::NOT_EQUALS => vec![(left, right), (right, left)],
-            operators::IN => vec![(left, right)],
-            _ => return Ok(()),
-        };
-        for (name, literal) in compared {
-            let Some(path) = path(name) else { continue };
+    fn literal_faults(&self, call: &CallExpr) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (path, words) in compared(call) {
             let Some((what, known)) = self.words(&path) else { continue };
-            let words: Vec<&str> = match &literal.expr {
-                Expr::List(list) => list.elements.iter().filter_map(text).collect(),
-                _ => text(literal).into_iter().collect(),
-            };
-            if let Some(word) = words.into_iter().find(|word| !known.contains(*word)) {
-                return Err(unknown_name(what, word, known.iter().map(String::as_str)));
-            }
+            let unknown = words.into_iter().filter(|word| !known.contains(*word));
+            faults.extend(unknown.map(|word| unknown_name(what, word, known.iter().map(String::as_str))));
         }
-        Ok(())
+        faults
     }
 
     /// The words that an attribute may have, where they are known.
     fn words(&self, path: &[&str]) -> Option<(&'static str, BTreeSet<String>)> {
         let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let streams = self.seen.streams;
         Some(match path {
-            ["finding", "label"] => ("no model gives the label", labels()),
-            ["finding", "model"] => ("there is no model", catalog::names().map(str::to_owned).collect()),
+            ["finding", "label"] if streams.iter().any(|stream| stream.gives_other_labels) => return None,
+            ["finding", "label"] => {
+                let own = streams.iter().flat_map(|stream| stream.labels.iter().cloned());
+                ("no model gives the label", shipped_labels().chain(own).collect())
+            }
+            ["finding", "model"] => {
+                let own = streams.iter().flat_map(|stream| &stream.models).map(ToString::to_string);
+                ("there is no model", catalog::names().map(str::to_owned).chain(own).collect())
+            }
             ["finding", "severity"] => ("there is no severity", set(&["notice", "warning", "critical"])),
             ["finding" | "summary", "stream"] => {
-                ("this rule looks at no stream", self.streams.iter().map(|stream| stream.name.to_string()).collect())
+                ("this rule looks at no stream", streams.iter().map(|stream| stream.spec.name.to_string()).collect())
             }
             ["summary", "verdict"] => ("there is no verdict", set(&["judged", "unjudged"])),
             _ => return None,
         })
+    }
+}
+
+/// An expression and all that it is made of, what is inside before what it is inside of.
+fn parts_of(expression: &IdedExpr) -> Vec<&IdedExpr> {
+    let inside: Vec<&IdedExpr> = match &expression.expr {
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .flat_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+                EntryExpr::StructField(field) => vec![&field.value],
+            })
+            .collect(),
+        Expr::Comprehension(loops) => {
+            vec![&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result]
+        }
+        _ => Vec::new(),
+    };
+    inside.into_iter().flat_map(parts_of).chain([expression]).collect()
+}
+
+const fn call(expression: &IdedExpr) -> Option<&CallExpr> {
+    match &expression.expr {
+        Expr::Call(call) => Some(call),
+        _ => None,
+    }
+}
+
+/// The attributes that a comparison looks at, each with the words that it is compared with.
+fn compared(call: &CallExpr) -> Vec<(Vec<&str>, Vec<&str>)> {
+    let [left, right] = call.args.as_slice() else { return Vec::new() };
+    let sides = match call.func_name.as_str() {
+        operators::EQUALS | operators::NOT_EQUALS => vec![(left, right), (right, left)],
+        operators::IN => vec![(left, right)],
+        _ => return Vec::new(),
+    };
+    sides.into_iter().filter_map(|(name, literal)| Some((path(name)?, texts(literal)))).collect()
+}
+
+/// The words that stand there, one by itself or several in a list.
+fn texts(literal: &IdedExpr) -> Vec<&str> {
+    match &literal.expr {
+        Expr::List(list) => list.elements.iter().filter_map(text).collect(),
+        _ => text(literal).into_iter().collect(),
     }
 }
 
@@ -239,20 +309,9 @@ fn text(expression: &IdedExpr) -> Option<&str> {
     }
 }
 
-/// Every label that a model's card names. Its outputs are sentences: labels, each perhaps with words in brackets, and after a semicolon
-/// what comes with them.
-fn labels() -> BTreeSet<String> {
-    let cards = catalog::names().filter_map(|name| catalog::card(name, None).ok());
-    let mut labels = BTreeSet::new();
-    for output in cards.flat_map(|card| card.outputs) {
-        let listed = output.split(';').next().unwrap_or_default();
-        let outside = listed.split('(').enumerate().map(|(n, part)| match part.split_once(')') {
-            Some((_, after)) if n > 0 => after,
-            _ => part,
-        });
-        labels.extend(outside.flat_map(|part| part.split([',', ' '])).filter(|word| word.len() > 2).map(str::to_owned));
-    }
-    labels
+/// Every label of the models that ship.
+fn shipped_labels() -> impl Iterator<Item = String> {
+    catalog::names().flat_map(catalog::labels)
 }
 
 impl Sample {

@@ -244,6 +244,10 @@ impl Rules {
             return Ok(None);
         }
         let topic = rule.topic.fill(&firing.origin.parts()).map_err(|error| error.to_string())?;
+        if topic.as_str().starts_with('$') {
+            // A key part that stands in the payload may be anything.
+            return Err("its topic would begin with `$`, which is the gateway's own".to_owned());
+        }
         let payload: Arc<[u8]> = rule.payload.render(firing.context)?.into();
         let command = Command {
             id,
@@ -446,6 +450,17 @@ pub(super) mod tests {
         resumed.resume_cooldowns(&before).unwrap();
         assert!(fired(&mut resumed, &other, 59).is_empty(), "one cooldown for all labels runs out for all");
         assert_eq!(fired(&mut resumed, &other, 60).len(), 1);
+    }
+
+    /// A key part that stands in the payload is whatever a device writes there.
+    #[test]
+    fn a_device_cannot_have_a_command_sent_to_a_topic_of_the_gateways_own() {
+        let mut to_bed = rule("true");
+        to_bed.publish.topic = "{patient}/broker/version".to_owned();
+        let mut rules = Rules::new(&[to_bed]).unwrap();
+        let origin = Origin { key: [Personal::new(Arc::from("$SYS"))].into_iter().collect(), ..origin() };
+        let answers = rules.on_finding(&finding(0, 1.0), 0, &origin, Timestamp::from_secs(0));
+        assert!(matches!(answers.as_slice(), [Err(fault)] if fault.why.contains("begin with `$`")));
     }
 
     #[test]

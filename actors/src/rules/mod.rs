@@ -2,7 +2,7 @@
 //!
 //! Promises: a command's id is rule, window, revision and the finding's label, and one id is issued once (promise I8); the cooldown is of
 //! rule, stream and label, and counts from what was really sent; a rule that cannot be evaluated is counted and harms no other.
-//! Never: a rule sees text a device sent, or the key of another stream.
+//! Never: a rule sees text a device sent, or the key of another stream; a command goes to a topic of the gateway's own (`$…`).
 
 mod check;
 mod engine;
@@ -11,7 +11,7 @@ mod template;
 
 use std::collections::BTreeSet;
 
-use nearside_schemas::{FieldName, QoS, StreamSpec, TopicTemplate, nearest, unknown_name};
+use nearside_schemas::{FieldName, ModelName, QoS, StreamName, StreamSpec, TopicTemplate, nearest, unknown_name};
 
 #[cfg(test)]
 pub(crate) use engine::tests::finding as sample_finding;
@@ -31,6 +31,8 @@ pub struct RuleError {
     pub key: &'static str,
     /// What is wrong and what to write instead.
     pub why: String,
+    /// Whether it may come of another one: which streams the rule looks at is not known.
+    pub is_consequence: bool,
 }
 
 /// A rule with its expressions compiled.
@@ -66,12 +68,34 @@ impl Parts {
 }
 
 fn error(rule: &RuleConfig, key: &'static str, why: String) -> RuleError {
-    RuleError { rule: rule.name.to_string(), key, why }
+    RuleError { rule: rule.name.to_string(), key, why, is_consequence: false }
+}
+
+/// A stream definition as rules see it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RuleStream {
+    /// Its fields and key.
+    pub spec: StreamSpec,
+    /// Its models.
+    pub models: Vec<ModelName>,
+    /// The labels that they give.
+    pub labels: BTreeSet<String>,
+    /// Whether one of them may give labels that nothing tells of before it is loaded: a text model of the site's own.
+    pub gives_other_labels: bool,
+}
+
+/// What a rule is checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleSurroundings<'a> {
+    /// The site's stream definitions.
+    pub streams: &'a [RuleStream],
+    /// Whether what the rule says of its streams could be read.
+    pub knows_its_streams: bool,
 }
 
 /// Everything that is wrong with a rule, as the configuration says it before anything starts. Without the site's stream definitions, or
 /// where those are not whole, it is what the rule says by itself.
-pub fn check_rule(rule: &RuleConfig, streams: Option<&[StreamSpec]>) -> Vec<RuleError> {
+pub fn check_rule(rule: &RuleConfig, surroundings: Option<RuleSurroundings<'_>>) -> Vec<RuleError> {
     let parts = Parts::of(rule);
     let mut found: Vec<RuleError> =
         [parts.when.as_ref().err(), parts.topic.as_ref().err(), parts.payload.as_ref().err(), parts.qos.as_ref().err()]
@@ -79,32 +103,48 @@ pub fn check_rule(rule: &RuleConfig, streams: Option<&[StreamSpec]>) -> Vec<Rule
             .flatten()
             .cloned()
             .collect();
-    let Some(streams) = streams else { return found };
-    if let Some(name) = rule.streams.iter().find(|name| !streams.iter().any(|stream| stream.name == **name)) {
-        let known = streams.iter().map(|stream| stream.name.as_str());
+    let Some(RuleSurroundings { streams, knows_its_streams }) = surroundings else { return found };
+    let is_unknown = |name: &&StreamName| !streams.iter().any(|stream| stream.spec.name == **name);
+    for name in rule.streams.iter().filter(is_unknown) {
+        let known = streams.iter().map(|stream| stream.spec.name.as_str());
         found.push(error(rule, "streams", unknown_name("there is no stream", name.as_str(), known)));
     }
-    let looked_at: Vec<&StreamSpec> =
-        streams.iter().filter(|stream| rule.streams.is_empty() || rule.streams.contains(&stream.name)).collect();
-    let topic = parts.topic.as_ref().ok().and_then(|topic| placeholder_fault(topic, &looked_at));
-    found.extend(topic.map(|why| error(rule, "publish.topic", why)));
+    let is_sure = knows_its_streams && !rule.streams.iter().any(|name| is_unknown(&name));
+    let looked_at = if is_sure { seen_by(rule, streams) } else { streams.iter().collect() };
+    let seen = check::Seen { streams: &looked_at, is_sure };
+    let topic = parts.topic.as_ref().ok().and_then(|topic| placeholder_fault(topic, seen));
+    let topic = topic.map(|why| ("publish.topic", why));
     let (when, payload) = (parts.when.as_ref().ok(), parts.payload.as_ref().ok());
-    let faults = check::expression_faults(rule.on, when, payload, &looked_at);
-    found.extend(faults.into_iter().map(|(key, why)| error(rule, key, why)));
+    let faults = topic.into_iter().chain(check::expression_faults(rule.on, when, payload, seen));
+    found.extend(faults.map(|(key, why)| RuleError { is_consequence: !is_sure, ..error(rule, key, why) }));
     found
 }
 
+/// The streams that a rule looks at.
+fn seen_by<'s>(rule: &RuleConfig, streams: &'s [RuleStream]) -> Vec<&'s RuleStream> {
+    streams.iter().filter(|stream| rule.streams.is_empty() || rule.streams.contains(&stream.spec.name)).collect()
+}
+
+/// The labels that a rule compares a finding's with and that no model of its streams gives, as far as is known: each is a condition that
+/// never holds, unless a model of the site's own gives it.
+pub fn unheard_labels(rule: &RuleConfig, streams: &[RuleStream]) -> BTreeSet<String> {
+    let Parts { when, payload, .. } = Parts::of(rule);
+    let in_payload = payload.iter().flat_map(PayloadTemplate::programs);
+    check::unheard_labels(when.iter().chain(in_payload), &seen_by(rule, streams))
+}
+
 /// What is wrong with the placeholders of a command's topic, and which there are.
-fn placeholder_fault(topic: &TopicTemplate, streams: &[&StreamSpec]) -> Option<String> {
+fn placeholder_fault(topic: &TopicTemplate, seen: check::Seen<'_>) -> Option<String> {
+    let streams = || seen.streams.iter().map(|stream| &stream.spec);
     let has = |stream: &StreamSpec, part: &FieldName| stream.key.iter().any(|known| known.name == *part);
     topic.parts().find_map(|part| {
-        let without = streams.iter().find(|stream| !has(stream, part))?;
-        if streams.iter().any(|stream| has(stream, part)) {
+        let without = streams().find(|stream| !has(stream, part))?;
+        if streams().any(|stream| has(stream, part)) {
             let why = "is not a key part of stream";
-            return Some(format!("`{{{part}}}` {why} `{}`; name the streams that have it in `streams`", without.name));
+            let why = format!("`{{{part}}}` {why} `{}`; name the streams that have it in `streams`", without.name);
+            return seen.is_sure.then_some(why);
         }
-        let known: BTreeSet<&str> =
-            streams.iter().flat_map(|stream| &stream.key).map(|part| part.name.as_str()).collect();
+        let known: BTreeSet<&str> = streams().flat_map(|stream| &stream.key).map(|part| part.name.as_str()).collect();
         let hint = match nearest(part.as_str(), known.iter().copied()) {
             Some(near) => format!("did you mean `{{{near}}}`?"),
             None if known.is_empty() => "they have none: give a key part a place in their `topic` or `key`".to_owned(),
@@ -113,12 +153,20 @@ fn placeholder_fault(topic: &TopicTemplate, streams: &[&StreamSpec]) -> Option<S
                 format!("there is {}", known.join(", "))
             }
         };
-        Some(format!("`{{{part}}}` is not a key part of the streams of this rule; {hint}"))
+        let whose = if seen.is_sure { "the streams of this rule" } else { "any stream" };
+        Some(format!("`{{{part}}}` is not a key part of {whose}; {hint}"))
     })
 }
 
 fn topic(text: &str) -> Result<TopicTemplate, String> {
     let topic = TopicTemplate::parse(text).map_err(|error| error.to_string())?;
+    if text.starts_with('$') {
+        return Err(
+            "a command goes to devices: topics that begin with `$` are the gateway's own, and what it says there \
+                    would be believed; choose another"
+                .to_owned(),
+        );
+    }
     if text.split('/').any(|level| level == "+") {
         return Err("a command goes to one topic: `+` cannot stand in it".to_owned());
     }
@@ -190,6 +238,8 @@ mod tests {
         assert_eq!(keys(rule("summary.rows > 1", "a", "x")), ["when"]);
         assert_eq!(keys(rule("true", "a/+", "x")), ["publish.topic"]);
         assert_eq!(keys(rule("true", "a/#", "x")), ["publish.topic"]);
+        assert_eq!(keys(rule("true", "$SYS/broker/version", "x")), ["publish.topic"]);
+        assert_eq!(keys(rule("true", "$nearside/feedback", "x")), ["publish.topic"]);
         assert_eq!(keys(rule("true", "a", "${finding.")), ["publish.payload"]);
         assert_eq!(keys(rule("true", "a", "${1 +}")), ["publish.payload"]);
         assert_eq!(keys(rule("1 >", "a/#", "${1 +}")), ["when", "publish.topic", "publish.payload"]);

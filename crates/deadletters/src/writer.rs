@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flume::{Receiver, Sender};
-use nearside_schemas::KeySource;
+use nearside_schemas::{KeySource, SetAsideReason, StreamName};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
 use crate::area::{self, Filed, LetterId, name_of};
 use crate::config::{DeadLetterError, DeadLettersConfig};
 use crate::letter::{DeadLetter, Digest};
+
+/// The label of letters whose topic no stream claims.
+const NO_STREAM: &str = "none";
 
 enum Request {
     Put(DeadLetter),
@@ -49,9 +52,18 @@ impl DeadLetters {
         Ok(Self { requests, telemetry: telemetry.clone(), busy })
     }
 
+    /// Counts letters of a stream definition from 0, for each of these reasons: whoever watches a counter sees its first step only if it was
+    /// there before. `None` stands for topics that no stream claims.
+    pub fn expect(&self, stream: Option<&StreamName>, reasons: &[SetAsideReason]) {
+        let stream = stream.map_or(NO_STREAM, StreamName::as_str);
+        for reason in reasons {
+            self.telemetry.counter(Metric::DeadLettersKept, &[stream, reason.label()]);
+        }
+    }
+
     /// Sets a message aside, without waiting. False where it is not kept because too many wait to be written; that is counted.
     pub fn put(&self, letter: DeadLetter) -> bool {
-        let stream = letter.stream.clone().unwrap_or_else(|| "none".to_owned());
+        let stream = letter.stream.clone().unwrap_or_else(|| NO_STREAM.to_owned());
         let reason = letter.reason.clone();
         let queued = self.requests.try_send(Request::Put(letter)).is_ok();
         if queued {

@@ -42,6 +42,8 @@ pub struct DamagedSegment {
     /// The first number of the segment.
     first: Lsn,
     frames: Vec<Frame>,
+    /// From this number on nothing tells whether there ever were records.
+    unknown_from: Option<Lsn>,
 }
 
 /// A frame as it will be written.
@@ -58,10 +60,22 @@ impl DamagedSegment {
         self.frames.iter().filter(|frame| !frame.plain.is_empty()).map(|frame| u64::from(frame.count)).sum()
     }
 
-    /// Ranges of numbers, the last included, whose records cannot be read or never were.
+    /// Ranges of numbers, the last included, that lie before a number that was given, and whose records cannot be read.
     pub fn vacant(&self) -> impl Iterator<Item = (Lsn, Lsn)> + '_ {
-        let vacant = self.frames.iter().filter(|frame| frame.plain.is_empty());
-        vacant.map(|frame| (frame.first, Lsn(frame.first.0 + u64::from(frame.count) - 1)))
+        self.empty().filter(move |(first, _)| self.unknown_from.is_none_or(|unknown| *first < unknown))
+    }
+
+    /// The numbers behind the last that was certainly given, the last included: they are not given again, for some may have been. There is
+    /// room for so many in the bytes that are there; mostly no record had them.
+    pub fn passed_over(&self) -> Option<(Lsn, Lsn)> {
+        let first = self.unknown_from?;
+        let (_, last) = self.empty().filter(|(from, _)| *from >= first).last()?;
+        Some((first, last))
+    }
+
+    fn empty(&self) -> impl Iterator<Item = (Lsn, Lsn)> + '_ {
+        let empty = self.frames.iter().filter(|frame| frame.plain.is_empty());
+        empty.map(|frame| (frame.first, Lsn(frame.first.0 + u64::from(frame.count) - 1)))
     }
 }
 
@@ -153,12 +167,14 @@ struct Salvage {
     frames: Vec<Frame>,
     places: Vec<(u64, DamageKind)>,
     regained: usize,
+    unknown_from: Option<Lsn>,
 }
 
 impl Salvage {
     /// Walks the segment that begins with `first`; the one after it begins with `follows`, where there is one.
     fn of(bytes: &[u8], first: Lsn, follows: Option<Lsn>, keys: &dyn KeySource) -> Self {
-        let mut found = Self { first, next: first, frames: Vec::new(), places: Vec::new(), regained: 0 };
+        let mut found =
+            Self { first, next: first, frames: Vec::new(), places: Vec::new(), regained: 0, unknown_from: None };
         let id = match SegmentHeader::decode(bytes) {
             Some(header) if header.first == first => Some(header.id),
             _ => {
@@ -183,7 +199,10 @@ impl Salvage {
                 found.vacate(follows);
             }
             // Records may have been there that cannot be read: their numbers are not given again.
-            None if !found.places.is_empty() => found.vacate(Lsn(first.0 + 1 + bytes.len() as u64 / LEAST_RECORD)),
+            None if !found.places.is_empty() => {
+                found.unknown_from = Some(found.next);
+                found.vacate(Lsn(first.0 + 1 + bytes.len() as u64 / LEAST_RECORD));
+            }
             None => {}
         }
         found
@@ -257,8 +276,9 @@ impl Salvage {
     }
 
     fn finish(self, name: &str) -> Option<DamagedSegment> {
-        let Self { first, frames, places, regained, .. } = self;
-        (!places.is_empty()).then(|| DamagedSegment { name: name.to_owned(), places, regained, first, frames })
+        let Self { first, frames, places, regained, unknown_from, .. } = self;
+        let name = name.to_owned();
+        (!places.is_empty()).then_some(DamagedSegment { name, places, regained, first, frames, unknown_from })
     }
 }
 

@@ -89,7 +89,7 @@ table! {
     SetAside, "nearside_readings_set_aside_total", Counter, ["stream", "reason"], "Readings or messages set aside, by stream definition and reason.";
     Credit, "nearside_ingest_credit_used", Gauge, ["shard"], "Readings admitted and not yet handled, by shard.";
     CreditWaits, "nearside_ingest_credit_waits_total", Counter, [], "Times a connection waited because its streams were full.";
-    Streams, "nearside_streams_active", Gauge, ["stream"], "Streams with an actor, by stream definition.";
+    Streams, "nearside_streams_active", Gauge, ["stream"], "Streams with an actor, by stream definition; after a start or a reload a stream has one from its next reading on.";
     StreamsRetired, "nearside_streams_retired_total", Counter, ["stream"], "Idle streams put to rest, by stream definition.";
     StreamPanics, "nearside_stream_panics_total", Counter, ["stage"], "Panics caught, by stage.";
     StreamsParked, "nearside_streams_parked_total", Counter, ["stream"], "Streams given up after too many panics.";

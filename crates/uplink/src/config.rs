@@ -113,7 +113,13 @@ const fn default_backoff_max() -> HumanDuration {
     HumanDuration::secs(60)
 }
 
+/// Why it is none. An address with a user in it is not shown: it holds a password (promise I2).
 fn no_address(url: &str) -> String {
+    if url.contains('@') {
+        return "holds a user or a password, and an address has none: put the user in `username`, and the password in a file that \
+                `password_file` names"
+            .to_owned();
+    }
     format!(
         "holds `{url}`, which is no broker's address: write mqtt://host:1883, mqtts://host:8883 or mqtt://[::1]:1883"
     )
@@ -311,6 +317,8 @@ mod tests {
         let mut config = UplinkConfig::to("mqtt://a");
         config.fallback = vec!["mqtts://b".to_owned(), "c".to_owned()];
         assert!(config.validate().is_err_and(|error| error.to_string().starts_with("`uplink.fallback` holds `c`")));
+        let login = "mqtt://user:hunter2@cloud.example".parse::<CloudUrl>().unwrap_err().to_string();
+        assert!(login.contains("`password_file`") && !login.contains("hunter2"), "{login}");
         for bad in ["cloud.example", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://u@x", "mqtt://a/b"] {
             assert_eq!(url(bad), None, "{bad}");
         }

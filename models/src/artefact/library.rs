@@ -377,6 +377,19 @@ pub fn method_of(name: &str, folders: &[PathBuf]) -> Result<&'static str, ModelE
     }
 }
 
+/// The card of a model of the site's own, from the first of `folders` that holds one of that name that can be read; also of one that takes
+/// the place of a model that ships. Of the folder only the card is read.
+pub fn own_card(name: &str, folders: &[PathBuf]) -> Option<Card> {
+    if Path::new(name).components().count() != 1 || name.starts_with('.') {
+        return None;
+    }
+    let read = |path: PathBuf| {
+        let bytes = read_bounded(name, &path, MAX_CARD).ok()?;
+        Card::parse(name, &String::from_utf8_lossy(&bytes)).ok()
+    };
+    folders.iter().find_map(|folder| read(folder.join(name).join(CARD_FILE)))
+}
+
 /// Where the copy that is being replaced stands until the new one is in its place.
 fn replaced(kept: &Path, name: &str) -> PathBuf {
     kept.join(format!(".{name}.old"))

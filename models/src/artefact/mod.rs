@@ -17,7 +17,7 @@ use nearside_schemas::{Faults, KeySource};
 use serde::{Deserialize, Serialize};
 
 pub use self::cipher::SALT;
-pub use self::library::{Library, Loaded, Origin, method_of, try_folder};
+pub use self::library::{Library, Loaded, Origin, method_of, own_card, try_folder};
 pub use self::signature::{PublicKey, SIGNATURE_FILE, SigningKey};
 use crate::ModelError;
 use crate::card::{CARD_FILE, Card};

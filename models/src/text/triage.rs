@@ -17,7 +17,7 @@ use nearside_schemas::{Contribution, FieldKind, FieldName, FieldPolicy, FieldSpe
 use super::encoder::Encoders;
 use super::judge::{Awaited, Judge, Judgement};
 use crate::ModelError;
-use crate::card::Card;
+use crate::card::{Card, word_of};
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use crate::snapshot::{Reader, Writer};
 
@@ -50,7 +50,7 @@ impl TextTriage {
 /// A label as a word of identifiers, kept for the life of the process: each different one once, however often a model is loaded.
 fn interned(label: &str) -> &'static str {
     static KNOWN: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-    let word: String = label.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let word = word_of(label);
     let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(word) = known.get(word.as_str()) {
         return word;

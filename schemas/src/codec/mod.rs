@@ -147,6 +147,11 @@ pub struct CodecError {
     pub what: String,
 }
 
+/// What is wrong with a path by itself, whatever the format.
+pub fn path_fault(text: &str) -> Option<CodecError> {
+    path::Path::parse(text).err()
+}
+
 /// Builds the decoder of a stream definition: the one table from format to decoder.
 ///
 /// # Errors

@@ -179,7 +179,7 @@ impl Connection {
     }
 
     /// Says that the client may not do what it asked for.
-    pub(crate) fn say_refused(&self, why: &str) {
+    pub(crate) fn say_refused(&self, why: &'static str) {
         self.shared.refusals.say(self.address, self.principal.user.as_deref(), why);
     }
 
