@@ -2,6 +2,7 @@
 //!
 //! Promises: each window counts once, with its highest revision; a window that comes after its roll-up closed makes a new
 //! revision of it, or is counted as too late; the same windows in the same order of ticks give the same roll-ups (promise I5).
+//! Where the clock goes back, what waits does so from that tick on.
 //! Never: a roll-up holds a key, or a value of a window with fewer rows than `min_rows`.
 
 mod aggregate;
