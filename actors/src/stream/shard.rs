@@ -18,7 +18,7 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
-use nearside_schemas::{StreamMap, Timestamp};
+use nearside_schemas::{StreamMap, Timestamp, failpoint};
 use tokio::time::Instant;
 
 use super::actor::{DrainStream, StreamActor, TakeState};
@@ -313,6 +313,7 @@ impl Handler<ShardBatch> for Shard {
     type Result = ();
 
     fn handle(&mut self, batch: ShardBatch, ctx: &mut Self::Context) {
+        failpoint("shard-batch");
         let state = &self.state;
         for work in batch.works {
             state.gather(work, batch.first);
@@ -457,6 +458,7 @@ impl Handler<DrainShard> for Shard {
     type Result = ();
 
     fn handle(&mut self, drain: DrainShard, ctx: &mut Self::Context) {
+        failpoint("shard-closing");
         self.state.hand_on();
         if !self.state.drain(&drain) {
             // Whoever asked may not wait any more.
