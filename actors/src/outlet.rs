@@ -109,6 +109,9 @@ pub struct Downstream {
 /// Where streams hand on what they have.
 pub struct Outlet {
     definitions: Vec<DefinitionMetrics>,
+    /// Whether findings panic it.
+    #[cfg(test)]
+    pub(crate) is_poisoned: bool,
     telemetry: Telemetry,
     to: Downstream,
 }
@@ -117,7 +120,13 @@ impl Outlet {
     /// An outlet for these definitions.
     pub fn new(plans: &[Arc<StreamPlan>], telemetry: &Telemetry, to: Downstream) -> Self {
         let definitions = plans.iter().map(|plan| DefinitionMetrics::new(plan.spec.name.as_str(), telemetry)).collect();
-        Self { definitions, telemetry: telemetry.clone(), to }
+        Self {
+            definitions,
+            #[cfg(test)]
+            is_poisoned: false,
+            telemetry: telemetry.clone(),
+            to,
+        }
     }
 
     /// Hands on and counts what a stream gave back, leaving nothing of it in `outputs`. Each finding and summary goes behind a fence of its
@@ -166,6 +175,8 @@ impl Outlet {
     }
 
     fn raise(&self, component: &StreamComponent, finding: Finding) {
+        #[cfg(test)]
+        assert!(!self.is_poisoned, "the poison");
         let spec = &component.plan().spec;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();

@@ -5,6 +5,8 @@
 //! is gone with what it held, the shard ends (promise I1).
 
 mod delivery;
+#[cfg(test)]
+mod tests;
 mod time;
 
 use std::cell::{Cell, RefCell};
