@@ -77,7 +77,9 @@ pub enum StartError {
     #[error("the {0} has damaged places")]
     Damaged(&'static str),
     /// A part of the gateway has ended by a fault of ours; everything acknowledged is in the journal.
-    #[error("{0} ended by a fault, so the gateway stops; what was acknowledged is in the journal: start again, and it goes on from there")]
+    #[error(
+        "{0} ended by a fault, so the gateway stops; what was acknowledged is in the journal: start again, and it goes on from there"
+    )]
     Ended(String),
     /// Something outside does not answer.
     #[error("{0}")]

@@ -23,6 +23,7 @@ use nearside_telemetry::{Metric, Telemetry};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::error::StartError;
 use crate::middle::{Closed, Middle};
 
 /// Between two tries to hand over to a changed configuration.
@@ -82,11 +83,6 @@ pub struct Heart {
     /// Becomes true where it stops by a fault.
     pub has_failed: Arc<AtomicBool>,
 }
-
-/// Why checkpoint and journal cannot be taken in.
-#[derive(Debug, thiserror::Error)]
-#[error("a part of the streams of the configuration from before has ended")]
-struct NotRecovered;
 
 impl Heart {
     /// Beats until told to stop. `None` where it was told before recovery was over: then nothing may be called covered.
@@ -169,7 +165,7 @@ async fn recover(
     begins_at: Lsn,
     (progress, front_door): (Arc<Progress>, Recovery),
     clock: Arc<dyn Clock>,
-) -> Result<(Checkpointer, Recovered), NotRecovered> {
+) -> Result<(Checkpointer, Recovered), StartError> {
     let Start { checkpoint, reader, earlier } = start;
     let Checkpointer { ingest, rules, rollup, .. } = &checkpointer;
     let span = (checkpoint.covers, begins_at);
@@ -177,18 +173,20 @@ async fn recover(
     let listeners = Listeners { rules, rollup, journalled: &journalled };
     let Some(mut earlier) = earlier else {
         let mut found = recovery::adopt(ingest, checkpoint).await;
-        recovery::replay(ingest, reader, span, listeners, &progress, &mut found).await;
+        recovery::replay(ingest, reader, span, listeners, &progress, &mut found).await?;
         return Ok((checkpointer, found));
     };
     let middle = earlier.middle.clone();
     let taken_in = async {
         let mut found = recovery::adopt(&middle.ingest, checkpoint).await;
-        recovery::replay(&middle.ingest, reader, span, listeners, &progress, &mut found).await;
-        (earlier.close(clock.as_ref()).await, found)
+        recovery::replay(&middle.ingest, reader, span, listeners, &progress, &mut found).await?;
+        Ok::<_, StartError>((earlier.close(clock.as_ref()).await, found))
     };
     let (checkpoint, found) = tokio::select! {
-        taken_in = taken_in => taken_in,
-        () = has_ended(&middle) => return Err(NotRecovered),
+        taken_in = taken_in => taken_in?,
+        () = has_ended(&middle) => {
+            return Err(StartError::Ended("a part of the streams of the configuration from before".to_owned()));
+        }
     };
     let Earlier { changed, rules: next_rules, rollup: next_rollup, .. } = earlier;
     tracing::info!(streams = changed.len(), "the configuration was changed while the gateway did not run");

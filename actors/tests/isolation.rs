@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,14 @@ use nearside_actors::inference::InferenceQueues;
 use nearside_actors::ingest::{Ingest, IngestSetup, ShardHandle};
 use nearside_actors::outlet::{Downstream, Outlet};
 use nearside_actors::recall::Recall;
+use nearside_actors::recovery::{Listeners, Progress, Recovered, replay};
 use nearside_actors::seal::SealMessage;
 use nearside_actors::stage::{self, StageSender};
-use nearside_actors::stream::{AdoptStreams, CollectStates, Outputs, PlannedModel, Shard, ShardSetup, StreamComponent, StreamPlan};
+use nearside_actors::stream::{
+    AdoptStreams, CollectStates, Outputs, PlannedModel, Shard, ShardSetup, StreamComponent, StreamPlan,
+};
 use nearside_deadletters::{DeadLetter, DeadLetters, DeadLettersConfig, ids, read};
-use nearside_journal::{DirectoryStorage, Journal, JournalConfig, Lsn};
+use nearside_journal::{DirectoryStorage, Journal, JournalConfig, Lsn, SegmentFile, Storage, read_from};
 use nearside_models::ModelError;
 use nearside_models::row_model::{Row, RowModel, RowState, RowVerdict};
 use nearside_privacy::KeyRing;
@@ -124,8 +128,30 @@ fn plan() -> Arc<StreamPlan> {
     })
 }
 
+/// A folder of segments that cannot be read.
+struct Unreadable(DirectoryStorage, bool);
+
+impl Storage for Unreadable {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
+        self.0.create(name)
+    }
+    fn read(&self, _: &str) -> io::Result<Vec<u8>> {
+        assert!(!self.1, "a fault");
+        Err(io::Error::other("too many open files"))
+    }
+    fn size(&self, name: &str) -> io::Result<u64> {
+        self.0.size(name)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+}
+
 struct Gateway {
-    ingest: Ingest,
+    ingest: Arc<Ingest>,
     /// Where its shard lives.
     arbiter: Arbiter,
     letters: DeadLetters,
@@ -193,7 +219,7 @@ impl Gateway {
             desk: FeedbackDesk::new(&telemetry).0,
         };
         let ingest = Ingest::new(&plans, vec![ShardHandle { address, credit }], setup, &telemetry).unwrap();
-        Self { ingest, arbiter, letters, seal, telemetry, windows, received: 1_000 }
+        Self { ingest: Arc::new(ingest), arbiter, letters, seal, telemetry, windows, received: 1_000 }
     }
 
     /// A message on this topic.
@@ -426,6 +452,48 @@ fn after_the_clock_went_back_idle_windows_close_in_their_time() {
         let mut windows = gateway.windows.lock().clone();
         windows.sort();
         assert_eq!(windows, [("7".to_owned(), 1), ("8".to_owned(), 1)]);
+    });
+}
+
+/// I1: nothing may be called covered by a start that has not seen it.
+#[test]
+fn a_journal_that_could_not_be_read_to_its_end_is_not_taken_for_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        gateway.publish(&[("7", "1")]).await;
+        let (rules, _) = stage::start("rules", 100, &gateway.telemetry, |_| {}).unwrap();
+        let (rollup, _) = stage::start("rollup", 100, &gateway.telemetry, |_| {}).unwrap();
+        let storage = || DirectoryStorage::open(&folder.path().join("journal"), false).unwrap();
+        let storages: [Arc<dyn Storage>; 3] =
+            [Arc::new(storage()), Arc::new(Unreadable(storage(), false)), Arc::new(Unreadable(storage(), true))];
+        let mut outcomes = Vec::new();
+        for storage in storages {
+            let reader = read_from(storage, keys.clone(), Lsn(0), Lsn(u64::MAX)).unwrap();
+            let listeners = Listeners { rules: &rules, rollup: &rollup, journalled: &|_, _| {} };
+            let (progress, mut found) = (Progress::default(), Recovered::default());
+            let span = (Lsn(0), Lsn(1));
+            let outcome = replay(&gateway.ingest, reader, span, listeners, &progress, &mut found).await;
+            outcomes.push((outcome.is_ok(), found.records));
+        }
+        assert_eq!(outcomes, [(true, 1), (false, 0), (false, 0)]);
+    });
+}
+
+#[test]
+fn streams_of_a_checkpoint_have_room_where_fewer_are_permitted_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        let ward = StreamName::new("ward").unwrap();
+        for bed in 0..101 {
+            let key: KeyValues = [Personal::new(Arc::from(bed.to_string()))].into_iter().collect();
+            assert!(gateway.ingest.adopt(&ward, key).is_some(), "{bed}");
+        }
+        gateway.publish(&[("new", "1")]).await;
+        assert_eq!(gateway.telemetry.counter(Metric::SetAside, &["ward", "overflow"]).get(), 1);
     });
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregate::{AggregateError, aggregate};
 use super::saved::{self, SavedRollUps};
 use crate::config::RollUpConfig;
+use crate::fence::fenced;
 
 /// What a roll-up needs of one field of one window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +73,15 @@ const PARTS_STAY: Duration = Duration::from_secs(1_800);
 /// So many of the spans forgotten last are known by their start: one that the clock meets again, for it has gone back, must not be handed
 /// out as if it were new, with what comes late alone.
 const FORGOTTEN: usize = 1_024;
+
+/// What came out of a step.
+#[derive(Debug, Default)]
+pub struct HandedOut {
+    /// The roll-ups.
+    pub rollups: Vec<RollUp>,
+    /// One for each that could not be computed.
+    pub faults: Vec<AggregateError>,
+}
 
 /// Roll-ups in the making.
 pub struct RollUps {
@@ -196,7 +206,7 @@ impl RollUps {
 
     /// Lets time pass: hands out the roll-ups that are due, first or revised, and forgets those that cannot change any more. Where the
     /// clock has gone back, whatever waits does so from now on.
-    pub fn on_tick(&mut self, now: Timestamp) -> Result<Vec<RollUp>, AggregateError> {
+    pub fn on_tick(&mut self, now: Timestamp) -> HandedOut {
         self.let_time_pass(now);
         let (every, lateness, keep) = (self.every(), self.config.lateness.get(), self.keep());
         let mut due: BTreeSet<Timestamp> = BTreeSet::new();
@@ -211,10 +221,7 @@ impl RollUps {
                 held -= span.windows.len();
             }
         }
-        let mut out = Vec::new();
-        for start in due {
-            out.extend(self.close(start)?);
-        }
+        let out = self.close_all(due);
         let mut held = self.held;
         let (bound, now, over, forgotten) = (self.config.max_windows, self.now, &mut self.over, &mut self.forgotten);
         self.spans.retain(|start, span| {
@@ -229,7 +236,7 @@ impl RollUps {
         });
         self.held = held;
         self.forgotten.drain(..self.forgotten.len().saturating_sub(FORGOTTEN));
-        Ok(out)
+        out
     }
 
     fn let_time_pass(&mut self, now: Timestamp) {
@@ -243,13 +250,9 @@ impl RollUps {
     }
 
     /// Hands out everything that has changed.
-    pub fn drain(&mut self) -> Result<Vec<RollUp>, AggregateError> {
+    pub fn drain(&mut self) -> HandedOut {
         let due: Vec<Timestamp> = self.spans.iter().filter(|(_, span)| span.changed).map(|(start, _)| *start).collect();
-        let mut out = Vec::new();
-        for start in due {
-            out.extend(self.close(start)?);
-        }
-        Ok(out)
+        self.close_all(due)
     }
 
     /// Windows that came after their roll-up could still be revised.
@@ -265,20 +268,32 @@ impl RollUps {
         self.config.lateness.get() + self.config.revise_for.get()
     }
 
+    /// One that cannot be computed costs itself, until another window comes for it.
+    fn close_all(&mut self, due: impl IntoIterator<Item = Timestamp>) -> HandedOut {
+        let mut out = HandedOut::default();
+        for start in due {
+            match self.close(start) {
+                Ok(rollups) => out.rollups.extend(rollups),
+                Err(fault) => out.faults.push(fault),
+            }
+        }
+        out
+    }
+
     fn close(&mut self, start: Timestamp) -> Result<Vec<RollUp>, AggregateError> {
         let end = start.plus(self.every());
         let Some(span) = self.spans.get_mut(&start) else { return Ok(Vec::new()) };
+        (span.closed, span.changed) = (true, false);
+        self.unsaved.insert((start, None));
         let parts: Vec<&Part> = span.windows.values().flat_map(|window| &window.parts).collect();
-        let mut rollups = aggregate(&self.site, start, end, &parts)?;
+        let computed = fenced(|| aggregate(&self.site, start, end, &parts));
+        let mut rollups = computed.unwrap_or(Err(AggregateError::Panicked))?;
         let least = if start < self.restarted_at { self.least_revision } else { 0 };
         for rollup in &mut rollups {
             let last = span.revisions.get(&rollup.id);
             rollup.revision = last.map_or(0, |last| last + 1).max(least);
             span.revisions.insert(rollup.id.clone(), rollup.revision);
         }
-        span.closed = true;
-        span.changed = false;
-        self.unsaved.insert((start, None));
         Ok(rollups)
     }
 }
@@ -358,28 +373,28 @@ mod tests {
         rollups.on_summary(&summary(2, 0, 0, 20.0, 3));
         rollups.on_summary(&summary(1, 10, 0, 0.0, 5));
         rollups.on_summary(&summary(1, 10, 1, 40.0, 4));
-        assert!(rollups.on_tick(Timestamp::from_secs(69)).unwrap().is_empty(), "lateness is waited for");
-        let out = rollups.on_tick(Timestamp::from_secs(70)).unwrap();
+        assert!(rollups.on_tick(Timestamp::from_secs(69)).rollups.is_empty(), "lateness is waited for");
+        let out = rollups.on_tick(Timestamp::from_secs(70)).rollups;
         assert_eq!(out.len(), 1);
         let one = &out[0];
         assert_eq!((one.streams, one.windows, one.rows, one.revision), (2, 3, 8, 0));
         assert!((one.mean - (10.0 + 60.0 + 160.0) / 8.0).abs() < 1e-12);
         assert_eq!((one.min, one.max), (9.0, 41.0));
-        assert!(rollups.on_tick(Timestamp::from_secs(71)).unwrap().is_empty(), "handed out once");
+        assert!(rollups.on_tick(Timestamp::from_secs(71)).rollups.is_empty(), "handed out once");
     }
 
     #[test]
     fn a_late_window_makes_a_revision_and_a_very_late_one_is_counted() {
         let mut rollups = rollups();
         rollups.on_summary(&summary(1, 0, 0, 10.0, 4));
-        assert_eq!(rollups.on_tick(Timestamp::from_secs(70)).unwrap().len(), 1);
+        assert_eq!(rollups.on_tick(Timestamp::from_secs(70)).rollups.len(), 1);
         rollups.on_summary(&summary(2, 20, 0, 30.0, 4));
-        let out = rollups.on_tick(Timestamp::from_secs(80)).unwrap();
+        let out = rollups.on_tick(Timestamp::from_secs(80)).rollups;
         assert_eq!((out[0].revision, out[0].rows), (1, 8));
-        rollups.on_tick(Timestamp::from_secs(170)).unwrap();
+        rollups.on_tick(Timestamp::from_secs(170)).rollups;
         rollups.on_summary(&summary(3, 20, 0, 30.0, 4));
         assert_eq!(rollups.too_late(), 1);
-        assert!(rollups.drain().unwrap().is_empty());
+        assert!(rollups.drain().rollups.is_empty());
     }
 
     /// What came out, by start and number of windows.
@@ -390,7 +405,7 @@ mod tests {
     #[test]
     fn after_the_clock_was_ahead_the_spans_of_the_right_time_come_in_their_time() {
         let (mut rollups, hour) = (rollups(), 3_600);
-        let tick = |rollups: &mut RollUps, at: i64| seen(rollups.on_tick(Timestamp::from_secs(at)).unwrap());
+        let tick = |rollups: &mut RollUps, at: i64| seen(rollups.on_tick(Timestamp::from_secs(at)).rollups);
         rollups.on_summary(&summary(1, 0, 0, 10.0, 4));
         assert!(tick(&mut rollups, 30).is_empty());
         // An hour ahead, for a while: the span is over by that clock; rows that bear the time of receipt are of that time too.
@@ -399,7 +414,11 @@ mod tests {
         assert!(tick(&mut rollups, hour + 20).is_empty());
         assert!(tick(&mut rollups, 50).is_empty());
         rollups.on_summary(&summary(1, 10, 0, 10.0, 4));
-        assert_eq!(rollups.too_late(), 1, "its span was handed out and forgotten: it is not handed out again with this alone");
+        assert_eq!(
+            rollups.too_late(),
+            1,
+            "its span was handed out and forgotten: it is not handed out again with this alone"
+        );
         rollups.on_summary(&summary(1, 60, 0, 10.0, 4));
         assert_eq!(rollups.too_late(), 1);
         // What lies ahead waits from the clock's going back on, as long as it would have.
@@ -420,7 +439,7 @@ mod tests {
     #[test]
     fn while_the_clock_is_behind_the_spans_of_devices_do_not_wait_for_it() {
         let (mut rollups, hour) = (rollups(), 3_600);
-        let tick = |rollups: &mut RollUps, at: i64| seen(rollups.on_tick(Timestamp::from_secs(at)).unwrap());
+        let tick = |rollups: &mut RollUps, at: i64| seen(rollups.on_tick(Timestamp::from_secs(at)).rollups);
         assert!(tick(&mut rollups, hour).is_empty());
         rollups.on_summary(&summary(1, hour, 0, 10.0, 4));
         assert!(tick(&mut rollups, hour).is_empty());
@@ -433,21 +452,35 @@ mod tests {
         rollups.on_summary(&summary(1, 60, 0, 10.0, 4));
         assert!(tick(&mut rollups, 129).is_empty());
         assert_eq!(tick(&mut rollups, 130), [(60, 1)]);
-        assert!(rollups.on_tick(Timestamp::from_micros(129_500_000)).unwrap().is_empty());
+        assert!(rollups.on_tick(Timestamp::from_micros(129_500_000)).rollups.is_empty());
         assert_eq!(rollups.now, Timestamp::from_secs(130));
     }
 
     #[test]
     fn a_start_knows_no_anchor_and_waits_anew() {
         let mut before = rollups();
-        before.on_tick(Timestamp::from_secs(3_600)).unwrap();
+        before.on_tick(Timestamp::from_secs(3_600)).rollups;
         before.on_summary(&summary(1, 3_600, 0, 10.0, 4));
-        before.on_tick(Timestamp::from_secs(10)).unwrap();
+        before.on_tick(Timestamp::from_secs(10)).rollups;
         let mut after = rollups();
         assert_eq!(after.restore(&before.save().put, 2), 0);
         for (at, out) in [(75, 0), (144, 0), (145, 1)] {
-            assert_eq!(after.on_tick(Timestamp::from_secs(at)).unwrap().len(), out, "{at}");
+            assert_eq!(after.on_tick(Timestamp::from_secs(at)).rollups.len(), out, "{at}");
         }
+    }
+
+    /// I3: what Polars panics on costs its own roll-up.
+    #[test]
+    fn a_roll_up_that_panics_costs_no_other_and_is_not_tried_again_and_again() {
+        let mut rollups = rollups();
+        let poison = Summary { group: "poison".to_owned(), ..summary(1, 60, 0, 10.0, 4) };
+        [summary(1, 0, 0, 10.0, 4), poison, summary(1, 120, 0, 10.0, 4)].iter().for_each(|one| rollups.on_summary(one));
+        let out = rollups.on_tick(Timestamp::from_secs(200));
+        assert_eq!((seen(out.rollups), out.faults.len()), (vec![(0, 1), (120, 1)], 1));
+        let out = rollups.on_tick(Timestamp::from_secs(201));
+        assert!(out.rollups.is_empty() && out.faults.is_empty());
+        rollups.on_tick(Timestamp::from_secs(1_000));
+        assert_eq!(rollups.held, 0, "and it is forgotten in its time");
     }
 
     #[test]
@@ -459,23 +492,23 @@ mod tests {
         let mut parts: BTreeMap<String, Vec<u8>> = before.save().put.into_iter().collect();
         before.saved();
         before.on_summary(&summary(2, 0, 0, 30.0, 4));
-        let sent = before.on_tick(Timestamp::from_secs(70)).unwrap();
+        let sent = before.on_tick(Timestamp::from_secs(70)).rollups;
         // It stops here. What came since the last save is replayed, in another order.
         let mut after = rollups();
         assert_eq!(after.restore(&parts.clone().into_iter().collect::<Vec<_>>(), 2), 0);
-        let out = after.on_tick(Timestamp::from_secs(70)).unwrap();
+        let out = after.on_tick(Timestamp::from_secs(70)).rollups;
         assert_eq!((out[0].rows, out[0].revision), (4, 1_000), "a revision of its own, whatever is in it");
         after.on_summary(&summary(2, 0, 0, 30.0, 4));
-        let out = after.on_tick(Timestamp::from_secs(71)).unwrap();
+        let out = after.on_tick(Timestamp::from_secs(71)).rollups;
         assert_eq!((out[0].rows, out[0].mean, out[0].revision), (8, sent[0].mean, 1_001));
         after.restored();
         after.on_summary(&summary(1, 120, 0, 10.0, 4));
-        assert_eq!(after.on_tick(Timestamp::from_secs(200)).unwrap()[0].revision, 0);
+        assert_eq!(after.on_tick(Timestamp::from_secs(200)).rollups[0].revision, 0);
         // What is over is not saved again; it goes some time later, with all its parts.
         parts.extend(after.save().put);
         assert_eq!(parts.len(), 4, "a span with a window saved before, and a span with its window");
-        after.on_tick(Timestamp::from_secs(10_000)).unwrap();
-        after.on_tick(Timestamp::from_secs(20_000)).unwrap();
+        after.on_tick(Timestamp::from_secs(10_000)).rollups;
+        after.on_tick(Timestamp::from_secs(20_000)).rollups;
         assert_eq!(after.save().remove.len(), 5);
     }
 
@@ -486,7 +519,7 @@ mod tests {
         let mut out = 0;
         for n in 0..100 {
             rollups.on_summary(&summary(1, n * 10, 0, 1.0, 4));
-            out += rollups.on_tick(Timestamp::from_secs(0)).unwrap().len();
+            out += rollups.on_tick(Timestamp::from_secs(0)).rollups.len();
             assert!(rollups.held <= 20, "{}", rollups.held);
         }
         assert!(out > 10);

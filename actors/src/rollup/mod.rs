@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use nearside_schemas::{Summary, Timestamp};
 
-pub use component::RollUps;
+pub use aggregate::AggregateError;
+pub use component::{HandedOut, RollUps};
 pub use saved::{SAVED_PREFIX, SavedRollUps};
 
 /// What the roll-up stage is told.

@@ -352,7 +352,8 @@ impl Handler<DrainStream> for StreamActor {
         if drain.definitions.contains(&self.stream.definition) && !self.stream.holds(drain.lsn) {
             self.answer_state(None);
             let mut out = self.shard.lend_outputs();
-            let closes = |actor: &mut Self, out: &mut Outputs| actor.component.close_windows(drain.now, drain.for_good, out);
+            let closes =
+                |actor: &mut Self, out: &mut Outputs| actor.component.close_windows(drain.now, drain.for_good, out);
             if !self.guarded(&mut out, closes) {
                 // Whoever asked may not wait any more.
                 let _ = drain.done.send(());

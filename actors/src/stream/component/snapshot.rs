@@ -58,7 +58,9 @@ impl StreamComponent {
         // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
         let mut parts = vec![windows, serde_json::to_vec(&own).unwrap_or_default()];
         let models = models.iter().zip(&self.plan.models);
-        parts.extend(models.filter_map(|(state, planned)| Some(named(&planned.model.reference().name, state.as_ref()?))));
+        parts.extend(
+            models.filter_map(|(state, planned)| Some(named(&planned.model.reference().name, state.as_ref()?))),
+        );
         let (deadline, anchor) = (self.windows.next_deadline(), self.windows.anchor());
         StreamState { deadline, anchor, parts, windows_closed: false, is_parked: self.parked }
     }
