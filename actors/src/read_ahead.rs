@@ -75,7 +75,7 @@ pub(crate) fn read_ahead(mut reader: Reader, ingest: &Arc<Ingest>) -> Steps {
             decoded
         };
         for items in to_decode {
-            let steps = if items.is_empty() { vec![Step::End] } else { decode(items, &again) };
+            let steps = if items.is_empty() { vec![Step::End] } else { decode(items, again) };
             // Whoever asked may not wait any more.
             if decoded.send(steps).is_err() {
                 return;

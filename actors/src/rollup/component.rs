@@ -225,14 +225,14 @@ impl RollUps {
         let mut held = self.held;
         let (bound, now, over, forgotten) = (self.config.max_windows, self.now, &mut self.over, &mut self.forgotten);
         self.spans.retain(|start, span| {
-            let stays = !span.is_over(*start, every, keep, now) && !(held > bound && span.closed);
-            if !stays {
+            let goes = span.is_over(*start, every, keep, now) || (held > bound && span.closed);
+            if goes {
                 held -= span.windows.len();
                 forgotten.push_back(*start);
                 over.extend(span.windows.keys().map(|window| (now, saved::window_name(*start, window))));
                 over.push_back((now, saved::span_name(*start)));
             }
-            stays
+            !goes
         });
         self.held = held;
         self.forgotten.drain(..self.forgotten.len().saturating_sub(FORGOTTEN));
@@ -391,7 +391,7 @@ mod tests {
         rollups.on_summary(&summary(2, 20, 0, 30.0, 4));
         let out = rollups.on_tick(Timestamp::from_secs(80)).rollups;
         assert_eq!((out[0].revision, out[0].rows), (1, 8));
-        rollups.on_tick(Timestamp::from_secs(170)).rollups;
+        rollups.on_tick(Timestamp::from_secs(170));
         rollups.on_summary(&summary(3, 20, 0, 30.0, 4));
         assert_eq!(rollups.too_late(), 1);
         assert!(rollups.drain().rollups.is_empty());
@@ -459,9 +459,9 @@ mod tests {
     #[test]
     fn a_start_knows_no_anchor_and_waits_anew() {
         let mut before = rollups();
-        before.on_tick(Timestamp::from_secs(3_600)).rollups;
+        before.on_tick(Timestamp::from_secs(3_600));
         before.on_summary(&summary(1, 3_600, 0, 10.0, 4));
-        before.on_tick(Timestamp::from_secs(10)).rollups;
+        before.on_tick(Timestamp::from_secs(10));
         let mut after = rollups();
         assert_eq!(after.restore(&before.save().put, 2), 0);
         for (at, out) in [(75, 0), (144, 0), (145, 1)] {
@@ -507,8 +507,8 @@ mod tests {
         // What is over is not saved again; it goes some time later, with all its parts.
         parts.extend(after.save().put);
         assert_eq!(parts.len(), 4, "a span with a window saved before, and a span with its window");
-        after.on_tick(Timestamp::from_secs(10_000)).rollups;
-        after.on_tick(Timestamp::from_secs(20_000)).rollups;
+        after.on_tick(Timestamp::from_secs(10_000));
+        after.on_tick(Timestamp::from_secs(20_000));
         assert_eq!(after.save().remove.len(), 5);
     }
 
