@@ -76,6 +76,11 @@ pub enum StartError {
     /// A check found damage.
     #[error("the {0} has damaged places")]
     Damaged(&'static str),
+    /// A part of the gateway has ended by a fault of ours; everything acknowledged is in the journal.
+    #[error(
+        "{0} ended by a fault, so the gateway stops; what was acknowledged is in the journal: start again, and it goes on from there"
+    )]
+    Ended(String),
     /// Something outside does not answer.
     #[error("{0}")]
     Surroundings(String),
@@ -91,12 +96,14 @@ impl From<std::io::Error> for StartError {
 }
 
 impl StartError {
-    /// 2: what was given is wrong and giving it again will not help; 1: the surroundings are.
+    /// 3: a part has ended by a fault, and a start puts it together again; 2: what was given is wrong and giving it again will not help;
+    /// 1: the surroundings are.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Window { .. } | Self::Model(_) | Self::Actors(_) | Self::Uplink(_) => 2,
             Self::Input { .. } | Self::Usage(_) => 2,
             Self::Broker(error) if !error.is_transient() => 2,
+            Self::Ended(_) => 3,
             _ => 1,
         }
     }

@@ -13,13 +13,14 @@ mod back;
 mod online;
 mod renewal;
 mod sending;
+mod stopping;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nearside_actors::OnStop;
 use nearside_actors::board::Board;
 use nearside_actors::checkpoint::{CheckpointMetrics, Checkpointer};
 use nearside_actors::feedback::FeedbackDesk;
@@ -147,6 +148,9 @@ pub struct Gateway {
     uplink: Option<(JoinHandle<()>, watch::Sender<bool>)>,
     /// Recovers, then lets time pass and takes checkpoints; gives the checkpointer back for the last one. `None` once it has ended.
     heart: (Option<JoinHandle<Option<Checkpointer>>>, watch::Sender<bool>),
+    /// Whether a heart stopped by a fault.
+    has_failed: Arc<AtomicBool>,
+    guardian: Arc<Guardian>,
     /// What a heart that has ended gave back.
     checkpointer: Option<Checkpointer>,
     /// Keeps readings out while a configuration is put in force.
@@ -201,6 +205,11 @@ impl Gateway {
         guardian.watch("rules", back.rules.watch_life());
         guardian.watch("rollup", back.rollup.watch_life());
         guardian.watch("seal", back.seal.watch_life());
+        guardian.watch("journal", back.journal.watch_life());
+        guardian.watch("outbox", back.outbox.watch_life());
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let heart = has_failed.clone();
+        guardian.watch("heart", move || !heart.load(Ordering::Acquire));
         let watched = Arc::downgrade(&current);
         guardian.watch("streams", move || watched.upgrade().is_some_and(|current| current.get().is_alive()));
         let (stop, stopped) = watch::channel(false);
@@ -240,10 +249,12 @@ impl Gateway {
         let waiting = back.commands.watch_depth();
         tokio::spawn(feedback::publish_answers(answers, front_door.publisher()));
         let commands = tokio::spawn(back.commands.run(publisher, clock.clone(), telemetry.clone(), board.clone()));
+        let sends = commands.abort_handle();
+        guardian.watch("commands", move || !sends.is_finished());
         let progress = Arc::new(Progress::default());
         let parts = Parts {
             progress: progress.clone(),
-            guardian,
+            guardian: guardian.clone(),
             clock: clock.clone(),
             telemetry: telemetry.clone(),
             board: board.clone(),
@@ -273,6 +284,8 @@ impl Gateway {
             has_waiting_models: is_renewable,
             learning: None,
             heart: (None, watch::Sender::new(true)),
+            has_failed,
+            guardian,
             checkpointer: None,
             gate: Some(closed),
             front_door,
@@ -297,6 +310,12 @@ impl Gateway {
         gateway.learning =
             Learning::start(&gateway.config.models.online, &gateway.library, &gateway.around, &gateway.clock)?;
         Ok(gateway)
+    }
+
+    /// Parts that have ended by a fault and that only another start puts together again: what is acknowledged meanwhile stays in the
+    /// journal, and somebody should call [`Gateway::stop`].
+    pub fn ended(&self) -> Vec<&'static str> {
+        self.guardian.needs_a_start()
     }
 
     /// Items in the outbox, where there is a cloud to send them to; and whether it is connected.
@@ -347,7 +366,7 @@ impl Gateway {
         let models = models.with(self.models.names(), &self.models);
         // Nothing is learnt from the streams of a configuration that goes.
         let around = Around { recent: Recent::new(), ..self.around.clone() };
-        let middle = Middle::build(config, &models, &around, begins_at)?;
+        let middle = Arc::new(Middle::build(config, &models, &around, begins_at)?);
         Ok(Earlier {
             checkpointer: self.checkpointer_of(&middle),
             middle,
@@ -386,6 +405,7 @@ impl Gateway {
             clock: self.clock.clone(),
             tick: self.config.limits.tick.get(),
             telemetry: self.around.telemetry.clone(),
+            has_failed: self.has_failed.clone(),
         };
         let (stop, stopped) = watch::channel(false);
         self.heart = (Some(tokio::spawn(heart.run(stopped, self.gate.take()))), stop);
@@ -516,57 +536,6 @@ impl Gateway {
         }
         let begins_at = self.note(kind, config, models).await.ok_or_else(unwritten)?;
         Ok((handover::commit(&self.store, &changed, &config.source)?, begins_at))
-    }
-
-    /// Stops front to back: refuse, let every acknowledged reading be judged, keep or close the windows, seal, commit, take the last
-    /// checkpoint, send for as long as `grace` lasts. What was not sent stays in the outbox.
-    pub async fn stop(mut self, grace: Duration) {
-        let middle = self.current.get();
-        middle.ingest.refuse();
-        // Where a configuration was being put in force: who waits hears of the refusal.
-        self.gate = None;
-        // Time stops. A replay that is not over goes on at the next start from where this one began.
-        let checkpointer = tokio::time::timeout(grace, self.stop_heart()).await.ok().flatten();
-        let Self { front_door, around, outbox, uplink, commands, stop, clock, config, .. } = self;
-        let Around { rules, rollup, seal, journal, telemetry, .. } = around;
-        let settled = async {
-            middle.ingest.judged_through().await;
-            // Not of streams that were taken in again only in part: the next start would give the same windows out whole.
-            if config.limits.on_stop == OnStop::Close && checkpointer.is_some() {
-                middle.ingest.close_windows(clock.now(), middle.ingest.definition_names(), false).await;
-                rollup.send_async(RollUpMessage::Drain).await;
-            }
-            let flushed = rules.flush().await && rollup.flush().await;
-            // Commands that the last readings gave are recorded now; they go out before the door closes.
-            journal.barrier().await;
-            while (commands.1)() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            flushed
-        };
-        if !tokio::time::timeout(grace, settled).await.unwrap_or(false) {
-            tracing::warn!("some readings were not judged in time; they are in the journal");
-        }
-        front_door.drain(grace).await;
-        let sealed = async { seal.flush().await && outbox.flush().await };
-        if !tokio::time::timeout(grace, sealed).await.unwrap_or(false) {
-            tracing::error!("not everything could be sealed and kept in time; the next start takes it in again");
-        }
-        if let Some(mut checkpointer) = checkpointer {
-            let patience = grace.max(Duration::from_secs(1));
-            if !tokio::time::timeout(patience, checkpointer.finish()).await.unwrap_or(false) {
-                tracing::warn!(
-                    "the last checkpoint was not written; the next start takes in again what the journal holds"
-                );
-            }
-        }
-        if let Some((uplink, stop_uplink)) = uplink {
-            sending::send_rest(&outbox, uplink, &stop_uplink, grace, &telemetry).await;
-        }
-        stop.send_replace(true);
-        commands.0.abort();
-        self.console.abort();
-        middle.stop();
     }
 }
 

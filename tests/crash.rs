@@ -326,3 +326,26 @@ async fn killed_at_each_named_place_it_loses_and_doubles_nothing() {
     fire.stop.store(false, Ordering::Relaxed);
     fire.settle(folder).await;
 }
+
+/// A panic in a shard itself, where no fence can be: the gateway does not go on without it. What is acknowledged until it has stopped is
+/// in the journal, and the next start takes it in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_ends_ends_the_gateway_and_a_start_loses_and_doubles_nothing() {
+    if !cfg!(debug_assertions) {
+        println!("skipped: failpoints are in builds with debug assertions only");
+        return;
+    }
+    let (fire, mut folder) = Fire::start(400).await;
+    for after in [1, 30] {
+        let spec = format!("shard-batch:{after}:panic");
+        let gateway = Gateway::start_in(folder, &[("NEARSIDE_FAILPOINT", &spec)]).expect("it starts");
+        *fire.address.lock().unwrap() = Some(gateway.broker);
+        let (code, ended) = gateway.wait_for_end();
+        *fire.address.lock().unwrap() = None;
+        let said = std::fs::read_to_string(ended.path().join("stderr.txt")).unwrap();
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("streams ended by a fault"), "{said}");
+        folder = ended;
+    }
+    fire.settle(folder).await;
+}

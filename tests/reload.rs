@@ -117,6 +117,33 @@ async fn a_file_changed_between_a_crash_and_a_start_closes_the_windows_of_change
     change_while_it_does_not_run(Gateway::kill).await;
 }
 
+/// The start that takes the journal in under the configuration from before loses a part of those streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_whose_earlier_streams_end_says_so_and_the_next_one_goes_on() {
+    if !cfg!(debug_assertions) {
+        println!("skipped: failpoints are in builds with debug assertions only");
+        return;
+    }
+    let cloud = Cloud::start().await;
+    let uplink = format!("[uplink]\nurl = \"mqtt://{}\"\n", cloud.address);
+    let gateway = Gateway::start(&format!("{}{uplink}", stream("other", 10)));
+    let (device, mut events) = client("device", gateway.broker);
+    publish(&device, &mut events, "other/1", 6).await;
+    drop((device, events));
+    let folder = gateway.kill();
+    write_site(folder.path(), &format!("{}{uplink}", stream("other", 4)));
+    let gateway = Gateway::start_in(folder, &[("NEARSIDE_FAILPOINT", "shard-closing:1:panic")]).unwrap();
+    let (code, folder) = gateway.wait_for_end();
+    let said = std::fs::read_to_string(folder.path().join("stderr.txt")).unwrap();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("could not be taken in") && said.contains("start again"), "{said}");
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    gateway.wait_for("nearside_ready{}", 1.0);
+    let closed = cloud.wait_for(|_, event| event["data"]["rows"] == 6).await;
+    assert_eq!(closed["data"]["cause"], "drain");
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
 /// A reload that waits for a stream whose network does not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_during_a_reload_ends_it() {

@@ -22,6 +22,12 @@ pub enum ActorError {
         /// What is wrong.
         source: nearside_models::ModelError,
     },
+    /// The journal could not be read to its end. Nothing of it is freed.
+    #[error(
+        "the journal could not be read: {0}; nothing of it is freed, so another start may go on from it. A segment that can never be read \
+         again goes out of the folder by hand, and what it held is then counted as lost"
+    )]
+    Unread(String),
     /// A thread could not be started.
     #[error("the system refused another thread: {0}")]
     Thread(#[from] std::io::Error),

@@ -1,9 +1,10 @@
 //! The guardian: knows whether every part of the gateway is there, and starts tasks again that a panic ended.
 //!
 //! Promises: a part that has ended is named by health and by a metric until it is back (promise I4: nothing fails silently); a task is
-//! started again at most so many times a minute, then given up loudly (I3).
-//! Never: it restarts what holds acknowledged readings in memory. Streams are fenced and rebuilt one by one by their shard; were a whole
-//! shard, stage or writer to end, only a start of the gateway puts it together again from checkpoint and journal, without loss.
+//! started again at most so many times a minute, then given up loudly (I3); which parts only a start makes whole is known, so that the
+//! gateway ends itself instead of going on without them (I1).
+//! Never: it restarts what holds acknowledged readings in memory. Streams are fenced and rebuilt one by one; were a whole shard, stage or
+//! writer to end, only a start of the gateway puts it together again from checkpoint and journal, without loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +21,37 @@ const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 /// Whether a part is there.
 type IsThere = Box<dyn Fn() -> bool + Send + Sync>;
 
+struct Part {
+    name: &'static str,
+    is_there: IsThere,
+    /// Whether only a start puts it together again, without loss.
+    needs_a_start: bool,
+}
+
 /// Watches parts. Cheap to share.
 #[derive(Default)]
 pub struct Guardian {
-    parts: Mutex<Vec<(&'static str, IsThere)>>,
+    parts: Mutex<Vec<Part>>,
 }
 
 impl Guardian {
-    /// Watches a part from now on.
+    /// Watches a part from now on that only a start puts together again.
     pub fn watch(&self, name: &'static str, is_there: impl Fn() -> bool + Send + Sync + 'static) {
-        self.parts.lock().push((name, Box::new(is_there)));
+        self.parts.lock().push(Part { name, is_there: Box::new(is_there), needs_a_start: true });
+    }
+
+    /// The parts that have ended and that only a start puts together again: while they are not there, what is acknowledged stays in the
+    /// journal.
+    pub fn needs_a_start(&self) -> Vec<&'static str> {
+        let parts = self.parts.lock();
+        parts.iter().filter(|part| part.needs_a_start && !(part.is_there)()).map(|part| part.name).collect()
     }
 
     /// The parts that have ended, in the order they were given; sets each part's metric.
     pub fn ended(&self, telemetry: &Telemetry) -> Vec<&'static str> {
         let parts = self.parts.lock();
         let mut ended = Vec::new();
-        for (name, is_there) in parts.iter() {
+        for Part { name, is_there, .. } in parts.iter() {
             let up = is_there();
             telemetry.gauge(Metric::ComponentUp, &[name]).set(f64::from(u8::from(up)));
             if !up {
@@ -66,7 +81,8 @@ impl Guardian {
                     component = name,
                     "ended too often by panics and is given up until the gateway starts again"
                 );
-                self.watch(name, || false);
+                // The others do their work without it.
+                self.parts.lock().push(Part { name, is_there: Box::new(|| false), needs_a_start: false });
                 return;
             }
             tracing::error!(component = name, "a panic ended it; it is started again");
@@ -98,5 +114,9 @@ mod tests {
         guardian.clone().guard("ill", 2, clock, telemetry.clone(), start(u32::MAX)).await;
         assert_eq!(starts.load(Ordering::SeqCst), 3);
         assert_eq!(guardian.ended(&telemetry), ["ill"]);
+        assert!(guardian.needs_a_start().is_empty(), "the others go on without it");
+        guardian.watch("streams", || false);
+        assert_eq!(guardian.ended(&telemetry), ["ill", "streams"]);
+        assert_eq!(guardian.needs_a_start(), ["streams"]);
     }
 }

@@ -198,11 +198,11 @@ impl Ingest {
     }
 
     /// The stream with this key of the definition with this name, as a checkpoint remembers it; `None` where there is no such
-    /// definition any more, or no room.
+    /// definition any more. There is room for it where fewer streams are permitted than there were: its windows hold what was acknowledged.
     pub fn adopt(&self, definition: &StreamName, key: KeyValues) -> Option<Arc<StreamRef>> {
         let index = self.definitions.iter().position(|known| known.plan.spec.name == *definition)?;
         let parts = self.definitions[index].plan.spec.key.len();
-        if key.len() == parts { self.intern(index, key) } else { None }
+        if key.len() == parts { self.intern(index, key, usize::MAX) } else { None }
     }
 
     /// Decodes a message that the journal remembers, leaving out what streams hold already. Gives back how many drafts it made.
@@ -218,6 +218,12 @@ impl Ingest {
         }
         drafts.truncate(kept);
         kept - before
+    }
+
+    /// Keeps a message aside that the journal remembers and that panicked when it was decoded again.
+    pub(crate) fn set_aside_again(&self, publish: &Publish) {
+        // It may have panicked anywhere, so its stream is not asked for.
+        self.letters.put(DeadLetter::of(publish, None, "decode", SetAsideReason::Panicked));
     }
 
     /// Takes in messages that the journal remembers, waiting for credit where there is none for all of them.
@@ -448,7 +454,7 @@ impl Ingest {
         let mut overflow = 0;
         for row in rows {
             let key = self.definitions[definition].whole_key(topic_key, row.key);
-            let Some(stream) = self.intern(definition, key) else {
+            let Some(stream) = self.intern(definition, key, self.max_streams) else {
                 overflow += 1;
                 continue;
             };
@@ -482,7 +488,7 @@ impl Ingest {
             if definition.key_from_topic.iter().any(|from_topic| !from_topic) {
                 return Route::Keyed { definition: index, topic_key };
             }
-            return match self.intern(index, topic_key) {
+            return match self.intern(index, topic_key, self.max_streams) {
                 Some(stream) => Route::Stream(stream),
                 None => Route::Overflow { definition: index },
             };
@@ -490,8 +496,8 @@ impl Ingest {
         Route::None
     }
 
-    /// The stream of a definition with this key; `None` where there are as many streams as there may be.
-    fn intern(&self, definition: usize, key: KeyValues) -> Option<Arc<StreamRef>> {
+    /// The stream of a definition with this key; `None` where it is new and there are `most` streams or more.
+    fn intern(&self, definition: usize, key: KeyValues, most: usize) -> Option<Arc<StreamRef>> {
         let name = &self.definitions[definition].plan.spec.name;
         let parts = key.iter().map(|part| part.expose().as_ref());
         let id = StreamId::derive(self.stream_secret.as_bytes(), name, parts);
@@ -502,7 +508,7 @@ impl Ingest {
         if let Some(stream) = streams.get(&id) {
             return Some(stream.clone());
         }
-        if streams.len() >= self.max_streams {
+        if streams.len() >= most {
             return None;
         }
         let shard = id.bucket(self.shards.len());

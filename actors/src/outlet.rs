@@ -9,6 +9,7 @@ use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use parking_lot::Mutex;
 
 use crate::board::{Board, PostedFinding};
+use crate::fence::fenced;
 use crate::recall::Recall;
 use crate::rollup::RollUpMessage;
 use crate::rules::Origin;
@@ -108,6 +109,9 @@ pub struct Downstream {
 /// Where streams hand on what they have.
 pub struct Outlet {
     definitions: Vec<DefinitionMetrics>,
+    /// Whether findings panic it.
+    #[cfg(test)]
+    pub(crate) is_poisoned: bool,
     telemetry: Telemetry,
     to: Downstream,
 }
@@ -116,11 +120,19 @@ impl Outlet {
     /// An outlet for these definitions.
     pub fn new(plans: &[Arc<StreamPlan>], telemetry: &Telemetry, to: Downstream) -> Self {
         let definitions = plans.iter().map(|plan| DefinitionMetrics::new(plan.spec.name.as_str(), telemetry)).collect();
-        Self { definitions, telemetry: telemetry.clone(), to }
+        Self {
+            definitions,
+            #[cfg(test)]
+            is_poisoned: false,
+            telemetry: telemetry.clone(),
+            to,
+        }
     }
 
-    /// Hands on and counts what a stream gave back, leaving `outputs` empty.
-    pub fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) {
+    /// Hands on and counts what a stream gave back, leaving nothing of it in `outputs`. Each finding and summary goes behind a fence of its
+    /// own; gives back how many panicked. The rows of such a summary are counted as set aside.
+    #[must_use]
+    pub fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) -> u32 {
         let plan = component.plan();
         let metrics = &self.definitions[plan.index];
         for reason in outputs.set_aside.drain(..) {
@@ -148,15 +160,23 @@ impl Outlet {
                 tracing::error!(stream = %component.id(), definition = %plan.spec.name, "a stream was parked after too many panics");
             }
         }
+        let mut panics = 0;
         for finding in outputs.raised.drain(..) {
-            self.raise(component, finding);
+            panics += u32::from(fenced(|| self.raise(component, finding)).is_err());
         }
         for summary in outputs.summaries.drain(..) {
-            self.hand_on(component, summary, metrics);
+            let rows = summary.rows;
+            if fenced(|| self.hand_on(component, summary, metrics)).is_err() {
+                panics += 1;
+                metrics.set_aside[SetAsideReason::Panicked as usize].inc_by(rows);
+            }
         }
+        panics
     }
 
     fn raise(&self, component: &StreamComponent, finding: Finding) {
+        #[cfg(test)]
+        assert!(!self.is_poisoned, "the poison");
         let spec = &component.plan().spec;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();

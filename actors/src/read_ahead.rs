@@ -2,12 +2,13 @@
 //! streams settle at a tick.
 //!
 //! Promises: everything is decoded and comes out in the journal's order, so the same streams exist afterwards in every run, past the most that
-//! there may be too (promise I5); what is read ahead is bounded, in records and in bytes (I4).
+//! there may be too (promise I5); what is read ahead is bounded, in records and in bytes (I4); it is known whether all was read, for what
+//! was not must not count as covered (I1).
 //! Never: it takes credit or hands a reading on.
 
 use std::sync::Arc;
 
-use nearside_journal::{Item, Lsn, Reader, Record};
+use nearside_journal::{Damage, DamageKind, Item, Lsn, Reader, Record};
 use nearside_schemas::{FEEDBACK_TOPIC, Publish, QoS};
 
 use crate::fence::fenced;
@@ -39,32 +40,42 @@ pub(crate) enum Step {
     Messages(Run),
     /// Anything else.
     Record(Lsn, Record),
-    /// A damaged place, or a batch that could not be decoded.
+    /// A damaged place, or a message that could not be decoded.
     Damage,
+    /// A segment that the system does not give.
+    Unreadable(String),
+    /// All of it was read.
+    End,
 }
 
 /// The steps of each batch.
 pub(crate) type Steps = flume::Receiver<Vec<Step>>;
 
-/// Begins to read.
+/// Begins to read. Where the steps end without [`Step::End`], not all was read.
 pub(crate) fn read_ahead(mut reader: Reader, ingest: &Arc<Ingest>) -> Steps {
     let (read, to_decode) = flume::bounded(BATCHES_READ);
     let (decoded, steps) = flume::bounded(BATCHES_AHEAD);
     tokio::task::spawn_blocking(move || {
         loop {
+            // An empty one is the end.
             let items = next_batch(&mut reader);
-            if items.is_empty() || read.send(items).is_err() {
+            let is_end = items.is_empty();
+            if read.send(items).is_err() || is_end {
                 return;
             }
         }
     });
     let ingest = ingest.clone();
     tokio::task::spawn_blocking(move || {
+        let again = |lsn: Lsn, publish: &Publish, drafts: &mut Vec<Draft>| {
+            let decoded = fenced(|| ingest.decode_again(lsn, publish, drafts)).ok();
+            if decoded.is_none() {
+                ingest.set_aside_again(publish);
+            }
+            decoded
+        };
         for items in to_decode {
-            let steps = fenced(|| decode(&ingest, items)).unwrap_or_else(|_| {
-                tracing::error!("a part of the journal could not be decoded and is left out");
-                vec![Step::Damage]
-            });
+            let steps = if items.is_empty() { vec![Step::End] } else { decode(items, again) };
             // Whoever asked may not wait any more.
             if decoded.send(steps).is_err() {
                 return;
@@ -86,21 +97,29 @@ fn next_batch(reader: &mut Reader) -> Vec<Item> {
     items
 }
 
-fn decode(ingest: &Ingest, items: Vec<Item>) -> Vec<Step> {
+/// Makes steps of items. `again` decodes a message, says how many drafts it made, and `None` where it panicked: then it costs itself and
+/// nothing that stands beside it (promise I3).
+fn decode(items: Vec<Item>, again: impl Fn(Lsn, &Publish, &mut Vec<Draft>) -> Option<usize>) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut run = Run::default();
     for item in items {
         let step = match item {
             // Feedback acts on what stands behind it: it ends a run.
             Item::Record(lsn, Record::Publish(publish)) if publish.topic.as_str() != FEEDBACK_TOPIC => {
-                let drafts = ingest.decode_again(lsn, &publish, &mut run.drafts);
-                run.messages.push((lsn, drafts));
+                let before = run.drafts.len();
+                let drafts = again(lsn, &publish, &mut run.drafts);
+                run.drafts.truncate(before + drafts.unwrap_or(0));
+                run.messages.push((lsn, drafts.unwrap_or(0)));
                 if publish.qos == QoS::ExactlyOnce {
                     run.exactly_once.push((lsn, publish));
                 }
-                continue;
+                if drafts.is_some() {
+                    continue;
+                }
+                Step::Damage
             }
             Item::Record(lsn, record) => Step::Record(lsn, record),
+            Item::Damage(Damage { kind: DamageKind::Unreadable, segment, .. }) => Step::Unreadable(segment),
             Item::Damage(_) => Step::Damage,
         };
         if !run.messages.is_empty() {
@@ -112,4 +131,51 @@ fn decode(ingest: &Ingest, items: Vec<Item>) -> Vec<Step> {
         steps.push(Step::Messages(run));
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nearside_schemas::{ClientId, Timestamp, Topic};
+
+    use super::*;
+
+    fn publish(payload: &'static str, qos: QoS) -> Record {
+        Record::Publish(Publish {
+            client: ClientId::new("device"),
+            topic: Topic::new("ward/7").unwrap(),
+            payload: Bytes::from_static(payload.as_bytes()),
+            qos,
+            packet_id: None,
+            retain: false,
+            received: Timestamp::from_secs(1),
+        })
+    }
+
+    #[test]
+    fn a_message_that_panics_costs_nothing_that_stands_beside_it() {
+        let records = [
+            publish("1", QoS::AtLeastOnce),
+            publish("666", QoS::ExactlyOnce),
+            publish("2", QoS::ExactlyOnce),
+            Record::Tick(Timestamp::from_secs(2)),
+            publish("3", QoS::AtLeastOnce),
+        ];
+        let items = records.into_iter().enumerate().map(|(n, record)| Item::Record(Lsn(n as u64), record)).collect();
+        let steps = decode(items, |_, publish, _| (publish.payload != "666").then_some(0));
+        let seen: Vec<String> = steps
+            .iter()
+            .map(|step| match step {
+                Step::Messages(run) => {
+                    let messages: Vec<u64> = run.messages.iter().map(|(lsn, _)| lsn.0).collect();
+                    let twice: Vec<u64> = run.exactly_once.iter().map(|(lsn, _)| lsn.0).collect();
+                    format!("{messages:?} {twice:?}")
+                }
+                Step::Record(lsn, _) => format!("record {}", lsn.0),
+                Step::Damage => "damage".to_owned(),
+                Step::Unreadable(_) | Step::End => "end".to_owned(),
+            })
+            .collect();
+        assert_eq!(seen, ["[0, 1] [1]", "damage", "[2] [2]", "record 3", "[4] []"]);
+    }
 }

@@ -3,7 +3,7 @@
 //! Promises: a record that a stream's state holds already is not shown to it again; readings, ticks and windows come in the
 //! journal's order, so a window that is closed again has the id, the revision and the rows it had before (promises I1, I5);
 //! commands that were given are not given again (I8).
-//! Never: a reading is taken from a device before all this is done.
+//! Never: a reading is taken from a device before all this is done; the end of the journal is taken for reached where it was not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nearside_journal::{Checkpoint, Lsn, Reader, Record};
 use nearside_schemas::{Publish, QoS, StreamId};
 
+use crate::error::ActorError;
 use crate::ingest::Ingest;
 use crate::read_ahead::{Step, read_ahead};
 use crate::rollup::RollUpMessage;
@@ -107,6 +108,9 @@ pub struct Listeners<'a> {
 }
 
 /// Takes in again what `reader` gives: everything from where the checkpoint ends to `until`.
+///
+/// # Errors
+/// Where not all of it could be read, though another try may: then nothing may be called covered.
 pub async fn replay(
     ingest: &Arc<Ingest>,
     reader: Reader,
@@ -114,7 +118,7 @@ pub async fn replay(
     Listeners { rules, rollup, journalled }: Listeners<'_>,
     progress: &Progress,
     found: &mut Recovered,
-) {
+) -> Result<(), ActorError> {
     for (number, value) in [(&progress.from, from), (&progress.at, from), (&progress.to, until)] {
         number.store(value.0, Ordering::Relaxed);
     }
@@ -122,6 +126,7 @@ pub async fn replay(
     let steps = read_ahead(reader, ingest);
     let mut again = Again::default();
     let mut last = from;
+    let mut is_whole = false;
     while let Ok(batch) = steps.recv_async().await {
         for step in batch {
             let (lsn, record) = match step {
@@ -138,6 +143,11 @@ pub async fn replay(
                 Step::Record(lsn, record) => (lsn, record),
                 Step::Damage => {
                     found.gaps += 1;
+                    continue;
+                }
+                Step::Unreadable(segment) => return Err(ActorError::Unread(segment)),
+                Step::End => {
+                    is_whole = true;
                     continue;
                 }
             };
@@ -173,9 +183,13 @@ pub async fn replay(
         }
         progress.at.store(last.0, Ordering::Relaxed);
     }
+    if !is_whole {
+        return Err(ActorError::Unread("reading it ended by a fault".to_owned()));
+    }
     ingest.hand_on(last, &mut again);
     ingest.judged_through().await;
     rollup.send_async(RollUpMessage::Restored).await;
     rules.send_async(RulesMessage::Replayed).await;
     progress.at.store(until.0, Ordering::Relaxed);
+    Ok(())
 }

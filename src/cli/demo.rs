@@ -115,6 +115,10 @@ async fn watch(demo: &Demo, args: &DemoArgs) -> Result<(), StartError> {
         } else {
             say(line(&demo.now().to_string(), &figures))?;
         }
+        let ended = demo.ended();
+        if !ended.is_empty() {
+            return Err(StartError::Ended(ended.join(", ")));
+        }
         if demo.is_over() {
             return Ok(());
         }

@@ -1,4 +1,5 @@
-//! `nearside run`: a site until SIGINT or SIGTERM; its file is read again on SIGHUP and when it changes.
+//! `nearside run`: a site until SIGINT or SIGTERM; its file is read again on SIGHUP and when it changes. Where a part of the gateway ends by a
+//! fault it stops by itself, with an exit code of its own: the journal has everything, and another start goes on from there.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::wall_clock::wall_clock;
 
 /// How often the site's file and its folder of models are looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// How long stopping may take where a part has ended: the sooner it starts again the better, and what waits goes on then.
+const FAULT_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a site. SIGHUP, or a change of its file, puts streams, rules, models and roll-ups in force as the file says then.
 #[derive(Args, Debug)]
@@ -45,36 +48,22 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         }
         println!("  console  http://{}", gateway.console_addr());
         let stopping = stop_signals()?;
-        let mut stopped = stopping.clone();
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let mut file = Watched::new(&args.site);
-        let mut models = gateway.models_folder().map(Watched::new);
-        let mut looks = tokio::time::interval(BETWEEN_LOOKS);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => break,
-                _ = hang_up.recv() => reload(&mut gateway, &args.site, &stopping).await,
-                _ = looks.tick() => {
-                    if file.has_changed() {
-                        reload(&mut gateway, &args.site, &stopping).await;
-                    }
-                    look_at_models(&mut gateway, models.as_mut(), &stopping).await;
-                }
-            }
-        }
-        match gateway.waiting_for_cloud() {
-            (0, _) => eprintln!("stopping"),
-            (waiting, true) => eprintln!(
+        let ended = until_stopped(&mut gateway, &args.site, &stopping).await?;
+        let grace = Duration::from_secs(args.grace);
+        let grace = if ended.is_ok() { grace } else { grace.min(FAULT_GRACE) };
+        match (&ended, gateway.waiting_for_cloud()) {
+            (Err(parts), _) => tracing::error!(%parts, "ended by a fault; the gateway stops"),
+            (Ok(()), (0, _)) => eprintln!("stopping"),
+            (Ok(()), (waiting, true)) => eprintln!(
                 "stopping; waiting up to {} s for the cloud to take {waiting} items (Ctrl-C: not at all)",
                 args.grace
             ),
-            (waiting, false) => {
+            (Ok(()), (waiting, false)) => {
                 eprintln!("stopping; the cloud is away: {waiting} items wait on disk and go at the next start");
             }
         }
         tokio::select! {
-            () = gateway.stop(Duration::from_secs(args.grace)) => Ok(()),
+            () = gateway.stop(grace) => ended.map_err(StartError::Ended),
             _ = tokio::signal::ctrl_c() => {
                 // Everything that was acknowledged is on disk; the next start goes on as it would after a crash.
                 eprintln!("stopped at once; what waits is on disk and goes on at the next start");
@@ -82,6 +71,36 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
             }
         }
     })
+}
+
+/// Runs until it is told to stop, or until a part of the gateway has ended by a fault: then the inner error names it.
+async fn until_stopped(
+    gateway: &mut Gateway,
+    site: &Path,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Result<(), String>, StartError> {
+    let mut stopped = stopping.clone();
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut file = Watched::new(site);
+    let mut models = gateway.models_folder().map(Watched::new);
+    let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stop| *stop) => return Ok(Ok(())),
+            _ = hang_up.recv() => reload(gateway, site, stopping).await,
+            _ = looks.tick() => {
+                let ended = gateway.ended();
+                if !ended.is_empty() {
+                    return Ok(Err(ended.join(", ")));
+                }
+                if file.has_changed() {
+                    reload(gateway, site, stopping).await;
+                }
+                look_at_models(gateway, models.as_mut(), stopping).await;
+            }
+        }
+    }
 }
 
 /// True from SIGINT or SIGTERM on, whatever else goes on.

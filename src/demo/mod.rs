@@ -235,6 +235,11 @@ impl Demo {
         Figures::new(self.gateway.telemetry(), &self.rules, &self.cloud)
     }
 
+    /// Parts of the gateway that have ended by a fault.
+    pub fn ended(&self) -> Vec<&'static str> {
+        self.gateway.ended()
+    }
+
     /// Whether every device has said its last word.
     pub fn is_over(&self) -> bool {
         self.fleets.iter().all(tokio::task::JoinHandle::is_finished)

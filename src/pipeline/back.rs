@@ -18,7 +18,7 @@ use nearside_models::artefact::Library;
 use nearside_outbox::{Outbox, OutboxHandle};
 use nearside_privacy::KeyRing;
 use nearside_schemas::Clock;
-use nearside_telemetry::Telemetry;
+use nearside_telemetry::{Counter, Metric, Telemetry};
 
 use super::{COMMAND_BOUND, STAGE_BOUND};
 use crate::error::StartError;
@@ -101,7 +101,8 @@ impl Back {
         checkpoint.parts = others;
         let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(message))?;
         let to_seal = seal.clone();
-        let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal))?;
+        let faults = telemetry.counter(Metric::StreamPanics, &["rollup"]);
+        let (rollup, _) = stage::start("rollup", STAGE_BOUND, telemetry, rollup_handler(rollups, to_seal, faults))?;
         let (store, begins_at) = (Arc::new(store), report.next);
         Ok(Self {
             journal,
@@ -129,7 +130,7 @@ impl Back {
     }
 }
 
-fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl FnMut(RollUpMessage) {
+fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>, faults: Counter) -> impl FnMut(RollUpMessage) {
     move |message| {
         let closed = match message {
             RollUpMessage::Summary(summary) => {
@@ -147,13 +148,12 @@ fn rollup_handler(mut rollups: RollUps, seal: StageSender<SealMessage>) -> impl 
                 return;
             }
         };
-        match closed {
-            Ok(closed) => {
-                for rollup in closed {
-                    seal.send(SealMessage::RollUp(rollup));
-                }
-            }
-            Err(error) => tracing::error!(%error, "roll-ups are missing"),
+        for rollup in closed.rollups {
+            seal.send(SealMessage::RollUp(rollup));
+        }
+        for error in closed.faults {
+            faults.inc();
+            tracing::error!(%error, "a roll-up is missing");
         }
     }
 }

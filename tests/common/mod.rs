@@ -116,6 +116,17 @@ impl Gateway {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until it has ended by itself; gives back the exit code.
+    pub fn wait_for_end(mut self) -> (Option<i32>, tempfile::TempDir) {
+        let end = Instant::now() + PATIENCE;
+        while self.is_running() {
+            assert!(Instant::now() < end, "it does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let code = self.child.wait().unwrap().code();
+        (code, std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap()))
+    }
+
     pub fn site(&self) -> PathBuf {
         self.folder.path().join("site.toml")
     }

@@ -5,10 +5,16 @@ use polars::prelude::*;
 
 use super::component::Part;
 
-/// Polars refused the query: a fault of ours, not of the data.
+/// Polars refused the query, or panicked on it: a fault of ours, not of the data.
 #[derive(Debug, thiserror::Error)]
-#[error("a roll-up could not be computed: {0}")]
-pub struct AggregateError(#[from] PolarsError);
+pub enum AggregateError {
+    /// It refused it.
+    #[error("a roll-up could not be computed: {0}")]
+    Refused(#[from] PolarsError),
+    /// It panicked.
+    #[error("a roll-up could not be computed: a panic")]
+    Panicked,
+}
 
 /// Groups the parts by group and field. The result is in the order of group, then field, with revision 0.
 pub(super) fn aggregate(
@@ -20,6 +26,8 @@ pub(super) fn aggregate(
     if parts.is_empty() {
         return Ok(Vec::new());
     }
+    #[cfg(test)]
+    assert!(parts.iter().all(|part| part.group != "poison"), "the poison");
     let numbers = |name: &str, value: fn(&Part) -> f64| {
         Column::new(name.into(), parts.iter().map(|part| value(part)).collect::<Vec<f64>>())
     };

@@ -2,6 +2,7 @@
 //!
 //! Promises: each window counts once, with its highest revision; a window that comes after its roll-up closed makes a new
 //! revision of it, or is counted as too late; the same windows in the same order of ticks give the same roll-ups (promise I5).
+//! Where the clock goes back, what waits does so from that tick on.
 //! Never: a roll-up holds a key, or a value of a window with fewer rows than `min_rows`.
 
 mod aggregate;
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use nearside_schemas::{Summary, Timestamp};
 
-pub use component::RollUps;
+pub use aggregate::AggregateError;
+pub use component::{HandedOut, RollUps};
 pub use saved::{SAVED_PREFIX, SavedRollUps};
 
 /// What the roll-up stage is told.

@@ -1,6 +1,8 @@
 //! The shell of one stream: an actix actor with a mailbox around a [`StreamComponent`].
 //!
 //! It is made on the stream's first reading and stops when the stream rests; what it knows is kept by its shard.
+//!
+//! Promise: whatever panics while it handles a message, the stream goes on from what it holds, and the panic is counted (promise I3).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,6 +21,7 @@ use super::state::StreamState;
 use super::stream_ref::StreamRef;
 use crate::credit::Admission;
 use crate::feedback::FeedbackReply;
+use crate::fence::fenced;
 
 impl Message for Gathered {
     type Result = ();
@@ -82,8 +85,8 @@ pub(super) struct DrainStream {
     pub(super) for_good: bool,
     /// The definitions whose streams close theirs.
     pub(super) definitions: Arc<Vec<usize>>,
-    /// Dropped when it is done.
-    pub(super) _done: tokio::sync::mpsc::UnboundedSender<()>,
+    /// Dropped when it is done; a message says that it could not be.
+    pub(super) done: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
 impl Message for DrainStream {
@@ -126,15 +129,30 @@ impl StreamActor {
         }
     }
 
+    /// Does a part of the work behind a fence. After a panic that none inside met the stream goes on from what it holds (promise I3). False
+    /// where there was one.
+    fn guarded(&mut self, out: &mut Outputs, work: impl FnOnce(&mut Self, &mut Outputs)) -> bool {
+        if fenced(|| work(self, out)).is_ok() {
+            return true;
+        }
+        self.component.rebuild(out);
+        // All feedback is heeded by now; what is not in there is lost, and whoever asked sees that nobody answers.
+        self.answer_feedback(out);
+        self.replies.clear();
+        false
+    }
+
     fn take_readings(&mut self, Gathered { readings, admission }: Gathered) {
         self.stream.taken();
         let mut out = self.shard.lend_outputs();
         for (lsn, reading) in readings {
-            self.component.on_reading_of(Some(lsn), reading, &mut out);
-            // What is handed on carries the record and the time of the reading that it came with, not of the last one (promise I5).
-            if out.speaks() {
-                self.shard.publish(&self.component, &mut out);
-            }
+            self.guarded(&mut out, |actor, out| {
+                actor.component.on_reading_of(Some(lsn), reading, out);
+                // What is handed on carries the record and the time of the reading that it came with, not of the last one (promise I5).
+                if out.speaks() {
+                    actor.publish(out);
+                }
+            });
         }
         self.flush(out, Some(admission));
     }
@@ -144,7 +162,7 @@ impl StreamActor {
             self.asked_for = None;
         }
         let mut out = self.shard.lend_outputs();
-        self.component.on_tick(tick.now, tick.is_live, &mut out);
+        self.guarded(&mut out, |actor, out| actor.component.on_tick(tick.now, tick.is_live, out));
         self.flush(out, None);
     }
 
@@ -153,14 +171,23 @@ impl StreamActor {
         let ShardFeedback { lsn, feedback, reply, .. } = heard;
         self.replies.extend(reply.map(|reply| (lsn, reply)));
         let mut out = self.shard.lend_outputs();
-        self.component.on_feedback(lsn, feedback, &mut out);
+        self.guarded(&mut out, |actor, out| actor.component.on_feedback(lsn, feedback, out));
         self.flush(out, None);
+    }
+
+    /// What is known, to be kept.
+    fn keep(&mut self) -> StreamState {
+        let mut out = self.shard.lend_outputs();
+        let state = self.component.keep(&mut out);
+        self.flush(out, None);
+        state
     }
 
     /// Gives the state to who waits for it where everything is judged, then takes what was held.
     fn give_state(&mut self) {
         if self.state_wanted.is_some() && self.component.is_judged_through() {
-            self.answer_state(Some(self.component.snapshot()));
+            let state = self.keep();
+            self.answer_state(Some(state));
         }
     }
 
@@ -184,6 +211,15 @@ impl StreamActor {
 
     /// Hands on what the component gave back, and asks for the next tick.
     fn flush(&mut self, mut out: Outputs, admission: Option<Admission>) {
+        let is_done = self.guarded(&mut out, |actor, out| actor.hand_on(out, admission))
+            // What it gave back when it was built again.
+            || self.guarded(&mut out, |actor, out| actor.hand_on(out, None));
+        if is_done {
+            self.shard.take_back(out);
+        }
+    }
+
+    fn hand_on(&mut self, out: &mut Outputs, admission: Option<Admission>) {
         // Without a request the readings are judged: their credit is given back here.
         let admission = if out.requests.is_empty() { None } else { admission.map(Arc::new) };
         for request in out.requests.drain(..) {
@@ -192,14 +228,9 @@ impl StreamActor {
             // A queue that is gone: the gateway stops. The rows stay unjudged and are summarised so.
             self.shard.submit(queue, (&self.stream, priority), request, admission.clone());
         }
-        self.shard.publish(&self.component, &mut out);
-        for (record, outcome) in out.heard.drain(..) {
-            if let Some(at) = self.replies.iter().position(|(asked, _)| *asked == record) {
-                (self.replies.swap_remove(at).1)(Ok(outcome));
-            }
-        }
+        self.answer_feedback(out);
+        self.publish(out);
         self.stream.set_anchor(self.component.anchor());
-        self.shard.take_back(out);
         // Who rests wants no tick but the one at which it retires.
         let retires = || self.component.is_at_rest().then(|| self.retires_at());
         if let Some(deadline) = self.component.next_deadline().or_else(retires)
@@ -207,6 +238,28 @@ impl StreamActor {
         {
             self.asked_for = Some(deadline);
             self.shard.wake_at(deadline, self.stream.clone());
+        }
+    }
+
+    /// Hands on summaries, findings and counts.
+    fn publish(&mut self, out: &mut Outputs) {
+        let panics = self.shard.publish(&self.component, out);
+        if panics > 0 {
+            self.component.blame(panics, out);
+            // Counts alone.
+            self.shard.publish(&self.component, out);
+        }
+    }
+
+    fn answer_feedback(&mut self, out: &mut Outputs) {
+        for (record, outcome) in out.heard.drain(..) {
+            if let Some(at) = self.replies.iter().position(|(asked, _)| *asked == record) {
+                let reply = self.replies.swap_remove(at).1;
+                // It is no fault of the stream.
+                if fenced(|| reply(Ok(outcome))).is_err() {
+                    out.panics += 1;
+                }
+            }
         }
     }
 }
@@ -245,7 +298,8 @@ impl Handler<Judged> for StreamActor {
     fn handle(&mut self, judged: Judged, _: &mut Self::Context) {
         let Judged { model, first, inputs, ref outputs, .. } = judged;
         let mut out = self.shard.lend_outputs();
-        self.component.on_outputs(Answered { model, first, inputs }, outputs.as_deref(), &mut out);
+        let answered = Answered { model, first, inputs };
+        self.guarded(&mut out, |actor, out| actor.component.on_outputs(answered, outputs.as_deref(), out));
         self.flush(out, None);
         drop(judged.admission);
         self.give_state();
@@ -284,7 +338,8 @@ impl Handler<SentTick> for StreamActor {
         // so between this look and the stop nothing can be sent.
         let rests = self.component.is_at_rest() && !self.stream.has_pending();
         if rests && self.retires_at() <= tick.now {
-            self.shard.retire(&self.stream, &self.component);
+            let state = self.keep();
+            self.shard.retire(&self.stream, state);
             ctx.stop();
         }
     }
@@ -297,7 +352,12 @@ impl Handler<DrainStream> for StreamActor {
         if drain.definitions.contains(&self.stream.definition) && !self.stream.holds(drain.lsn) {
             self.answer_state(None);
             let mut out = self.shard.lend_outputs();
-            self.component.close_windows(drain.now, drain.for_good, &mut out);
+            let closes =
+                |actor: &mut Self, out: &mut Outputs| actor.component.close_windows(drain.now, drain.for_good, out);
+            if !self.guarded(&mut out, closes) {
+                // Whoever asked may not wait any more.
+                let _ = drain.done.send(());
+            }
             self.shard.changed(&self.stream, drain.lsn);
             self.flush(out, None);
         }

@@ -6,23 +6,25 @@
 //! did it named (promise I3).
 //! Never: it knows of actors, threads or the time of day.
 
-use std::collections::{BTreeMap, VecDeque};
+mod rebuild;
+mod snapshot;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use nearside_journal::Lsn;
 use nearside_models::row_model::Row;
 use nearside_schemas::{
-    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelName, ModelRef, Reading,
-    SetAsideReason, StreamId, Summary, Timestamp, Values, Verdict,
+    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelRef, Reading, SetAsideReason,
+    StreamId, Summary, Timestamp, Values, Verdict,
 };
 use nearside_window::{CLOCK_SLACK, StreamWindows};
 
-use super::feedback::{FeedbackLog, explain};
+use super::feedback::explain;
 use super::findings::{FindingLog, field_of};
 use super::judge::Judge;
 use super::outputs::{Answered, InferenceRequest, Outputs, ScoredRow, note_placement, push_request};
 use super::plan::{PlannedModel, StreamPlan};
-use super::state::{OwnPart, StreamState};
 use crate::fence::{PanicBudget, Panicked, fenced};
 use crate::skew::Skew;
 
@@ -268,85 +270,6 @@ impl StreamComponent {
         self.judges.iter().all(|judge| judge.pending.is_empty())
     }
 
-    /// The state that outlives the actor: the windows', the stream's own and each model's.
-    pub fn snapshot(&self) -> StreamState {
-        let (latest_finding, findings) = self.findings.parts();
-        let own = OwnPart {
-            heard_at: self.heard_at,
-            last_received: self.last_received,
-            parked: self.parked,
-            skipped: self.skipped.clone(),
-            latest_finding,
-            findings: findings.clone(),
-            feedback: self.feedback(),
-        };
-        // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
-        let mut parts = vec![self.windows.snapshot(), serde_json::to_vec(&own).unwrap_or_default()];
-        let models = self.judges.iter().zip(&self.plan.models);
-        parts.extend(models.map(|(judge, planned)| named(&planned.model.reference().name, &judge.state.snapshot())));
-        let (deadline, anchor) = (self.windows.next_deadline(), self.windows.anchor());
-        StreamState { deadline, anchor, parts, windows_closed: false, is_parked: self.parked }
-    }
-
-    /// A stream as it was when [`StreamComponent::snapshot`] was taken. A part that cannot be read starts anew; the
-    /// second value says how many did.
-    pub fn restore(plan: Arc<StreamPlan>, id: StreamId, key: KeyValues, state: &StreamState) -> (Self, u32) {
-        let mut stream = Self::new(plan, id, key);
-        stream.parked = state.is_parked;
-        let mut lost = 0;
-        let mut parts = state.parts.iter();
-        if let Some(part) = parts.next() {
-            let windows = stream.plan.windows.clone();
-            let restored = if state.windows_closed {
-                StreamWindows::resume_after(windows, id, part)
-            } else {
-                StreamWindows::restore(windows, id, part)
-            };
-            match restored {
-                Ok(windows) => stream.windows = windows,
-                Err(_) => lost += 1,
-            }
-        }
-        if let Some(part) = parts.next() {
-            match serde_json::from_slice(part) {
-                Ok(own) => stream.take_own(own),
-                Err(_) => lost += 1,
-            }
-        }
-        // By name: models may have come and gone since.
-        for part in parts {
-            let known = stream.plan.models.iter().zip(&mut stream.judges).find_map(|(planned, judge)| {
-                let state = part.strip_prefix(named(&planned.model.reference().name, &[]).as_slice())?;
-                Some((planned, judge, state))
-            });
-            let Some((planned, judge, state)) = known else { continue };
-            match planned.model.restore(&stream.plan.spec.fields, state) {
-                Ok(state) => judge.state = state,
-                Err(_) => lost += 1,
-            }
-        }
-        (stream, lost)
-    }
-
-    fn feedback(&self) -> BTreeMap<ModelName, FeedbackLog> {
-        let models = self.plan.models.iter().zip(&self.judges).filter(|(_, judge)| !judge.feedback.is_empty());
-        models.map(|(planned, judge)| (planned.model.reference().name.clone(), judge.feedback.clone())).collect()
-    }
-
-    fn take_own(&mut self, own: OwnPart) {
-        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings, mut feedback } = own;
-        let on_patients = self.plan.judges_patients();
-        for (planned, judge) in self.plan.models.iter().zip(&mut self.judges) {
-            judge.feedback = feedback.remove(&planned.model.reference().name).unwrap_or_default();
-            if on_patients {
-                judge.feedback.take_back();
-            }
-        }
-        (self.heard_at, self.last_received) = (heard_at, last_received);
-        self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
-        self.findings.restore(latest_finding, findings);
-    }
-
     fn show_to_models(&mut self, time: Timestamp, values: &Values, out: &mut Outputs) {
         for model in 0..self.judges.len() {
             let mut data = Vec::new();
@@ -512,70 +435,4 @@ impl StreamComponent {
         }
         self.skipped.push_back((time, model));
     }
-
-    /// After a panic in a model: its state on this stream is built again from a snapshot of it, or starts anew where that does not hold or
-    /// the stream panicked lately; its pending rows count as skipped.
-    fn rebuild_judge(&mut self, model: usize, now: Timestamp, out: &mut Outputs) {
-        self.note_panic("model", out);
-        self.spend(now, out);
-        let planned = &self.plan.models[model];
-        let fields = &self.plan.spec.fields;
-        let judge = &mut self.judges[model];
-        let lost: Vec<Timestamp> = judge.pending.drain(..).map(|row| row.time).collect();
-        let state = &judge.state;
-        let saved = match self.budget.recent() {
-            1 => fenced(|| planned.model.restore(fields, &state.snapshot()).ok()).ok().flatten(),
-            _ => None,
-        };
-        judge.state = saved.unwrap_or_else(|| planned.model.new_state(fields));
-        judge.judged = judge.taken;
-        for time in lost {
-            self.note_skip(time, model);
-        }
-    }
-
-    /// After a panic in the windows: they are built again from a snapshot of what they hold, which is checked as one from disk is. Where it
-    /// does not hold, or the stream is parked for it, what they held is counted as set aside and they start anew; `readings` were at hand.
-    fn rebuild_windows(&mut self, readings: usize, now: Timestamp, out: &mut Outputs) {
-        self.note_panic("window", out);
-        self.spend(now, out);
-        let (plan, id) = (self.plan.windows.clone(), self.id);
-        let windows = &self.windows;
-        let held = fenced(|| windows.held_rows()).unwrap_or(0);
-        let saved = fenced(|| StreamWindows::restore(plan.clone(), id, &windows.snapshot()));
-        let lost = match saved {
-            Ok(Ok(windows)) if !self.parked => {
-                self.windows = windows;
-                readings
-            }
-            _ => {
-                self.windows = StreamWindows::new(plan, id);
-                held + readings
-            }
-        };
-        out.set_aside.extend(std::iter::repeat_n(SetAsideReason::Panicked, lost));
-        // Those that were closed before the panic are whole.
-        let closed = std::mem::take(&mut self.closed);
-        self.take_closed(closed, now, out);
-    }
-
-    /// Counts a panic; past the budget the stream is parked.
-    fn spend(&mut self, now: Timestamp, out: &mut Outputs) {
-        if self.budget.spend(now) && !self.parked {
-            self.parked = true;
-            out.parked = true;
-        }
-    }
-
-    fn note_panic(&self, part: &'static str, out: &mut Outputs) {
-        out.panics += 1;
-        out.poison.extend(self.at_hand.map(|record| (record, part)));
-    }
-}
-
-/// A model's state behind its name.
-fn named(name: &ModelName, state: &[u8]) -> Vec<u8> {
-    let name = name.as_str().as_bytes();
-    // Names have at most 64 bytes.
-    [&[name.len() as u8], name, state].concat()
 }

@@ -84,7 +84,7 @@ impl RowState for TestState {
     }
 }
 
-fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
+pub(super) fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
     let fields = vec![FieldSpec {
         name: FieldName::new("v").unwrap(),
         kind: FieldKind::Number,
@@ -134,7 +134,7 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
 }
 
-fn reading(secs: i64, value: f64) -> Reading {
+pub(super) fn reading(secs: i64, value: f64) -> Reading {
     Reading {
         time: at(secs),
         received: at(secs),

@@ -1,8 +1,13 @@
 //! A shard: one thread's worth of stream actors, and the registry of their addresses.
 //!
-//! Promises: a message for a stream without an actor makes one, from its kept state where there is some; a message that meets
-//! a stopped actor is sent again to a new one; the number of streams with state is bounded (promise I4); no state that it gives covers a
-//! record that the stream was not told of, and where one cannot be told the shard ends (promise I1).
+//! Promises: a message for a stream without an actor makes one, from its kept state where there is some; the number of streams with state is
+//! bounded (promise I4); no state that it gives covers a record that the stream was not told of, and where one cannot be told, or an actor
+//! is gone with what it held, the shard ends (promise I1).
+
+mod delivery;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -15,12 +20,11 @@ use std::time::Duration;
 use actix::WeakAddr;
 use actix::prelude::*;
 use nearside_journal::Lsn;
-use nearside_schemas::{FeedbackOutcome, SetAsideReason, StreamMap, Timestamp};
-use nearside_window::CLOCK_SLACK;
+use nearside_schemas::{StreamMap, Timestamp, failpoint};
 use tokio::time::Instant;
 
-use super::actor::{DrainStream, SentTick, StreamActor, TakeState, Tick};
-use super::backlog::{Backlog, Due, Gathered};
+use super::actor::{DrainStream, StreamActor, TakeState};
+use super::backlog::{Backlog, Due};
 use super::component::StreamComponent;
 use super::dirty::{Dirty, DirtyStreams};
 use super::messages::{
@@ -30,7 +34,7 @@ use super::messages::{
 use super::outputs::{InferenceRequest, Outputs};
 use super::plan::StreamPlan;
 use super::state::StreamState;
-use super::stream_ref::{StreamRef, Work};
+use super::stream_ref::StreamRef;
 use crate::credit::{Admission, ShardCredit};
 use crate::inference::{InferenceQueues, Job, Priority};
 use crate::outlet::Outlet;
@@ -81,6 +85,8 @@ pub(super) struct ShardState {
     now: Cell<Timestamp>,
     /// No stream waits from a later time.
     newest: Cell<Timestamp>,
+    /// Whether a stream's actor has ended with what it held.
+    has_lost: Cell<bool>,
     /// Lent to the stream that handles a message: of a hundred thousand streams each would hold the room of its own last outputs.
     outputs: Cell<Outputs>,
 }
@@ -146,9 +152,9 @@ impl ShardState {
         self.outputs.set(outputs);
     }
 
-    /// Hands on what a stream gave back.
-    pub(super) fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) {
-        self.setup.outlet.publish(component, outputs);
+    /// Hands on what a stream gave back; how much of it panicked.
+    pub(super) fn publish(&self, component: &StreamComponent, outputs: &mut Outputs) -> u32 {
+        self.setup.outlet.publish(component, outputs)
     }
 
     /// The stream has changed by this record.
@@ -161,9 +167,9 @@ impl ShardState {
         self.wake.borrow_mut().push(Reverse(Wake(at, stream)));
     }
 
-    pub(super) fn retire(&self, stream: &Arc<StreamRef>, component: &StreamComponent) {
+    pub(super) fn retire(&self, stream: &Arc<StreamRef>, state: StreamState) {
         self.streams.borrow_mut().remove(&stream.id);
-        let rested = Rested { stream: stream.clone(), state: component.snapshot() };
+        let rested = Rested { stream: stream.clone(), state };
         self.resting.borrow_mut().insert(stream.id, rested);
         self.setup.outlet.stream_retired(stream.definition);
     }
@@ -205,153 +211,10 @@ impl ShardState {
         self.resting.borrow_mut().insert(stream.id, Rested { stream, state });
     }
 
-    /// Takes readings in; they come from record `lsn` or later ones.
-    fn gather(&self, work: Work, lsn: Lsn) {
-        let stream = work.admission.stream().clone();
-        if let Some(reading) = work.readings.last() {
-            self.newest.set(self.newest.get().max(reading.received));
-        }
-        if self.backlog.borrow_mut().push(work) {
-            self.dirty.borrow_mut().mark(&stream, lsn, self.now.get());
-            stream.given();
-            if !stream.is_touched.load(Ordering::Relaxed) {
-                stream.is_touched.store(true, Ordering::Relaxed);
-                self.touched.borrow_mut().push(stream);
-            }
-        }
-    }
-
-    /// Hands every stream what waits for it.
-    fn hand_on(self: &Rc<Self>) {
-        let gathered = self.backlog.borrow_mut().take(Instant::now());
-        gathered.into_iter().for_each(|gathered| self.deliver(gathered));
-    }
-
-    fn deliver(self: &Rc<Self>, gathered: Gathered) {
-        // The usual case, without a copy of the address: sending does not come back here, so the borrow holds.
-        let mut unsent = match self.streams.borrow().get(&gathered.admission.stream().id) {
-            Some(address) => match address.try_send(gathered) {
-                Ok(()) => return,
-                Err(unsent) => unsent,
-            },
-            None => SendError::Closed(gathered),
-        };
-        if let SendError::Closed(gathered) = unsent {
-            let stream = gathered.admission.stream().clone();
-            self.streams.borrow_mut().remove(&stream.id);
-            unsent = match self.address(&stream).try_send(gathered) {
-                Ok(()) => return,
-                Err(unsent) => unsent,
-            };
-        }
-        // Credit keeps mailboxes below their bound, so this is a fault of ours: counted, never silent.
-        let (SendError::Full(gathered) | SendError::Closed(gathered)) = unsent;
-        let stream = gathered.admission.stream();
-        stream.taken();
-        self.setup.outlet.set_aside(stream.definition, SetAsideReason::Overflow, gathered.readings.len() as u64);
-        tracing::error!(stream = %stream.id, "a stream's mailbox was full in spite of credit");
-    }
-
-    /// Hands feedback on behind the readings that stand in front of it in the journal. False where its stream could not take it.
-    fn hear(self: &Rc<Self>, heard: ShardFeedback) -> bool {
-        self.hand_on();
-        let lsn = heard.lsn;
-        if !heard.stream.holds(lsn) && !self.hand_on_feedback(heard) {
-            return false;
-        }
-        self.given.set(self.given.get().max(Lsn(lsn.0 + 1)));
-        true
-    }
-
-    fn hand_on_feedback(self: &Rc<Self>, mut heard: ShardFeedback) -> bool {
-        let stream = heard.stream.clone();
-        let knows = |stream: &StreamRef| {
-            self.streams.borrow().contains_key(&stream.id) || self.resting.borrow().contains_key(&stream.id)
-        };
-        if !knows(&stream) {
-            if let Some(reply) = heard.reply.take() {
-                reply(Ok(FeedbackOutcome::Unknown));
-            }
-            return true;
-        }
-        self.dirty.borrow_mut().mark(&stream, heard.lsn, self.now.get());
-        stream.given();
-        let unsent = match self.address(&stream).try_send(heard) {
-            Err(SendError::Closed(heard)) => {
-                self.streams.borrow_mut().remove(&stream.id);
-                self.address(&stream).try_send(heard).is_err()
-            }
-            sent => sent.is_err(),
-        };
-        if unsent {
-            // A new address always has room for one message, so this is a fault of ours.
-            stream.taken();
-            tracing::error!(stream = %stream.id, "a stream did not take feedback; the next start takes it in");
-        }
-        !unsent
-    }
-
-    /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
-    /// ask for is not known. So a tick reaches a stream at the same place among its readings in every run (promise I5).
-    fn due(&self, tick: &ShardTick) -> Vec<Arc<StreamRef>> {
-        let mut wake = self.wake.borrow_mut();
-        let mut due: Vec<Arc<StreamRef>> = Vec::new();
-        let mut held = Vec::new();
-        while wake.peek().is_some_and(|next| next.0.0 <= tick.now) {
-            if let Some(Reverse(Wake(at, stream))) = wake.pop()
-                && due.last().is_none_or(|last| last.id != stream.id)
-            {
-                if stream.holds(tick.lsn) { held.push(Wake(at, stream)) } else { due.push(stream) }
-            }
-        }
-        // Their state is younger than this tick, which replay repeats: they hear of a later one.
-        wake.extend(held.into_iter().map(Reverse));
-        due.extend(self.left_behind(tick, &wake));
-        // Who has taken everything is forgotten; the others may still have work at the next tick.
-        self.touched.borrow_mut().retain(|stream| {
-            let waits = stream.has_pending();
-            stream.is_touched.store(waits, Ordering::Relaxed);
-            waits
-        });
-        let mut touched = self.touched.borrow().clone();
-        touched.sort_by_key(|stream| stream.id);
-        due.extend(touched);
-        due
-    }
-
-    /// Streams that wait from a time that is still to come, for the clock has gone back: they wait from this tick on. All of them hear of
-    /// it now, so that they do so at the same record in every run (promise I5).
-    fn left_behind(&self, tick: &ShardTick, wake: &BinaryHeap<Reverse<Wake>>) -> Vec<Arc<StreamRef>> {
-        let latest = tick.now.plus(CLOCK_SLACK);
-        if self.newest.get() <= latest {
-            return Vec::new();
-        }
-        let ahead = wake.iter().map(|Reverse(Wake(_, stream))| stream).filter(|stream| stream.anchor() > latest);
-        let (held, mut behind): (Vec<_>, Vec<_>) = ahead.cloned().partition(|stream| stream.holds(tick.lsn));
-        self.newest.set(held.iter().map(|stream| stream.anchor()).fold(latest, Timestamp::max));
-        behind.sort_by_key(|stream| stream.id);
-        behind.dedup_by_key(|stream| stream.id);
-        behind
-    }
-
-    fn tick(self: &Rc<Self>, tick: &ShardTick) {
-        self.hand_on();
-        self.now.set(tick.now);
-        for stream in self.due(tick) {
-            let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
-            let is_waiting =
-                |rested: &Rested| is_behind || rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
-            let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
-            let known = self.streams.borrow().get(&stream.id).cloned();
-            let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
-            self.dirty.borrow_mut().mark(&stream, tick.lsn, tick.now);
-            // A stream whose mailbox is full hears of time at its next tick.
-            let sent = Tick { now: tick.now, is_live: tick.is_live };
-            if address.try_send(SentTick { tick: sent, on_its_way: tick.on_its_way.clone() }).is_err() {
-                self.wake_at(tick.now, stream);
-            }
-        }
-        self.given.set(self.given.get().max(Lsn(tick.lsn.0 + 1)));
+    /// The actor of a stream is gone, though nobody told it to go: its windows went with it, and what was in its mailbox.
+    fn lost(&self, stream: &StreamRef) {
+        self.has_lost.set(true);
+        tracing::error!(stream = %stream.id, "a stream's actor has ended with what it held");
     }
 
     /// Closes the windows of all streams of some definitions, those that rest with open windows since the start among them. False where
@@ -370,7 +233,7 @@ impl ShardState {
             // `given` stays before the record until the stream has marked itself as changed by it.
             let (definitions, done) = (drain.definitions.clone(), drain.done.clone());
             let DrainShard { now, lsn, for_good, .. } = *drain;
-            let message = DrainStream { now, lsn, for_good, definitions, _done: done };
+            let message = DrainStream { now, lsn, for_good, definitions, done };
             if address.try_send(message).is_err() {
                 // It has died, with its windows.
                 are_told = false;
@@ -404,6 +267,7 @@ impl Shard {
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
             newest: Cell::new(Timestamp::MIN),
+            has_lost: Cell::new(false),
             outputs: Cell::default(),
         };
         Self { state: Rc::new(state) }
@@ -418,6 +282,15 @@ impl Actor for Shard {
     }
 }
 
+impl Drop for Shard {
+    fn drop(&mut self) {
+        // Shard and streams hold each other. What waits holds credit, and whoever waits for that would wait for ever.
+        let waiting = self.state.backlog.try_borrow_mut().map(|mut backlog| backlog.take(Instant::now()));
+        let streams = self.state.streams.try_borrow_mut().map(|mut streams| std::mem::take(&mut *streams));
+        drop((waiting, streams));
+    }
+}
+
 /// Ends a shard of which a stream missed a record: were it to give states any more, a later one would cover that record. So the journal
 /// keeps it, health names the shard, and the next start takes everything in.
 fn end(ctx: &mut Context<Shard>) {
@@ -425,10 +298,24 @@ fn end(ctx: &mut Context<Shard>) {
     ctx.stop();
 }
 
+impl Shard {
+    fn hand_on(&self, ctx: &mut Context<Self>) {
+        self.state.hand_on();
+        self.end_where_lost(ctx);
+    }
+
+    fn end_where_lost(&self, ctx: &mut Context<Self>) {
+        if self.state.has_lost.get() {
+            end(ctx);
+        }
+    }
+}
+
 impl Handler<ShardBatch> for Shard {
     type Result = ();
 
     fn handle(&mut self, batch: ShardBatch, ctx: &mut Self::Context) {
+        failpoint("shard-batch");
         let state = &self.state;
         for work in batch.works {
             state.gather(work, batch.first);
@@ -436,11 +323,11 @@ impl Handler<ShardBatch> for Shard {
         state.given.set(state.given.get().max(batch.next));
         let due = state.backlog.borrow().due(Instant::now());
         match due {
-            Due::Now => state.hand_on(),
+            Due::Now => self.hand_on(ctx),
             Due::In(wait) if !state.is_backlog_timed.replace(true) => {
-                ctx.run_later(wait, |shard, _| {
+                ctx.run_later(wait, |shard, ctx| {
                     shard.state.is_backlog_timed.set(false);
-                    shard.state.hand_on();
+                    shard.hand_on(ctx);
                 });
             }
             Due::In(_) => {}
@@ -451,15 +338,19 @@ impl Handler<ShardBatch> for Shard {
 impl Handler<ShardJudged> for Shard {
     type Result = ();
 
-    fn handle(&mut self, answers: ShardJudged, _: &mut Self::Context) {
+    fn handle(&mut self, answers: ShardJudged, ctx: &mut Self::Context) {
         let streams = self.state.streams.borrow();
         for (stream, judged) in answers.0 {
             // A stream with unjudged rows never retires, and credit keeps its mailbox below the bound.
-            let sent = streams.get(&stream).is_some_and(|address| address.try_send(judged).is_ok());
-            if !sent {
+            let sent = streams.get(&stream).map(|address| address.try_send(judged));
+            if !matches!(sent, Some(Ok(()))) {
                 tracing::error!(%stream, "a stream did not take its answers; their rows stay unjudged");
             }
+            if matches!(sent, Some(Err(SendError::Closed(_)))) {
+                self.state.has_lost.set(true);
+            }
         }
+        self.end_where_lost(ctx);
     }
 }
 
@@ -467,18 +358,18 @@ impl Handler<ShardFeedback> for Shard {
     type Result = ();
 
     fn handle(&mut self, heard: ShardFeedback, ctx: &mut Self::Context) {
-        if !self.state.hear(heard) {
-            end(ctx);
-        }
+        self.state.hear(heard);
+        self.end_where_lost(ctx);
     }
 }
 
 impl Handler<ShardTick> for Shard {
     type Result = ();
 
-    fn handle(&mut self, tick: ShardTick, _: &mut Self::Context) {
+    fn handle(&mut self, tick: ShardTick, ctx: &mut Self::Context) {
         self.state.tick(&tick);
         self.state.setup.credit.observe();
+        self.end_where_lost(ctx);
     }
 }
 
@@ -513,7 +404,7 @@ impl Handler<RedirtyStreams> for Shard {
 impl Handler<CollectStates> for Shard {
     type Result = ResponseFuture<CollectedStates>;
 
-    fn handle(&mut self, wanted: CollectStates, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, wanted: CollectStates, ctx: &mut Self::Context) -> Self::Result {
         let state = self.state.clone();
         state.hand_on();
         // Streams have been given every record before this one and none after, so their mailboxes hold the question between the two.
@@ -524,7 +415,12 @@ impl Handler<CollectStates> for Shard {
             let asked = match state.streams.borrow().get(&stream.id) {
                 Some(address) => {
                     let question = TakeState { now: state.now.get(), reply: (number, reply.clone()) };
-                    address.try_send(question).map_err(|_| None)
+                    address.try_send(question).map_err(|unsent| {
+                        if matches!(unsent, SendError::Closed(_)) {
+                            state.lost(stream);
+                        }
+                        None
+                    })
                 }
                 None => Err(state.resting.borrow().get(&stream.id).map(|rested| rested.state.clone())),
             };
@@ -534,6 +430,7 @@ impl Handler<CollectStates> for Shard {
             }
         }
         drop(reply);
+        self.end_where_lost(ctx);
         Box::pin(async move {
             let mut found: Vec<Option<StreamState>> = due.iter().map(|_| None).collect();
             while let Some((number, known)) = replies.recv().await {
@@ -563,6 +460,7 @@ impl Handler<DrainShard> for Shard {
     type Result = ();
 
     fn handle(&mut self, drain: DrainShard, ctx: &mut Self::Context) {
+        failpoint("shard-closing");
         self.state.hand_on();
         if !self.state.drain(&drain) {
             // Whoever asked may not wait any more.

@@ -229,6 +229,12 @@ impl JournalHandle {
         let _ = self.requests.send(Request::FreeBefore(lsn));
     }
 
+    /// Whether its thread is there; asking does not keep it alive.
+    pub fn watch_life(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let weak = self.requests.downgrade();
+        move || weak.upgrade().is_some_and(|requests| !requests.is_disconnected())
+    }
+
     /// Bytes that wait to be written, about.
     pub fn queued_bytes(&self) -> usize {
         let queued = (self.permits as usize).saturating_sub(self.credit.available_permits()) * PERMIT;

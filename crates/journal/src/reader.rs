@@ -14,8 +14,10 @@ use crate::storage::{Storage, segment_name};
 /// What kind of damage a place has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DamageKind {
-    /// The segment's header is not one, or the file cannot be read.
+    /// The segment's header is not one, or the file is gone.
     Segment,
+    /// The system does not give the file's bytes: another try may.
+    Unreadable,
     /// The last frame of a segment is cut short: what was being written when the machine stopped.
     TornTail,
     /// A frame in the middle is not what was written.
@@ -33,6 +35,7 @@ impl DamageKind {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Segment => "segment",
+            Self::Unreadable => "unreadable",
             Self::TornTail => "torn_tail",
             Self::Frame => "frame",
             Self::Gap => "gap",
@@ -189,8 +192,15 @@ impl Reader {
 
     fn open_segment(&mut self, name: &str) {
         let Some((storage, keys)) = self.source.clone() else { return };
-        let Ok(bytes) = storage.read(name) else {
-            return self.damage(name, 0, DamageKind::Segment);
+        let bytes = match storage.read(name) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return self.damage(name, 0, DamageKind::Segment);
+            }
+            Err(error) => {
+                tracing::error!(segment = name, %error, "a segment of the journal cannot be read");
+                return self.damage(name, 0, DamageKind::Unreadable);
+            }
         };
         let Some(header) = SegmentHeader::decode(&bytes) else {
             // A segment that was being made when the machine stopped is empty or cut short.

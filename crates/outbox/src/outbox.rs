@@ -148,6 +148,12 @@ impl OutboxHandle {
         let _ = self.requests.send_async(Request::Reject { sequence, reason, detail }).await;
     }
 
+    /// Whether its thread is there; asking does not keep it alive.
+    pub fn watch_life(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let weak = self.requests.downgrade();
+        move || weak.upgrade().is_some_and(|requests| !requests.is_disconnected())
+    }
+
     /// Waits until something was put.
     pub async fn arrival(&self) {
         self.arrived.notified().await;
