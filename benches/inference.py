@@ -2,7 +2,7 @@
 """Inference of each network that ships, against ONNX Runtime on the same network and weights, one thread each, in turns (A B A B).
 
     python3 -m venv venv && venv/bin/pip install numpy onnx onnxruntime
-    cargo build --release -p nearside-models --bench forward
+    cargo build --release --workspace --bench forward
     venv/bin/python benches/inference.py
 
 The networks are exported here, from the safetensors files, as one would export them; each is checked against the gateway's outputs on the

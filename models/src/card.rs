@@ -71,6 +71,10 @@ pub struct Card {
     /// Settings of the method by name, in the units that their names state. A card need not repeat those that ship.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, f64>,
+    /// Of a model of texts: what some of its labels mean; absent on cards of before there was such a table, where names decide: a label `other` is
+    /// no opinion, and `none`, `other`, `routine`, `normal` and `praise` ask for nothing.
+    #[serde(default, rename = "labels", skip_serializing_if = "Option::is_none")]
+    pub label_roles: Option<LabelRoles>,
     /// Rows from which a model first learns what is usual for a stream; absent for a model without such a phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_rows: Option<u32>,
@@ -98,6 +102,17 @@ pub struct Card {
     /// How good it is.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+}
+
+/// What some labels of a model of texts mean: `[labels]` on its card. All others are what they are called.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelRoles {
+    /// Of texts that it has no opinion on (small talk, other languages): a text that is more likely of these than of all others together is not
+    /// flagged, however urgent it looks.
+    pub no_opinion: Vec<String>,
+    /// Of texts that ask for nothing: where there are no urgencies a text of such a label is not flagged.
+    pub quiet: Vec<String>,
 }
 
 /// How a model was trained.

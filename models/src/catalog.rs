@@ -13,7 +13,7 @@ use crate::anomaly::multivariate::Multivariate;
 use crate::anomaly::robust_z::RobustZ;
 use crate::anomaly::sensor_check::SensorCheck;
 use crate::artefact::{self, Trust};
-use crate::card::{self, Card};
+use crate::card::{self, Card, Task};
 use crate::compress;
 use crate::diagnosis::deterioration::Deterioration;
 use crate::diagnosis::ecg::EcgRhythm;
@@ -163,6 +163,9 @@ pub fn build_on(card: Card, weights: &[u8], encoders: &Encoders) -> Result<Arc<d
     let shipped = Card::parse(entry.name, entry.card)?;
     if card.task != shipped.task {
         return damaged(format!("its task is {:?}; that of `{}` is {:?}", card.task, entry.name, shipped.task));
+    }
+    if card.label_roles.is_some() && card.task != Task::Text {
+        return damaged(format!("`{}` judges no texts, so its card has no table `labels`", entry.name));
     }
     if let Some(unknown) = card.options.keys().find(|name| !shipped.options.contains_key(*name)) {
         let known: Vec<&str> = shipped.options.keys().map(String::as_str).collect();

@@ -107,7 +107,7 @@ fn show_patient(patient: &Patient, outcome: &EcgOutcome) {
     if patient.reference.is_some() {
         eprint!("{:>6} missed{:>6} extra", outcome.missed, outcome.extra);
         for class in outcome.classes().iter().filter(|class| class.beats > 0) {
-            eprint!("   {} {:.3}", class.class, class.f1);
+            eprint!("   {} {:.3} of {}", class.class, class.f1, class.beats);
         }
     }
     eprintln!();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use nearside_models::card::LabelRoles;
 use nearside_models::train::{
     Epoch, TrainAnomaly, TrainEcg, TrainReport, TrainText, train_anomaly, train_ecg, train_glucose, train_multivariate,
     train_text,
@@ -111,6 +112,14 @@ enum Task {
         /// model's folder refers to the encoder by SHA-256.
         #[arg(long, requires = "data")]
         encoder: Option<PathBuf>,
+        /// A label of the data whose texts the model is to have no opinion on (small talk, other languages): a text that is most likely of such
+        /// a label is never flagged. May be given several times; what generated texts have of that is known.
+        #[arg(long, requires = "data", value_name = "LABEL")]
+        no_opinion_label: Vec<String>,
+        /// A label of the data that asks for nothing: where the data has no urgencies a text of it is not flagged. May be given several
+        /// times.
+        #[arg(long, requires = "data", value_name = "LABEL")]
+        quiet_label: Vec<String>,
         /// The folder that card.toml and model.safetensors are written to.
         #[arg(long)]
         out: PathBuf,
@@ -168,9 +177,11 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Activity(people) => return finish(people.activity(&mut progress)?, &bar, out),
         Task::Sleep(people) => return finish(people.sleep(&mut progress)?, &bar, out),
         Task::Deterioration(patients) => return finish(patients.train(&mut progress)?, &bar, out),
-        Task::Text { data, encoder, out, seed, epochs, resume } => {
+        Task::Text { data, encoder, no_opinion_label, quiet_label, out, seed, epochs, resume } => {
             let (data, encoder) = (data.as_deref(), encoder.as_deref());
-            let settings = TrainText { data, encoder, out, seed: *seed, epochs: *epochs, resume: *resume };
+            let labels = LabelRoles { no_opinion: no_opinion_label.clone(), quiet: quiet_label.clone() };
+            let (labels, seed, epochs, resume) = (&labels, *seed, *epochs, *resume);
+            let settings = TrainText { data, encoder, labels, out, seed, epochs, resume };
             let trained = train_text(settings, &mut progress)?;
             bar.finish_and_clear();
             let figures = &trained.test.labels;

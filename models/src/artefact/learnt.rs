@@ -71,6 +71,20 @@ impl Learnt {
         Ok(Found { of, artefact })
     }
 
+    /// What stands there as an unreleased build wrote it, one version without a folder of its own, which counts no more: what to do about it.
+    pub(super) fn unnumbered(&self, name: &str) -> Option<ModelError> {
+        let root = self.root.join(name);
+        root.join(CARD_FILE).is_file().then(|| ModelError::Damaged {
+            model: name.to_owned(),
+            why: format!(
+                "what was learnt online stands in {} as builds before the 28th of November 2026 kept it, and is not used; it learns anew. Delete the files there; or, to \
+                 go on with that version, move them into a folder beside `{ORDER}` that is named by the SHA-256 of {CARD_FILE}, and write into `{ORDER}` the line in \
+                 `{LEARNT_FROM}` and below it that SHA-256",
+                root.display()
+            ),
+        })
+    }
+
     /// Adds a version that was learnt from the model with the digest `of`, as the last of the order. `salt` must be fresh.
     pub(super) fn put(&self, name: &str, version: &Version, of: &str, salt: [u8; SALT]) -> Result<(), ModelError> {
         let none = || ModelError::Untrusted { model: name.to_owned(), why: "no site's key is at hand".to_owned() };

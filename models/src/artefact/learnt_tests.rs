@@ -125,6 +125,35 @@ fn what_is_damaged_or_gone_gives_way_and_that_is_said() {
     assert_eq!((base.digest, base.origin), (catalog::digest(NAME).unwrap(), Origin::Shipped));
 }
 
+/// One version without a folder of its own, as builds wrote it before there were several.
+#[test]
+fn what_stands_there_as_it_was_kept_before_is_said_and_can_be_moved() {
+    let root = tempfile::tempdir().unwrap();
+    let library = library(root.path());
+    let one = put(&library, "1-learnt");
+    let online = root.path().join("kept/.online").join(NAME);
+    let files = |from: &Path, to: &Path| {
+        for entry in std::fs::read_dir(from).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    std::fs::remove_file(online.join("order")).unwrap();
+    files(&online.join(&one), &online);
+    std::fs::remove_dir(online.join(&one)).unwrap();
+    let base = catalog::digest(NAME).unwrap();
+    assert_eq!(current(&library), base);
+    let said = library.fault_of_learnt(NAME).unwrap().to_string();
+    assert!(said.contains(online.to_str().unwrap()) && said.contains("SHA-256"), "{said}");
+    // As it is told.
+    let digest = crate::card::digest(&std::fs::read(online.join("card.toml")).unwrap());
+    std::fs::create_dir(online.join(&digest)).unwrap();
+    files(&online, &online.join(&digest));
+    let of = std::fs::read_to_string(online.join(&digest).join("learnt_from")).unwrap();
+    std::fs::write(online.join("order"), format!("{of}\n{digest}\n")).unwrap();
+    assert_eq!(current(&library), one);
+    assert!(library.fault_of_learnt(NAME).is_none());
+}
+
 #[test]
 fn only_what_is_needed_stays_on_disk() {
     let root = tempfile::tempdir().unwrap();

@@ -130,7 +130,8 @@ impl Library {
 
     /// Why what was learnt online last from the model as it is now cannot be used, where it cannot.
     pub fn fault_of_learnt(&self, name: &str) -> Option<ModelError> {
-        let (last, base) = (self.not_failed(name).pop()?, self.base(name).ok()?);
+        let Some(last) = self.not_failed(name).pop() else { return self.learnt.as_ref()?.unnumbered(name) };
+        let base = self.base(name).ok()?;
         if last == base.digest {
             return None;
         }

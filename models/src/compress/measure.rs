@@ -14,6 +14,9 @@ use crate::eval::{anomaly, cgm, ecg_data, nab_data, skab};
 use crate::mlp::Network;
 use crate::train::Lesson;
 
+/// Seconds at the start of a record that are not scored: the learning period of ANSI/AAMI EC57.
+const ECG_LEARNING_S: f64 = 300.0;
+
 /// A measured figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Accuracy {
@@ -64,9 +67,13 @@ pub fn accuracy(card: &Card, weights: &[u8], data: Option<&Path>, seed: u64) -> 
             let patients = ecg_data::read_patients(data, 2, |_| ())?;
             let mut outcome = EcgOutcome::default();
             for patient in &patients {
-                outcome.add(patient, &classify(&network, &patient.found)?, 300.0);
+                outcome.add(patient, &classify(&network, &patient.found)?, ECG_LEARNING_S);
             }
-            let on = format!("{} records, which it may have been trained on", patients.len());
+            let on = format!(
+                "{} records without their first {:.0} minutes, which it may have been trained on",
+                patients.len(),
+                ECG_LEARNING_S / 60.0
+            );
             done("mean F1 of N, S and V in points", 100.0 * outcome.mean_f1(), true, on)
         }
         (method, data) => {

@@ -129,5 +129,22 @@ fn words(how: &Compression) -> String {
         Some(WeightsFormat::Q4_0) => words.push_str(" --quantize q4_0"),
         None => {}
     }
+    // Of these only what learns depends.
+    if how.prune.is_some() || how.distill.is_some() {
+        words.push_str(&format!(" --epochs {} --seed {}", how.epochs, how.seed));
+    }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_on_the_card_says_all_that_the_bytes_depend_on() {
+        let how =
+            Compression { prune: None, distill: Some(16), quantize: Some(WeightsFormat::Q8_0), epochs: 9, seed: 4 };
+        assert_eq!(words(&how), " --distill 16 --quantize q8_0 --epochs 9 --seed 4");
+        assert_eq!(words(&Compression { distill: None, ..how }), " --quantize q8_0");
+    }
 }

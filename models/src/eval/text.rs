@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::text_data::Example;
+use crate::ModelError;
+use crate::card::Card;
 use crate::text::classifier::{Outputs, Scores};
+use crate::text::labels::Labels;
 
 /// Bins of the calibration error.
 const BINS: usize = 15;
@@ -45,6 +48,21 @@ pub struct TextReport {
     pub labels: Figures,
     /// How urgent they are, where that is known.
     pub urgencies: Option<Figures>,
+    /// What triage flags of them; empty where there are no urgencies, or it was not asked.
+    pub flags: Vec<Flags>,
+}
+
+/// How many texts of a kind triage flags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flags {
+    /// Which texts.
+    pub of: String,
+    /// How many.
+    pub texts: usize,
+    /// How many of them are flagged.
+    pub flagged: usize,
+    /// How many would be by their urgency alone, if there were no label without an opinion.
+    pub by_urgency_alone: usize,
 }
 
 /// Holds what `score` says of each text against the truth.
@@ -60,7 +78,35 @@ pub fn evaluate(examples: &[Example], outputs: &Outputs, mut score: impl FnMut(&
     TextReport {
         labels: Figures::of(&labels, &outputs.labels),
         urgencies: (!urgencies.is_empty()).then(|| Figures::of(&urgencies, &outputs.urgencies)),
+        flags: Vec::new(),
     }
+}
+
+/// What triage with this card flags: of the most urgent texts, of the others, and of those whose urgency is not given.
+pub fn flags(
+    card: &Card,
+    examples: &[Example],
+    outputs: &Outputs,
+    mut score: impl FnMut(&Example) -> Scores,
+) -> Result<Vec<Flags>, ModelError> {
+    let Some(highest) = outputs.urgencies.len().checked_sub(1) else { return Ok(Vec::new()) };
+    let labels = Labels::of(card, &outputs.labels, true)?;
+    let names =
+        [format!("urgency {}", outputs.urgencies[highest]), "less urgent".to_owned(), "no urgency given".to_owned()];
+    let mut flags = names.map(|of| Flags { of, texts: 0, flagged: 0, by_urgency_alone: 0 });
+    for example in examples {
+        let scores = score(example);
+        let is_urgent = scores.urgencies.last().is_some_and(|urgency| *urgency >= card.threshold);
+        let kind = match example.urgency {
+            Some(urgency) if urgency == highest => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        flags[kind].texts += 1;
+        flags[kind].by_urgency_alone += usize::from(is_urgent);
+        flags[kind].flagged += usize::from(is_urgent && !labels.is_no_opinion(&scores));
+    }
+    Ok(flags.into_iter().filter(|kind| kind.texts > 0).collect())
 }
 
 impl Figures {
@@ -102,6 +148,28 @@ fn calibration_error(pairs: &[(usize, (usize, f64))]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_without_an_opinion_is_flagged_by_its_urgency_alone_only() {
+        let outputs = Outputs {
+            labels: ["fire", "chat"].map(String::from).to_vec(),
+            urgencies: ["routine", "now"].map(String::from).to_vec(),
+        };
+        let labels = crate::card::LabelRoles { no_opinion: vec![String::from("chat")], quiet: Vec::new() };
+        let card =
+            Card { label_roles: Some(labels), threshold: 0.6, ..crate::catalog::card("text-triage", None).unwrap() };
+        let example = |text: &str, urgency| Example { text: text.to_owned(), label: 0, urgency };
+        let texts = [example("ab", Some(1)), example("b", Some(1)), example("a", Some(0)), example("cab", None)];
+        // The letters say what is scored: b is urgent, c is chat.
+        let score = |example: &Example| {
+            let has = |letter: char| if example.text.contains(letter) { 0.9 } else { 0.1 };
+            Scores { labels: vec![1.0 - has('c'), has('c')], urgencies: vec![1.0 - has('b'), has('b')] }
+        };
+        let flags = flags(&card, &texts, &outputs, score).unwrap();
+        let counted: Vec<_> = flags.iter().map(|one| (one.texts, one.flagged, one.by_urgency_alone)).collect();
+        assert_eq!(counted, [(2, 2, 2), (1, 0, 0), (1, 0, 1)]);
+        assert_eq!(flags[0].of, "urgency now");
+    }
 
     #[test]
     fn figures_are_those_of_a_small_table_done_by_hand() {

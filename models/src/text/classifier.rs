@@ -23,8 +23,6 @@ const MOST_BUCKETS: usize = 1 << 20;
 const MOST_OUTPUTS: usize = 1_024;
 /// Most characters of a label.
 const MOST_LABEL: usize = 64;
-/// The label of what a classifier was taught to have no opinion on.
-pub const OTHER: &str = "other";
 /// Where the file's header says what the outputs mean.
 const HEADER: &str = "text";
 
@@ -159,12 +157,6 @@ impl Classifier {
     /// Scores a text.
     pub fn score(&self, text: &str) -> Scores {
         self.score_bag(&self.bag(text))
-    }
-
-    /// Whether a text is more likely [`OTHER`] than all that it knows together.
-    pub fn is_probably_other(&self, scores: &Scores) -> bool {
-        let other = self.outputs.labels.iter().position(|label| label == OTHER);
-        other.and_then(|other| scores.labels.get(other)).is_some_and(|probability| *probability > 0.5)
     }
 
     /// The words that spoke most for this label, and for this urgency where one is given, against the average of the others; at most

@@ -4,7 +4,7 @@
 //! y = Wᵀe + b             [labels + urgencies], softmax of each part; e is the text's embedding
 //! s = max over labels of e·c   c is the mean embedding of the label's texts, of length 1
 //! ```
-//! A text that is less like the texts of every label than nearly all texts it learnt from, `s` below `familiar`, is `other`: it is in
+//! A text that is less like the texts of every label than nearly all texts it learnt from, `s` below `familiar`, is unfamiliar: it is in
 //! another language, about something else or without meaning, and no probability of `y` is to be believed.
 //!
 //! `e` is a mean of the pieces' rows over its length, so what a piece added to `y` is read off exactly (promise I6).
@@ -32,7 +32,7 @@ pub struct Meaning {
     pub outputs: Outputs,
     /// The encoder's digest.
     pub encoder: String,
-    /// Likeness (cosine) below which a text is `other`.
+    /// Likeness (cosine) below which a text is unfamiliar.
     pub familiar: f32,
 }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_like_no_label_is_other_and_what_is_read_back_says_the_same() {
+    fn what_is_like_no_label_is_unfamiliar_and_what_is_read_back_says_the_same() {
         let head = small();
         let bytes = head.to_bytes().unwrap();
         assert!(Head::is_head(&bytes) && !Head::is_head(&bytes[..9]));

@@ -26,7 +26,7 @@ pub(super) enum Judge {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Judgement {
     pub(super) scores: Scores,
-    /// Whether the text is like those that were learnt from.
+    /// Whether the text is like those that were learnt from, as far as a head can tell; to a bag every text is.
     pub(super) is_familiar: bool,
     /// The words that spoke for it, where they may be shown.
     pub(super) terms: Option<String>,
@@ -54,6 +54,11 @@ impl Judge {
         Ok(Self::Encoded(Box::new(head), encoder))
     }
 
+    /// Whether it is a bag of n-grams.
+    pub(super) const fn is_bag(&self) -> bool {
+        matches!(self, Self::Bag(_))
+    }
+
     pub(super) const fn outputs(&self) -> &Outputs {
         match self {
             Self::Bag(bag) => bag.outputs(),
@@ -77,7 +82,7 @@ impl Judge {
             Self::Bag(bag) => return Ok(of_bag(bag, text, is_clear)),
             Self::Encoded(head, encoder) => (head, encoder),
         };
-        // A text that the tokenizer refuses is judged like one without words: `other`.
+        // A text that the tokenizer refuses is judged like one without words: as unfamiliar.
         let Ok(Pieces { ids, words, is_truncated }) = encoder.pieces(text) else {
             let scores = head.judge(&vec![0.0; head.hidden()]).scores;
             return Ok(Judgement { scores, ..Judgement::default() });
@@ -137,8 +142,7 @@ fn of_bag(bag: &Classifier, text: &str, is_clear: bool) -> Judgement {
         let terms = bag.explain(text, scores.label().0, urgency, TERMS);
         listed(terms.into_iter().map(|term| (term.text, term.added)))
     };
-    let is_familiar = !bag.is_probably_other(&scores);
-    Judgement { terms: is_clear.then(explained), is_familiar, is_truncated: false, scores }
+    Judgement { terms: is_clear.then(explained), is_familiar: true, is_truncated: false, scores }
 }
 
 /// The words that spoke most for a judgement, with what their pieces added together.

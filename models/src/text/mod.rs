@@ -9,6 +9,7 @@ pub mod encoder;
 pub mod features;
 pub mod head;
 mod judge;
+pub(crate) mod labels;
 pub mod triage;
 
 pub use encoder::{Encoder, Encoders};

@@ -2,29 +2,28 @@
 //!
 //! The classifier says what a text is about and how urgent it is. A text is flagged where the probability of the highest urgency
 //! reaches the card's threshold; a classifier trained without urgencies flags a text whose label is at least that probable, unless the
-//! label is one of [`QUIET`]. A text that is unlike all that the classifier learnt from (a head on an encoder), or more likely `other` than all
-//! that it knows together (a bag), is flagged by neither.
+//! card says that the label is `quiet`. A text that is unlike all that the classifier learnt from (a head on an encoder), or more likely one of the
+//! labels that the card gives as `no_opinion` than all others together, is flagged by neither ([`crate::card::LabelRoles`]).
 //!
 //! Promise I2: the words that spoke for a judgement are pieces of the text. They stand in the sighting only where the field's policy is
 //! `clear`; of any other field, encrypted ones too, they are not computed: a sighting also goes to rules, console and checkpoint.
 //! The label and the urgency are the judgement and always stand there.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldValue, ModelRef, Severity};
 
 use super::encoder::Encoders;
 use super::judge::{Awaited, Judge, Judgement};
+use super::labels::Labels;
 use crate::ModelError;
-use crate::card::{Card, word_of};
+use crate::card::Card;
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use crate::snapshot::{Reader, Writer};
 
 /// The name in the catalogue.
 pub const NAME: &str = "text-triage";
-/// Labels that ask for nothing.
-pub const QUIET: [&str; 5] = ["none", "other", "routine", "normal", "praise"];
 /// The probability of the highest urgency from which on someone must look now.
 const CRITICAL: f64 = 0.9;
 const VERSION: u8 = 1;
@@ -34,30 +33,26 @@ pub struct TextTriage {
     reference: ModelRef,
     threshold: f64,
     judge: Arc<Judge>,
-    /// The labels as findings carry them.
-    labels: Arc<[&'static str]>,
+    labels: Arc<Labels>,
 }
 
 impl TextTriage {
     /// With the version and threshold of the card; an encoder that the weights refer to is among `encoders`.
     pub fn new(card: &Card, weights: &[u8], encoders: &Encoders) -> Result<Self, ModelError> {
         let judge = Judge::load(card.name.as_str(), weights, encoders)?;
-        let labels = judge.outputs().labels.iter().map(|label| interned(label)).collect();
+        let labels = Arc::new(Labels::of(card, &judge.outputs().labels, judge.is_bag())?);
         Ok(Self { reference: card.reference(), threshold: card.threshold, judge: Arc::new(judge), labels })
     }
 }
 
-/// A label as a word of identifiers, kept for the life of the process: each different one once, however often a model is loaded.
-fn interned(label: &str) -> &'static str {
-    static KNOWN: OnceLock<Mutex<HashSet<&'static str>>> = OnceLock::new();
-    let word = word_of(label);
-    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(word) = known.get(word.as_str()) {
-        return word;
+/// The inputs of a forward pass of texts, as a stream's states write them; none for a bag, which has no pass.
+pub fn inputs<'a>(model: &TextTriage, texts: impl Iterator<Item = &'a str>) -> Vec<f32> {
+    let mut inputs = Vec::new();
+    for text in texts {
+        // A text that the tokenizer refuses has no row.
+        let _ = model.judge.begin(text, false, &mut inputs);
     }
-    let word: &'static str = Box::leak(word.into_boxed_str());
-    known.insert(word);
-    word
+    inputs
 }
 
 /// The field that is judged: the first that holds text.
@@ -120,7 +115,7 @@ impl RowModel for TextTriage {
 struct TriageState {
     field: Option<TextField>,
     judge: Arc<Judge>,
-    labels: Arc<[&'static str]>,
+    labels: Arc<Labels>,
     threshold: f64,
     pending: VecDeque<Pending>,
 }
@@ -150,11 +145,10 @@ impl TriageState {
     /// 0 (ordinary) to 1: see the module.
     fn score(&self, judgement: &Judgement) -> f64 {
         let (label, probability) = judgement.scores.label();
-        let is_quiet = self.labels.get(label).is_some_and(|label| QUIET.contains(label));
         match judgement.scores.urgencies.last() {
-            _ if !judgement.is_familiar => 0.0,
+            _ if !judgement.is_familiar || self.labels.is_no_opinion(&judgement.scores) => 0.0,
             Some(highest) => *highest,
-            None if is_quiet => 0.0,
+            None if self.labels.is_quiet(label) => 0.0,
             None => probability,
         }
     }
@@ -162,7 +156,7 @@ impl TriageState {
     fn sighting(&self, field: &TextField, judgement: &Judgement, score: f64) -> Sighting {
         let Judgement { scores, terms, is_truncated, .. } = judgement;
         let (label, probability) = scores.label();
-        let label = self.labels.get(label).copied().unwrap_or("other");
+        let label = self.labels.word(label);
         let words = label.replace('_', " ");
         let named = |(urgency, probability): (usize, f64)| {
             let name = self.judge.outputs().urgencies.get(urgency).map_or("", String::as_str);
@@ -294,6 +288,26 @@ mod tests {
             let score = verdict(FieldPolicy::Clear, text).score;
             assert!(score < 0.5, "{text}: {score}");
         }
+    }
+
+    #[test]
+    fn a_card_of_before_it_said_what_labels_mean_judges_as_it_did() {
+        let (card, weights) = catalog::parts(NAME, None).unwrap();
+        assert!(card.label_roles.is_some());
+        let score = |labels: Option<crate::card::LabelRoles>, text: &str| {
+            let model = catalog::build(Card { labels, ..card.clone() }, &weights).unwrap();
+            let mut state = model.new_state(&fields(FieldPolicy::Clear));
+            let values = [FieldValue::Text(Personal::new(Arc::from(text)))];
+            state.take(&Row { time: Timestamp::from_secs(0), values: &values }, &mut Vec::new());
+            state.judge(&[]).score
+        };
+        for text in
+            ["El gato duerme en la silla de la cocina", "xqzt vplm wrrg", "Strong smell of gas in the staircase!"]
+        {
+            assert_eq!(score(None, text).to_bits(), score(card.label_roles.clone(), text).to_bits(), "{text}");
+        }
+        let no_such = crate::card::LabelRoles::default();
+        assert!(score(Some(no_such), "xqzt vplm wrrg") > 0.0, "where no label means that, none does");
     }
 
     #[test]

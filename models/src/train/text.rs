@@ -4,15 +4,16 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::fit::{Epoch, TrainReport};
-use super::reports::{FOLDS, Wording, reports};
+use super::reports::{FOLDS, NO_OPINION, Wording, reports};
 use super::text_fit::{Sample, TextFit, fit};
 use crate::ModelError;
-use crate::card::{self, Card, Metric, Training, TrainingData};
+use crate::card::{self, Card, LabelRoles, Metric, Training, TrainingData};
 use crate::catalog;
-use crate::eval::text::{TextReport, evaluate};
+use crate::eval::text::{TextReport, evaluate, flags};
 use crate::eval::text_data::{Example, Labelled, Split, is_held_out, read_split};
 use crate::text::classifier::{Classifier, Outputs};
 use crate::text::features;
+use crate::text::labels::check_roles;
 use crate::text::triage::NAME;
 
 /// Buckets of the classifier that ships.
@@ -32,6 +33,8 @@ pub struct TrainText<'a> {
     pub data: Option<&'a Path>,
     /// A sentence encoder's folder: a head on it is trained in place of a bag of n-grams. It needs `data`.
     pub encoder: Option<&'a Path>,
+    /// What some of the data's labels mean; of generated texts it is known.
+    pub labels: &'a LabelRoles,
     /// Where the model's folder is written.
     pub out: &'a Path,
     /// Seed of everything random.
@@ -58,7 +61,7 @@ pub struct TextTrained {
 /// With a site's texts, the test part is never learnt from. Generated texts are tested fold by fold, each by a classifier that has
 /// not seen its phrases; what is written has learnt all phrases but those held back.
 pub fn train_text(settings: TrainText<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<TextTrained, ModelError> {
-    let TrainText { data, encoder, out, seed, epochs, resume } = settings;
+    let TrainText { data, encoder, labels, out, seed, epochs, resume } = settings;
     let checkpoint = Checkpoint::new(out, resume);
     let how = TextFit { seed, epochs, checkpoint: Some(&checkpoint) };
     if let Some(encoder) = encoder {
@@ -68,13 +71,14 @@ pub fn train_text(settings: TrainText<'_>, progress: &mut dyn FnMut(&Epoch)) -> 
                 "a head on an encoder needs labelled texts (--data); generated ones are for the bag of n-grams",
             ),
         })?;
-        let trained = super::text_head::train(data, encoder, out, how, progress)?;
+        let trained = super::text_head::train(data, encoder, labels, out, how, progress)?;
         checkpoint.remove()?;
         return Ok(trained);
     }
     let (bytes, mut training, test, test_part) = match data {
         Some(data) => {
             let Split { train, test, test_part } = read_split(data)?;
+            check_labels(labels, &train.outputs)?;
             let (classifier, training) = train_on_own(&train, how, progress)?;
             // What is written is what is measured: weights of 16 bits.
             let bytes = classifier.to_bytes()?;
@@ -90,15 +94,39 @@ pub fn train_text(settings: TrainText<'_>, progress: &mut dyn FnMut(&Epoch)) -> 
     };
     training.sha256 = card::digest(&bytes);
     let trained = TextTrained { training, test_part, test };
-    let command = match data {
-        Some(_) => format!("nearside train text --data FOLDER --seed {seed} --epochs {epochs} --out FOLDER"),
-        None => format!("nearside train text --seed {seed} --epochs {epochs} --out FOLDER"),
-    };
+    let from = if data.is_some() { " --data FOLDER" } else { "" };
+    let command = format!("nearside train text{from}{} --seed {seed} --epochs {epochs} --out FOLDER", words_of(labels));
     let outputs = Classifier::load(NAME, &bytes)?.outputs().clone();
-    card::write_folder(out, &card_of(&trained, data, &outputs, seed, command)?, &bytes)?;
+    let mut card = card_of(&trained, data, &outputs, seed, command)?;
+    card.label_roles = Some(match data {
+        Some(_) => labels.clone(),
+        None => generated_labels(),
+    });
+    card::write_folder(out, &card, &bytes)?;
     checkpoint.remove()?;
     (0..FOLDS).try_for_each(|fold| checkpoint.part(&part_of(fold)).remove())?;
     Ok(trained)
+}
+
+/// What the labels of generated texts mean.
+fn generated_labels() -> LabelRoles {
+    LabelRoles { no_opinion: vec![String::from(NO_OPINION)], quiet: Vec::new() }
+}
+
+/// Whether the texts have the labels that something is said of.
+pub(super) fn check_labels(labels: &LabelRoles, outputs: &Outputs) -> Result<(), ModelError> {
+    check_roles(labels, &outputs.labels).map_err(|why| ModelError::Unfit {
+        model: String::from(NAME),
+        why: format!("--no-opinion-label or --quiet-label {why}"),
+    })
+}
+
+/// What the command says of labels.
+pub(super) fn words_of(labels: &LabelRoles) -> String {
+    let said = |option: &str, labels: &[String]| -> String {
+        labels.iter().map(|label| format!(" --{option} {label:?}")).collect()
+    };
+    said("no-opinion-label", &labels.no_opinion) + &said("quiet-label", &labels.quiet)
 }
 
 /// What the part of a training that tests a fold is called.
@@ -126,8 +154,13 @@ fn test_folds(how: TextFit<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<Text
         test.extend(held_out);
     }
     let outputs = reports(Wording::Only(0), 0, seed).outputs;
-    let mut scores = scores.into_iter();
-    Ok(evaluate(&test, &outputs, |_| scores.next().unwrap_or_default()))
+    let in_turn = || {
+        let mut scores = scores.iter().cloned();
+        move |_: &Example| scores.next().unwrap_or_default()
+    };
+    let card = Card { label_roles: Some(generated_labels()), ..catalog::card(NAME, None)? };
+    let flags = flags(&card, &test, &outputs, in_turn())?;
+    Ok(TextReport { flags, ..evaluate(&test, &outputs, in_turn()) })
 }
 
 /// Trains on generated texts: on all phrases, or on all but those of a fold. Passes and temperatures are found on phrases held back,
@@ -264,6 +297,37 @@ pub(super) mod tests {
             Example { text, label, urgency: Some(2 * label) }
         };
         Labelled { outputs, examples: (0..200).map(example).collect() }
+    }
+
+    /// Trains on a folder with labels a site chose; gives its card.
+    fn card(labels: &LabelRoles) -> Result<Card, ModelError> {
+        let [data, out] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let line = |at: usize| match at % 2 {
+            0 => format!("the cat sat on mat number {at},cats\n"),
+            _ => format!("whatever else there is {at},other\n"),
+        };
+        let lines: String = (0..80).map(line).collect();
+        std::fs::write(data.path().join("train.csv"), format!("text,category\n{lines}")).unwrap();
+        let (data, out) = (Some(data.path()), out.path());
+        let settings = TrainText { data, encoder: None, labels, out, seed: 1, epochs: 2, resume: false };
+        train_text(settings, &mut |_| ())?;
+        catalog::card(NAME, Some(out))
+    }
+
+    #[test]
+    fn the_card_says_what_a_label_means_and_its_name_says_nothing() {
+        let labels = |no_opinion: &[&str]| LabelRoles {
+            no_opinion: no_opinion.iter().map(ToString::to_string).collect(),
+            quiet: Vec::new(),
+        };
+        assert_eq!(card(&labels(&[])).unwrap().labels, Some(LabelRoles::default()));
+        let said = card(&labels(&["other"])).unwrap();
+        assert_eq!(said.labels, Some(labels(&["other"])));
+        assert!(said.metrics.iter().all(|metric| !metric.on.contains('/')), "a path of this machine: {said:?}");
+        let command = said.training.unwrap().command;
+        assert!(command.contains(" --no-opinion-label \"other\""), "{command}");
+        let error = card(&labels(&["sonstiges"])).unwrap_err().to_string();
+        assert!(error.contains("sonstiges") && error.contains("cats, other"), "{error}");
     }
 
     #[test]

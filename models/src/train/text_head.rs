@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use super::fit::{Epoch, TrainReport};
-use super::text::{TextTrained, card_of};
+use super::text::{TextTrained, card_of, check_labels, words_of};
 use super::text_fit::{Sample, TextFit, fit};
 use crate::ModelError;
-use crate::card::{self, Card};
+use crate::card::{self, Card, LabelRoles};
 use crate::eval::text::evaluate;
 use crate::eval::text_data::{Example, Labelled, Split, is_held_out, read_split};
 use crate::text::Encoder;
@@ -24,12 +24,14 @@ const UNFAMILIAR: f64 = 0.01;
 pub(super) fn train(
     data: &Path,
     encoder: &Path,
+    labels: &LabelRoles,
     out: &Path,
     how: TextFit<'_>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TextTrained, ModelError> {
     let encoder = Encoder::load(encoder)?;
     let Split { train, test, test_part } = read_split(data)?;
+    check_labels(labels, &train.outputs)?;
     let TextFit { seed, epochs, .. } = how;
     let (head, mut training) = fit_head(&train, &encoder, how, progress)?;
     let bytes = head.to_bytes()?;
@@ -38,9 +40,12 @@ pub(super) fn train(
     let mut scores = answers.into_iter().map(|answer| answer.scores);
     let report = evaluate(&test, head.outputs(), |_| scores.next().unwrap_or_default());
     let trained = TextTrained { training, test_part, test: report };
-    let command =
-        format!("nearside train text --data FOLDER --encoder ENCODER --seed {seed} --epochs {epochs} --out FOLDER");
-    let card = card_of(&trained, Some(data), head.outputs(), seed, command)?;
+    let said = words_of(labels);
+    let command = format!(
+        "nearside train text --data FOLDER --encoder ENCODER{said} --seed {seed} --epochs {epochs} --out FOLDER"
+    );
+    let mut card = card_of(&trained, Some(data), head.outputs(), seed, command)?;
+    card.label_roles = Some(labels.clone());
     card::write_folder(out, &described(card, out, &encoder)?, &bytes)?;
     Ok(trained)
 }
@@ -57,7 +62,7 @@ fn described(mut card: Card, out: &Path, encoder: &Encoder) -> Result<Card, Mode
     }
     card.version = format!("encoder-{}", card.version);
     card.summary = String::from(
-        "What a short text is about, by a head on a sentence encoder; a text unlike all that it learnt from is `other` and is not flagged.",
+        "What a short text is about, by a head on a sentence encoder; a text unlike all that it learnt from is not flagged.",
     );
     card.inputs = vec![format!(
         "one text field; the first of the stream is judged, its first {} word pieces",
@@ -72,7 +77,7 @@ fn described(mut card: Card, out: &Path, encoder: &Encoder) -> Result<Card, Mode
         String::from("It suggests; whoever is on duty decides."),
         String::from("It needs its encoder: the folder with that SHA-256 must stand in [models] encoders."),
         String::from(
-            "It knows the languages of its encoder and the labels of its texts. A text that is `other` may be urgent all the same: it is not flagged.",
+            "It knows the languages of its encoder and the labels of its texts. A text unlike those may be urgent all the same: it is not flagged.",
         ),
     ];
     Ok(card)

@@ -31,7 +31,8 @@ pub(super) fn run(args: &Skab) -> Result<(), StartError> {
     if found.is_empty() {
         return Err(StartError::Usage(format!("{} holds no .csv file", args.data.display())));
     }
-    let (mut total, mut labelled, mut judged, mut set_aside) = (Counts::default(), 0, 0, 0);
+    let (mut total, mut unlabelled) = (Counts::default(), Counts::default());
+    let (mut labelled, mut judged, mut set_aside) = (0, 0, 0);
     eprintln!("{:<32}{:>7}{:>8}{:>8}{:>8}", "file", "rows", "F1", "FAR", "MAR");
     for path in &found {
         let done = read_run(&args.data, path).and_then(|run| {
@@ -49,14 +50,20 @@ pub(super) fn run(args: &Skab) -> Result<(), StartError> {
             Err(error) => return Err(error.into()),
         };
         judged += 1;
-        let counts = run.labels.as_ref().map(|labels| Counts::of(&said, labels));
-        show(&path.display().to_string(), said.len(), counts);
-        if let Some(counts) = counts {
-            labelled += 1;
-            total = total.plus(counts);
+        // Of a file without labels it is counted what was flagged, as if all of it were normal.
+        let counts = Counts::of(&said, run.labels.as_deref().unwrap_or(&vec![false; said.len()]));
+        show(&path.display().to_string(), said.len(), counts, run.labels.is_some());
+        match run.labels {
+            Some(_) => (labelled, total) = (labelled + 1, total.plus(counts)),
+            None => unlabelled = unlabelled.plus(counts),
         }
     }
-    show("all rows of all labelled files", 0, (labelled > 0).then_some(total));
+    for (is_labelled, count, counts) in [(true, labelled, total), (false, judged - labelled, unlabelled)] {
+        if count > 0 {
+            let which = if is_labelled { "all rows of all labelled files" } else { "all rows of the others" };
+            show(which, 0, counts, is_labelled);
+        }
+    }
     let summary = json!({
         "model": model.reference().to_string(),
         "data": args.data.display().to_string(),
@@ -65,21 +72,20 @@ pub(super) fn run(args: &Skab) -> Result<(), StartError> {
         "f1": (labelled > 0).then(|| total.f1()),
         "false_alarm_rate": (labelled > 0).then(|| total.false_alarm_rate()),
         "missed_alarm_rate": (labelled > 0).then(|| total.missed_alarm_rate()),
+        "flagged_without_labels": (judged > labelled).then(|| unlabelled.false_alarm_rate()),
         "counted": "rows after the first 400 of each labelled file, pooled; FAR = FP/(FP+TN), MAR = FN/(FN+TP)",
     });
     println!("{summary}");
     Ok(())
 }
 
-fn show(name: &str, rows: usize, counts: Option<Counts>) {
+fn show(name: &str, rows: usize, counts: Counts, is_labelled: bool) {
     let rows = if rows > 0 { rows.to_string() } else { String::new() };
-    match counts {
-        Some(counts) => eprintln!(
-            "{name:<32}{rows:>7}{:>8.3}{:>8.3}{:>8.3}",
-            counts.f1(),
-            counts.false_alarm_rate(),
-            counts.missed_alarm_rate()
-        ),
-        None => eprintln!("{name:<32}{rows:>7}  no labels"),
+    let flagged = counts.false_alarm_rate();
+    if is_labelled {
+        let (f1, missed) = (counts.f1(), counts.missed_alarm_rate());
+        eprintln!("{name:<32}{rows:>7}{f1:>8.3}{flagged:>8.3}{missed:>8.3}");
+    } else {
+        eprintln!("{name:<32}{rows:>7}  no labels; {flagged:.3} of the rows after the first 400 are flagged");
     }
 }

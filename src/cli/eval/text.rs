@@ -1,20 +1,27 @@
 //! `nearside eval text`: a text classifier against labelled texts.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 use nearside_models::artefact::{self, Artefact, Trust};
-use nearside_models::eval::text::{Figures, TextReport, evaluate};
+use nearside_models::card::Card;
+use nearside_models::eval::text::{Figures, Flags, TextReport, evaluate, flags};
 use nearside_models::eval::text_data::{Example, Split, read_split, read_test};
+use nearside_models::row_model::RowModel;
 use nearside_models::text::classifier::Classifier;
 use nearside_models::text::head::Head;
-use nearside_models::text::{Encoder, triage};
+use nearside_models::text::{Encoder, Encoders, TextTriage, triage};
 use nearside_models::train::{Epoch, GENERATED_PART, answers, test_generated, train_classifier, train_head};
 use nearside_models::{ModelError, catalog};
 use serde_json::json;
 
 use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, epoch_bar, show};
 use crate::error::StartError;
+
+/// Texts of a pass that is timed, and texts that are looked at for that.
+const BATCHES: [usize; 2] = [1, 16];
+const PASSES: usize = 256;
 
 #[derive(Args, Debug)]
 pub(super) struct Text {
@@ -58,7 +65,8 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
             let classifier = Classifier::load(triage::NAME, &weights)?;
             let needs = || StartError::Usage("--folder needs --data: texts to test it on".to_owned());
             let (test, part) = read_test(data.as_ref().ok_or_else(needs)?, classifier.outputs())?;
-            (card.reference().to_string(), part, tested(&classifier, &test))
+            let flags = flags(&card, &test, classifier.outputs(), |example| classifier.score(&example.text))?;
+            (card.reference().to_string(), part, TextReport { flags, ..tested(&classifier, &test) })
         }
     };
     bar.finish_and_clear();
@@ -70,6 +78,9 @@ pub(super) fn run(args: &Text) -> Result<(), StartError> {
         if let Some(figures) = figures {
             line(name, figures, args.classes);
         }
+    }
+    for Flags { of, texts, flagged, by_urgency_alone } in &report.flags {
+        eprintln!("{of}: {flagged} of {texts} texts are flagged, {by_urgency_alone} would be by their urgency alone");
     }
     println!("{}", json!({ "model": model, "tested_on": part, "report": report }));
     Ok(())
@@ -100,12 +111,37 @@ fn headed(
             (String::from("trained now"), head, test, test_part)
         }
     };
+    let started = Instant::now();
     let answers = answers(&head, &encoder, &test)?;
+    let each = started.elapsed().as_secs_f64() * 1e3 / test.len().max(1) as f64;
     let familiar = answers.iter().filter(|answer| answer.is_familiar).count();
-    eprintln!("{} of {} texts are `other`: unlike all that it learnt from", test.len() - familiar, test.len());
+    eprintln!("{} of {} texts are unlike all that it learnt from", test.len() - familiar, test.len());
+    eprintln!("{each:.1} ms a text, word pieces and all, one after the other");
+    for rows in BATCHES {
+        eprintln!(
+            "{:.1} ms a text in passes of {rows}, as the gateway's workers make them",
+            pass_ms(&head, args, &test, rows)?
+        );
+    }
     let mut scores = answers.into_iter().map(|answer| answer.scores);
     let report = evaluate(&test, head.outputs(), |_| scores.next().unwrap_or_default());
     Ok((model, part, report))
+}
+
+/// The median time of a forward pass of so many texts, in milliseconds a text.
+fn pass_ms(head: &Head, args: &Text, test: &[Example], rows: usize) -> Result<f64, StartError> {
+    let card = Card { label_roles: None, sha256: None, ..catalog::card(triage::NAME, None)? };
+    let encoders = Encoders::new(args.encoder.iter().cloned().collect());
+    let model = TextTriage::new(&card, &head.to_bytes()?, &encoders)?;
+    let mut times = Vec::new();
+    for texts in test.chunks_exact(rows).take(PASSES.div_ceil(rows)) {
+        let inputs = triage::inputs(&model, texts.iter().map(|example| example.text.as_str()));
+        let started = Instant::now();
+        model.forward(&inputs, rows, &mut Vec::new())?;
+        times.push(started.elapsed().as_secs_f64() * 1e3 / rows as f64);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times.get(times.len() / 2).copied().unwrap_or(0.0))
 }
 
 fn tested(classifier: &Classifier, test: &[Example]) -> TextReport {

@@ -3,7 +3,8 @@
 //! 1. [`clock`] takes the rate from the rows' times; after a gap the signal begins anew and what is known of the patient stays.
 //! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm.
 //! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
-//! 4. [`range`] knows a signal that is lost, [`rhythm`] makes findings of classed beats.
+//! 4. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
+//!    classed beats.
 //!
 //! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. Score: see
 //! [`rhythm`]. Samples may come in strips. Never: a claim about what the patient has; it suggests.
@@ -14,6 +15,7 @@ mod clock;
 mod filter;
 pub mod network;
 mod pace;
+mod pieces;
 pub mod qrs;
 mod range;
 pub mod rhythm;
@@ -31,6 +33,7 @@ use self::beats::{Beat, BeatFinder, INPUTS};
 use self::class::{BeatClass, CLASSES};
 use self::clock::{Follows, SampleClock};
 use self::network::{Network, OUTPUTS};
+use self::pieces::{Pieces, Unusable};
 use self::range::Range;
 use self::rhythm::{Classed, Rhythm};
 use crate::ModelError;
@@ -51,7 +54,9 @@ pub const MOST_LEADS: usize = 2;
 const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
+/// A state of before the pieces of a signal were counted ends without them.
+const WITHOUT_PIECES: u8 = 4;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
@@ -93,6 +98,7 @@ impl EcgRhythm {
             origin: 0,
             rhythm: Rhythm::default(),
             range: Range::default(),
+            pieces: Pieces::default(),
             pending: VecDeque::new(),
         }
     }
@@ -133,7 +139,7 @@ impl RowModel for EcgRhythm {
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
         let mut state = self.state(fields);
-        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(NAME, WITHOUT_PIECES..=VERSION, snapshot)?;
         if reader.count(MOST_LEADS)? != state.leads.len() {
             return Err(reader.damaged("the stream has other leads now"));
         }
@@ -147,6 +153,9 @@ impl RowModel for EcgRhythm {
         }
         state.rhythm = Rhythm::read(&mut reader)?;
         state.range = Range::read(&mut reader)?;
+        if version > WITHOUT_PIECES {
+            state.pieces = Pieces::read(&mut reader)?;
+        }
         reader.finish()?;
         Ok(Box::new(state))
     }
@@ -169,6 +178,8 @@ struct Taken {
     beats: Vec<(Classed, usize)>,
     /// The sample at which the signal was lost.
     lost: Option<f64>,
+    /// What has kept the signal from being judged for a while.
+    unusable: Option<Unusable>,
 }
 
 struct EcgState {
@@ -182,6 +193,7 @@ struct EcgState {
     origin: i64,
     rhythm: Rhythm,
     range: Range,
+    pieces: Pieces,
     pending: VecDeque<Taken>,
 }
 
@@ -196,6 +208,7 @@ impl EcgState {
         }
         let mut found = Vec::new();
         let follows = self.clock.next(row.time);
+        taken.unusable = self.pieces.next(row.time, follows);
         match follows {
             Follows::Breaks => {
                 if let Some(finder) = &mut self.finder {
@@ -263,6 +276,7 @@ impl RowState for EcgState {
         let Some((_, field)) = self.leads.first() else { return RowVerdict::default() };
         let mut sightings = Vec::new();
         sightings.extend(taken.lost.map(|sample| rhythm::signal_lost(field, sample)));
+        sightings.extend(taken.unusable.map(|why| rhythm::unusable_signal(field, why)));
         let mut rest = outputs;
         for (mut beat, leads) in taken.beats {
             let Some((own, others)) = rest.split_at_checked(leads * OUTPUTS) else { break };
@@ -291,6 +305,7 @@ impl RowState for EcgState {
         }
         self.rhythm.write(&mut writer);
         self.range.write(&mut writer);
+        self.pieces.write(&mut writer);
         writer.finish()
     }
 }

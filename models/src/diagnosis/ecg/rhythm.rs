@@ -19,7 +19,9 @@ use std::collections::VecDeque;
 
 use nearside_schemas::{Contribution, FieldName, Severity};
 
+use super::RATES_HZ;
 use super::class::{BeatClass, CLASSES};
+use super::pieces::{LEAST_SECONDS, Unusable};
 use super::range::LOST_SECONDS;
 use crate::ModelError;
 use crate::row_model::Sighting;
@@ -69,6 +71,8 @@ const RATE_MARGIN: f64 = 0.1;
 /// Beats that the heart rate is taken from, and intervals between clear ones that there must be among them: a few after noise are no rate.
 const RATE_BEATS: usize = 16;
 const LEAST_RATE_BEATS: usize = 8;
+/// The score of a signal that cannot be judged.
+const UNUSABLE_SCORE: f64 = 0.8;
 /// Where nothing is flagged the score stays below this share of the threshold.
 const HELD: f64 = 0.98;
 
@@ -366,6 +370,35 @@ pub(super) fn signal_lost(field: &FieldName, sample: f64) -> Sighting {
         text: format!(
             "The ECG has had no amplitude for {LOST_SECONDS} s: suggests electrodes that are off, or that there is no heartbeat. Look at the patient."
         ),
+    }
+}
+
+/// The finding of a signal of which no beat can be judged: technical, it says nothing of the patient.
+pub(super) fn unusable_signal(field: &FieldName, why: Unusable) -> Sighting {
+    let (seen, note, text) = match why {
+        Unusable::Pieces { last_seconds } => (
+            last_seconds,
+            "which is how many seconds the last piece without a gap lasted",
+            format!(
+                "The ECG keeps coming in pieces shorter than {LEAST_SECONDS} s: suggests samples that are lost on their way, times that are wrong, or a loose electrode. Its beats are not judged until it is whole."
+            ),
+        ),
+        Unusable::Rate { hz } => (
+            hz,
+            "which is the samples a second",
+            format!(
+                "The ECG does not have {} to {} samples a second: suggests a device that is set up otherwise. Its beats are not judged.",
+                RATES_HZ.start(),
+                RATES_HZ.end()
+            ),
+        ),
+    };
+    Sighting {
+        label: "unusable_signal",
+        severity: Severity::Warning,
+        score: UNUSABLE_SCORE,
+        contributions: vec![contribution(field, seen, note, 1.0)],
+        text,
     }
 }
 

@@ -287,12 +287,68 @@ fn damaged_snapshots_are_an_error_and_never_a_panic() {
     }
 }
 
+/// Ten seconds of beats in pieces of this length, each followed by a gap as long as a beat.
+fn in_pieces(state: &mut dyn RowState, from: f64, seconds: f64, piece: f64) -> Vec<(f64, &'static str)> {
+    let samples = lead(seconds, &regular(seconds, 0.8));
+    let pieces = samples.chunks((piece * HZ) as usize).enumerate();
+    pieces.flat_map(|(number, samples)| show(state, from + number as f64 * (piece + 0.8), samples)).collect()
+}
+
 #[test]
-fn a_rate_it_cannot_judge_is_passed_over() {
+fn a_signal_in_pieces_too_short_to_be_judged_is_told_once_and_again_after_it_was_whole() {
     let mut state = model().new_state(&fields());
-    for row in 0..500 {
-        let value = [FieldValue::Number(f64::from(row % 50))];
-        state.take(&Row { time: Timestamp::from_secs(i64::from(row)), values: &value }, &mut Vec::new());
-        assert_eq!(state.judge(&[]).sightings, []);
+    let seen = in_pieces(&mut *state, 0.0, 60.0, 1.0);
+    assert!(matches!(seen[..], [(at, "unusable_signal")] if at < 20.0), "{seen:?}");
+    // A state that was kept goes on without saying it anew.
+    let mut state = model().restore(&fields(), &state.snapshot()).unwrap();
+    assert_eq!(in_pieces(&mut *state, 200.0, 60.0, 1.0), []);
+    // One piece of a few seconds is not yet a whole signal.
+    assert_eq!(show(&mut *state, 400.0, &lead(5.0, &regular(5.0, 0.8))), []);
+    assert_eq!(in_pieces(&mut *state, 410.0, 30.0, 1.0), []);
+    assert_eq!(show(&mut *state, 600.0, &lead(20.0, &regular(20.0, 0.8))), []);
+    assert_eq!(in_pieces(&mut *state, 630.0, 30.0, 1.0).len(), 1);
+    // Strips that are each long enough are a whole signal too.
+    assert_eq!(in_pieces(&mut *state, 800.0, 24.0, 8.0), []);
+    assert_eq!(in_pieces(&mut *state, 900.0, 30.0, 1.0).len(), 1);
+}
+
+#[test]
+fn strips_that_are_long_enough_and_a_few_gaps_are_nothing_to_tell() {
+    let mut state = model().new_state(&fields());
+    assert_eq!(in_pieces(&mut *state, 0.0, 120.0, 4.0), []);
+    assert_eq!(in_pieces(&mut *state, 200.0, 8.0, 1.0), []);
+}
+
+#[test]
+fn a_state_of_before_the_pieces_were_counted_goes_on() {
+    let model = model();
+    let mut state = model.new_state(&fields());
+    let samples = lead(60.0, &trigeminy(60.0));
+    let mut seen = show(&mut *state, 0.0, &samples[..3_001]);
+    let mut snapshot = state.snapshot();
+    snapshot.truncate(snapshot.len() - 39);
+    snapshot[0] = 4;
+    let mut state = model.restore(&fields(), &snapshot).unwrap();
+    seen.extend(show(&mut *state, 3_001.0 / HZ, &samples[3_001..]));
+    assert_eq!(seen, show(&mut *model.new_state(&fields()), 0.0, &samples));
+}
+
+/// Rows so many milliseconds apart, for two minutes in strips of half a minute.
+fn rate_told(millis: i64) -> usize {
+    let mut state = model().new_state(&fields());
+    let mut told = 0;
+    for row in 0..120_000 / millis {
+        let at = row * millis + 60_000 * (row * millis / 30_000);
+        let value = [FieldValue::Number((row % 50) as f64)];
+        state.take(&Row { time: Timestamp::from_millis(at), values: &value }, &mut Vec::new());
+        let sightings = state.judge(&[]).sightings;
+        assert!(sightings.iter().all(|sighting| sighting.label == "unusable_signal"), "{sightings:?}");
+        told += sightings.len();
     }
+    told
+}
+
+#[test]
+fn a_rate_it_cannot_judge_is_told_once() {
+    assert_eq!([1_000, 20, 12].map(rate_told), [1, 1, 1]);
 }

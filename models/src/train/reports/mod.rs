@@ -22,6 +22,8 @@ use phrases::{
 use ward::WARD;
 use words::WORDS;
 
+/// The label of what is none of a gateway's business.
+pub const NO_OPINION: &str = other::LABEL;
 /// The phrases of each list are dealt to this many folds.
 pub const FOLDS: usize = 5;
 /// Of texts that are learnt from, the share made of a few words of the topic in place of a phrase.
