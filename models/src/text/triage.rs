@@ -295,7 +295,7 @@ mod tests {
         let (card, weights) = catalog::parts(NAME, None).unwrap();
         assert!(card.label_roles.is_some());
         let score = |labels: Option<crate::card::LabelRoles>, text: &str| {
-            let model = catalog::build(Card { labels, ..card.clone() }, &weights).unwrap();
+            let model = catalog::build(Card { label_roles: labels, ..card.clone() }, &weights).unwrap();
             let mut state = model.new_state(&fields(FieldPolicy::Clear));
             let values = [FieldValue::Text(Personal::new(Arc::from(text)))];
             state.take(&Row { time: Timestamp::from_secs(0), values: &values }, &mut Vec::new());

@@ -320,9 +320,9 @@ pub(super) mod tests {
             no_opinion: no_opinion.iter().map(ToString::to_string).collect(),
             quiet: Vec::new(),
         };
-        assert_eq!(card(&labels(&[])).unwrap().labels, Some(LabelRoles::default()));
+        assert_eq!(card(&labels(&[])).unwrap().label_roles, Some(LabelRoles::default()));
         let said = card(&labels(&["other"])).unwrap();
-        assert_eq!(said.labels, Some(labels(&["other"])));
+        assert_eq!(said.label_roles, Some(labels(&["other"])));
         assert!(said.metrics.iter().all(|metric| !metric.on.contains('/')), "a path of this machine: {said:?}");
         let command = said.training.unwrap().command;
         assert!(command.contains(" --no-opinion-label \"other\""), "{command}");
