@@ -10,6 +10,7 @@ mod answers;
 mod config;
 mod connection;
 mod filter;
+mod flush;
 mod front_door;
 #[doc(hidden)]
 pub mod fuzz;
@@ -36,7 +37,6 @@ mod taken;
 mod threads;
 mod tls;
 mod transport;
-mod turn;
 mod websocket;
 mod will;
 mod writer;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use nearside_schemas::{Clock, PacketId, Topic};
 
+use crate::flush::Bell;
 use crate::packet::{Outbound, Version, publish};
 use crate::queue::Queued;
-use crate::turn::Bell;
 
 /// Most topics that are numbered for one connection, however many the client takes (promise I4).
 const ALIASES: u16 = 256;

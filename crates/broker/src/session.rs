@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::answers::Asker;
 use crate::filter;
+use crate::flush::Bell;
 use crate::message::{Delivery, Message};
 use crate::packet::{AckKind, Reason, Subscription, ack};
 use crate::peer::{Peer, PeerLimits};
@@ -25,7 +26,6 @@ use crate::recent::Recent;
 use crate::router::SessionNumber;
 use crate::store::{Change, SavedMessage};
 use crate::taken::{Take, Taken};
-use crate::turn::Bell;
 
 /// What bounds a session.
 #[derive(Clone, Copy)]

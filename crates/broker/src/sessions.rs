@@ -18,12 +18,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::access::Principal;
 use crate::filter;
+use crate::flush::Bell;
 use crate::front_door::Shared;
 use crate::packet::{Connect, Reason, Will};
 use crate::peer::PeerLimits;
 use crate::session::Session;
 use crate::store::{Change, SavedSession, SessionRecord};
-use crate::turn::Bell;
 use crate::will;
 
 /// How long the old connection of a client may take to be through.

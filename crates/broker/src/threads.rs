@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::flush;
+
 struct Worker {
     runtime: Handle,
     /// Connections on it.
@@ -56,6 +58,7 @@ impl Worker {
     fn start(number: usize) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
+        runtime.spawn(flush::flush());
         let (ends, ended) = oneshot::channel::<()>();
         // Ready, with an error, when the other end is dropped.
         let run = move || drop(runtime.block_on(ended));

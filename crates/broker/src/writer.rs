@@ -9,9 +9,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::flush::{Bell, WriteAtOnce};
 use crate::front_door::Shared;
 use crate::session::Session;
-use crate::turn::{Bell, WriteAtOnce};
 
 /// Bytes of one write.
 const WRITE: usize = 64 << 10;
@@ -141,7 +141,7 @@ async fn wait_until(told: &Notify, holds: impl Fn() -> bool) {
     }
 }
 
-/// The writing half of a connection: its task, or whoever has a message for it and the turn of its thread.
+/// The writing half of a connection, for its own task and for the flusher of its thread.
 pub(crate) struct Writer<W> {
     half: tokio::sync::Mutex<Half<W>>,
     outlet: Outlet,

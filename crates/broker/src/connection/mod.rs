@@ -250,9 +250,10 @@ impl Connection {
         });
         let mut silence = pin!(sleep(patience));
         loop {
-            if let Err(end) = self.handle_buffer(buffer).await {
-                return end;
-            }
+            let is_empty = match self.handle_buffer(buffer).await {
+                Ok(is_empty) => is_empty,
+                Err(end) => return end,
+            };
             let most = if self.heard { self.most_unanswered() } else { 1 };
             if let Some(until) = self.paused_until.take() {
                 tokio::select! {
@@ -280,6 +281,9 @@ impl Connection {
             }
             if let Err(end) = self.room().await {
                 return end;
+            }
+            if !is_empty {
+                continue;
             }
             buffer.reserve(size.0);
             let by = Instant::now() + patience;
@@ -322,18 +326,19 @@ impl Connection {
         }
     }
 
-    /// Handles every whole packet in the buffer: publishes together, in order with what is around them.
-    async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
+    /// Handles every whole packet in the buffer: publishes together, in order with what is around them. False where there are more, but
+    /// others of the thread have their turn first.
+    async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<bool, End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
         let bound = self.most_unanswered();
         let mut batch = Batch::default();
         // What one read brought was received at one time.
         let mut received = None;
+        let mut is_empty = true;
         loop {
             if self.taken >= TURN {
-                self.submit(&mut batch).await;
-                self.taken = 0;
-                tokio::task::yield_now().await;
+                is_empty = false;
+                break;
             }
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
@@ -383,7 +388,7 @@ impl Connection {
                 self.paused_until = Some(now + wait);
             }
         }
-        Ok(())
+        Ok(is_empty)
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {

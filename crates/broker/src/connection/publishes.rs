@@ -2,10 +2,8 @@
 //!
 //! Promise: nothing is acknowledged that is not on disk, or that was answered as received before it was (promise I1).
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 
 use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
@@ -17,7 +15,6 @@ use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
 use crate::store::Change;
 use crate::taken::Take;
-use crate::turn::Turn;
 
 /// Topics that a connection remembers, so that each is checked and allocated once, and the bytes of their names; past either it
 /// begins anew.
@@ -197,7 +194,6 @@ impl Connection {
         let waits =
             self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0;
         let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        let turn = Turn::begin();
         // The retained message that came last is the one that is kept [MQTT-3.3.1-5]: behind one that waits everything waits.
         let mut barred = self.unanswered.barring.load(Ordering::Acquire) > 0;
         self.heard = false;
@@ -223,13 +219,7 @@ impl Connection {
         let storing = self.store_at_once(changes);
         let unanswered = self.unanswered.at_intake.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);
-        let mut taking = self.shared.intake.submit(publishes, unanswered, answer);
-        let is_taken = poll_fn(|context| Poll::Ready(taking.as_mut().poll(context).is_ready())).await;
-        // What was answered and what subscribers get is written; nothing was waited for so far.
-        drop(turn);
-        if !is_taken {
-            taking.await;
-        }
+        self.shared.intake.submit(publishes, unanswered, answer).await;
     }
 
     /// Hands over what was routed before it was durable. Gives back what the batch's end must wait for: its acknowledgements, and, so that a
