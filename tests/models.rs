@@ -206,6 +206,7 @@ fn a_compressed_model_is_smaller_says_what_it_cost_and_is_loaded() {
     assert_eq!(figures["model"].as_str().unwrap(), format!("forecaster@{version}"));
     assert!(succeed(&["models", "verify", &path("half")]).contains("good"));
     refused(&["compress", "news2", "--quantize", "q8_0", "--out", &path("none")], "no weights");
+    refused(&["compress", "text-triage", "--quantize", "q8_0", "--out", &path("text")], "cannot be compressed");
     refused(&["compress", "ecg-rhythm", "--prune", "0.5", "--out", &path("none")], "can be quantised");
 }
 

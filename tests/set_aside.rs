@@ -106,6 +106,13 @@ async fn messages_set_aside_are_listed_shown_and_sent_again() {
     let unreachable = run(&["deadletters", "replay", "--broker", "127.0.0.1:1"], &site);
     assert!(!unreachable.status.success() && text(&unreachable.stderr).contains("the others stay"), "{unreachable:?}");
     assert_eq!(lines(&run(&["deadletters", "list", "--json"], &site)).len(), 1);
+    // Of what no stream claims the gateway keeps no second letter: the one there is stays.
+    area.put(DeadLetter { topic: "nowhere".to_owned(), ..letter("23.5") });
+    area.flush().await;
+    let replayed = run(&["deadletters", "replay", "--broker", &broker], &site);
+    assert!(text(&replayed.stdout).contains("1 letter left: no stream claims the topic"), "{replayed:?}");
+    let left = lines(&run(&["deadletters", "list", "--json"], &site));
+    assert_eq!((left.len(), &left[0]["topic"]), (1, &"nowhere".into()));
 }
 
 /// Three messages with the same reason and three faults: whoever looks is told which, in words that quote nothing.

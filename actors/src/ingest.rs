@@ -424,8 +424,17 @@ impl Ingest {
             self.keep_aside(definition, publish, error.reason, &error.detail);
         }
         for error in &decoded.errors {
+            let name = &self.definitions[definition].plan.spec.name;
+            if error.readings > 0 && self.outlet.is_first_set_aside(definition, error.reason) {
+                tracing::warn!(
+                    stream = %name,
+                    reason = error.reason.label(),
+                    "messages or readings are set aside (said once for each reason): `nearside deadletters list` shows them, \
+                     nearside_readings_set_aside_total counts them"
+                );
+            }
             self.outlet.set_aside(definition, error.reason, error.readings);
-            tracing::debug!(definition = %self.definitions[definition].plan.spec.name, error = %error, "set aside");
+            tracing::debug!(definition = %name, error = %error, "set aside");
         }
         self.definitions[definition].readings.inc_by(decoded.rows.len() as u64);
         match route {

@@ -220,6 +220,11 @@ impl Outlet {
         self.definitions[definition].set_aside[reason as usize].inc_by(count);
     }
 
+    /// Whether nothing of a definition was set aside for this reason before.
+    pub fn is_first_set_aside(&self, definition: usize, reason: SetAsideReason) -> bool {
+        self.definitions[definition].set_aside[reason as usize].get() == 0
+    }
+
     /// A stream that was parked in an earlier run is there.
     pub fn stream_parked(&self, definition: usize) {
         self.definitions[definition].parked_now.add(1);

@@ -176,7 +176,11 @@ impl Card {
     pub fn parse(name: &str, text: &str) -> Result<Self, ModelError> {
         let card = Self::read(name, text)?;
         if card.name.as_str() != name {
-            let why = format!("{CARD_FILE} is the card of `{}`", card.name);
+            let why = format!(
+                "{CARD_FILE} is the card of `{0}`: name the folder so, or write name = \"{name}\" into it, and method = \"{1}\" where it has no method",
+                card.name,
+                card.method()
+            );
             return Err(ModelError::Damaged { model: name.to_owned(), why });
         }
         Ok(card)

@@ -84,6 +84,7 @@ pub fn run(args: &CertsArgs) -> Result<(), StartError> {
     println!("for tests only: whoever has {} can be anybody", out.join("ca.key").display());
     println!("[broker.tls]\ncertificate = \"{0}/server.pem\"\nkey = \"{0}/server.key\"", out.display());
     println!("client_ca = \"{0}/ca.pem\"\nrevoked = \"{0}/revoked.pem\"", out.display());
+    println!("client_certificates = \"optional\"     # \"required\": a user's name and password alone are not enough");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use nearside_models::card::{self, Card, WeightsFormat};
+use nearside_models::card::{self, Card, Task, WeightsFormat};
 use nearside_models::compress::{self, Accuracy, Compression};
 use nearside_models::text::Encoders;
 use nearside_models::{artefact, catalog};
@@ -81,6 +81,10 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
         return Err(StartError::Usage("say how: --quantize, --prune or --distill".to_owned()));
     }
     let (card, weights, bytes) = read(&args.model)?;
+    if card.task == Task::Text {
+        let why = "a model of texts cannot be compressed: it is a table of words, and 16-bit already where it ships";
+        return Err(StartError::Usage(why.to_owned()));
+    }
     let how = Compression {
         prune: args.prune,
         distill: args.distill,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use nearside_deadletters::{DeadLetter, LetterId, ids, read, remove};
 use nearside_privacy::KeyRing;
-use nearside_schemas::parse_address;
+use nearside_schemas::{TopicTemplate, parse_address};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming, MqttOptions};
@@ -42,7 +42,8 @@ enum What {
         number: LetterId,
     },
     /// Publishes letters again to the gateway, which must run, and removes each that it acknowledged. The time of receipt is then that of the
-    /// replay; what still cannot be handled comes back as a new letter. The messages are not retained again.
+    /// replay; what still cannot be handled comes back as a new letter. Letters on topics that still no stream claims stay as they are. The
+    /// messages are not retained again.
     Replay {
         /// The site's TOML file.
         site: PathBuf,
@@ -61,6 +62,8 @@ struct Letters {
     folder: PathBuf,
     keys: KeyRing,
     broker: SocketAddr,
+    /// The topics of the site's streams.
+    claimed: Vec<TopicTemplate>,
 }
 
 /// Runs the command.
@@ -96,7 +99,8 @@ impl Letters {
         if broker.ip().is_unspecified() {
             broker.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
-        Ok(Self { folder: data.join("deadletters"), keys, broker })
+        let claimed = config.streams.into_iter().map(|stream| stream.spec.topic).collect();
+        Ok(Self { folder: data.join("deadletters"), keys, broker, claimed })
     }
 
     fn list(&self, json: bool) -> Result<(), StartError> {
@@ -145,7 +149,7 @@ impl Letters {
         let mut options = MqttOptions::new("nearside-replay", broker.ip().to_string(), broker.port());
         options.set_keep_alive(PATIENCE);
         let (client, mut events) = AsyncClient::new(options, 1);
-        let (mut sent, mut unreadable) = (0u64, 0u64);
+        let (mut sent, mut unclaimed, mut unreadable) = (0u64, 0u64, 0u64);
         for number in chosen {
             let letter = match read(&self.folder, number, &self.keys) {
                 Ok(letter) => letter,
@@ -155,6 +159,11 @@ impl Letters {
                     continue;
                 }
             };
+            // The gateway keeps one of each such topic alone, so another would be lost.
+            if !self.claimed.iter().any(|topic| topic.matches(&letter.topic).is_some()) {
+                unclaimed += 1;
+                continue;
+            }
             let taken = publish(&client, &mut events, &letter).await;
             taken.map_err(|why| {
                 StartError::Surroundings(format!(
@@ -166,6 +175,9 @@ impl Letters {
             sent += 1;
         }
         println!("{} sent again", counted(sent, "letter"));
+        if unclaimed > 0 {
+            println!("{} left: no stream claims the topic", counted(unclaimed, "letter"));
+        }
         if unreadable > 0 {
             return Err(StartError::Surroundings(format!("{} could not be read", counted(unreadable, "letter"))));
         }

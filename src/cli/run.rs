@@ -37,6 +37,8 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         // The one place where a seed comes from outside: it only spreads the pauses between tries to reach the cloud.
         let seed = clock.now().as_micros().unsigned_abs();
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();
+        // Before it says that it is running: who then stops it finds it listening.
+        let stopping = stop_signals()?;
         let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base, board: BOARD_BOUND }).await?;
         println!("{} is running", config.site.id);
         let (plain, tls) = (gateway.broker_addr(), gateway.broker_tls_addr());
@@ -47,7 +49,6 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
             println!("  devices  mqtts://{tls}");
         }
         println!("  console  http://{}", gateway.console_addr());
-        let stopping = stop_signals()?;
         let ended = until_stopped(&mut gateway, &args.site, &stopping).await?;
         let grace = Duration::from_secs(args.grace);
         let grace = if ended.is_ok() { grace } else { grace.min(FAULT_GRACE) };

@@ -41,6 +41,8 @@ pub(crate) async fn serve(stream: TcpStream, address: IpAddr, tls: Option<Arc<Tl
         Ok(Err(error)) => {
             // Says which alert, never who.
             tracing::debug!(%error, "a TLS handshake failed");
+            let why = "a TLS handshake failed: no TLS was spoken, or one side does not trust the other's certificate; NEARSIDE_LOG=debug says which";
+            shared.refusals.say(address, None, why);
             shared.refuse(Reason::Credentials);
         }
         Err(_) => shared.refuse(Reason::KeepAlive),

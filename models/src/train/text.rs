@@ -181,6 +181,14 @@ fn train_shipped(
     train_on(&train, &held_back, SHIPPED_BUCKETS, how, progress)
 }
 
+/// What a classifier of a site's own texts cannot do.
+const LIMITS_OF_OWN: [&str; 4] = [
+    "It suggests; whoever is on duty decides.",
+    "It knows texts like those that it learnt from, and their labels alone: one of another kind, or in another language, gets one of these all the same.",
+    "It knows words and their neighbours, not meaning: irony, rare wordings and negation across a sentence mislead it.",
+    "The words that spoke for a judgement are shown only for a field whose policy is `clear`.",
+];
+
 pub(super) fn card_of(
     trained: &TextTrained,
     data: Option<&Path>,
@@ -209,6 +217,9 @@ pub(super) fn card_of(
         },
     };
     card.training = Some(Training { command: command.clone(), seed, data: vec![source] });
+    if data.is_some() {
+        card.limits = LIMITS_OF_OWN.map(String::from).to_vec();
+    }
     let test = &trained.test;
     let metric = |name: &str, value: f64| Metric {
         name: String::from(name),
