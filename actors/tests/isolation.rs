@@ -326,7 +326,13 @@ fn a_shard_that_is_behind_is_told_of_time_now_and_then() {
         let mut gateway = Gateway::start(folder.path(), &keys);
         gateway.publish(&[("7", "1")]).await;
         let (go_on, waits) = std::sync::mpsc::channel::<()>();
-        assert!(gateway.arbiter.spawn_fn(move || waits.recv().unwrap()));
+        let (stands, is_behind) = std::sync::mpsc::channel::<()>();
+        assert!(gateway.arbiter.spawn_fn(move || {
+            stands.send(()).unwrap();
+            waits.recv().unwrap();
+        }));
+        // It takes nothing from here on.
+        is_behind.recv().unwrap();
         let recorded = || gateway.telemetry.total(Metric::JournalRecords);
         let before = recorded();
         for second in 0..100 {
