@@ -1,8 +1,8 @@
 //! From samples to beats with what a network needs to class them.
 //!
 //! A beat is told when its successor has been cut out, 0.45 s after that one's middle, for how a beat is followed says much
-//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own; the first after a gap later, see below. What it carries depends on the signal alone. One that the
-//! beginning or the end of the signal cuts has half a shape: it counts for the rhythm and is no example of what is usual.
+//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own; the first after a gap later, see below. What it carries depends on the
+//! signal alone. One that the beginning or the end of the signal cuts has half a shape: it counts for the rhythm and is no example of what is usual.
 //! Rhythm inputs are intervals over the usual ones (medians of the last 40 and 200, mean of the last 10, the sinus node's pace) as logarithms,
 //! how much intervals scatter, and the shapes of the two beats before and the one after; shape inputs are those of [`super::shape`], for each lead.
 //!

@@ -8,7 +8,8 @@
 //!    classed beats.
 //!
 //! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. After a gap of
-//! 5 s or more the first seven are judged together, or those of the first 7 s. Score: see [`rhythm`]. Samples may come in strips. Never: a claim about what the patient has; it suggests.
+//! 5 s or more the first seven are judged together, or those of the first 7 s. Score: see [`rhythm`]. Samples may come in strips. Never:
+//! a claim about what the patient has; it suggests.
 
 pub mod beats;
 pub mod class;

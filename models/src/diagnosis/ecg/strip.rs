@@ -1,7 +1,7 @@
 //! At which pace a signal goes on after a gap.
 //!
 //! Devices send strips with gaps between them, and from one to the next a heart may have come to beat faster or more slowly. By what was
-//! usual before, all beats of a faster strip are early, which is no ectopic beat of any. So the first [`INTERVALS`] of a strip are asked: where
+//! usual before, all beats of a faster strip are early, and none is ectopic. So the first [`INTERVALS`] of a strip are asked: where
 //! fewer than half of them are what was usual, their median is the pace now. An even number: of early beats and the pauses after them, by turns,
 //! it lies between the two.
 //!
