@@ -62,8 +62,7 @@ fn labels_of(kind: IncidentKind) -> &'static [&'static str] {
 /// What a heart that makes up for something else may look like.
 fn may_show(kind: IncidentKind, label: &str) -> bool {
     let is_hurried = matches!(kind, IncidentKind::Deterioration | IncidentKind::Desaturation);
-    // Where the rate rises between two strips, the first beats of the second come early by the pace of the first.
-    labels_of(kind).contains(&label) || is_hurried && ["fast_rhythm", "supraventricular_beats"].contains(&label)
+    labels_of(kind).contains(&label) || is_hurried && label == "fast_rhythm"
 }
 
 /// An hour of a ward of so many patients, as the demonstration has it: its incidents, what was said, and how many strips there were.

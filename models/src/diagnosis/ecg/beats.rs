@@ -1,10 +1,13 @@
 //! From samples to beats with what a network needs to class them.
 //!
 //! A beat is told when its successor has been cut out, 0.45 s after that one's middle, for how a beat is followed says much
-//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own. What it carries depends on the signal alone. One that the
-//! beginning or the end of the signal cuts has half a shape: it counts for the rhythm and is no example of what is usual.
+//! of it; where none follows, [`LONGEST_WAIT`] seconds after its own; the first after a gap later, see below. What it carries depends on the
+//! signal alone. One that the beginning or the end of the signal cuts has half a shape: it counts for the rhythm and is no example of what is usual.
 //! Rhythm inputs are intervals over the usual ones (medians of the last 40 and 200, mean of the last 10, the sinus node's pace) as logarithms,
 //! how much intervals scatter, and the shapes of the two beats before and the one after; shape inputs are those of [`super::shape`], for each lead.
+//!
+//! A heart may beat otherwise after a gap than before it, and no beat is early for that. So the beats that follow a gap are held until
+//! [`super::strip`] has said from their own intervals at which pace the signal goes on, and what was usual before is moved there.
 //!
 //! Promises: constant memory; the same samples give the same beats, however they were cut into messages. Never: it reports a beat twice.
 
@@ -14,6 +17,7 @@ use super::filter::Resampler;
 use super::pace::{self, Pace};
 use super::qrs::{Complex, QrsDetector, median};
 use super::shape::{AFTER, LeadShapes, Shape, VALUES};
+use super::strip;
 use super::{MOST_LEADS, RATE_HZ};
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
@@ -38,7 +42,7 @@ const NO_AMPLITUDE: f32 = 1e-6;
 /// Samples from the start of the signal until a beat's shape can be told: 0.5 s. It must lie in the signal whole, on a base line that has
 /// settled.
 const WARM_UP: u64 = 90;
-/// Complexes that wait until their T wave has passed.
+/// Complexes that wait until their T wave has passed, and beats that are held.
 const MOST_WAITING: usize = 8;
 
 /// A beat that is known.
@@ -92,6 +96,8 @@ pub struct BeatFinder {
     /// Intervals in seconds, oldest first.
     intervals: VecDeque<f32>,
     pace: Pace,
+    /// Whether the signal goes on after a gap, at a pace that is not known yet.
+    is_new: bool,
 }
 
 impl BeatFinder {
@@ -108,6 +114,7 @@ impl BeatFinder {
             held: VecDeque::new(),
             intervals: VecDeque::new(),
             pace: Pace::new(FIRST_INTERVAL),
+            is_new: false,
         }
     }
 
@@ -116,14 +123,31 @@ impl BeatFinder {
         self.resamplers.first().map_or(RATE_HZ, Resampler::rate_hz)
     }
 
-    /// Tells what is held, forgets the signal after a gap, and keeps what it knows of the patient. The signal goes on at this rate.
-    pub fn restart(&mut self, rate_hz: f64, found: &mut Vec<Beat>) {
+    /// Seconds of the unbroken signal.
+    pub fn seconds(&self) -> f64 {
+        self.pushed as f64 / RATE_HZ
+    }
+
+    /// Tells what is held, forgets the signal after a gap of so many seconds, and keeps what it knows of the patient. The signal goes on at
+    /// this rate.
+    pub fn restart(&mut self, rate_hz: f64, gap: f64, found: &mut Vec<Beat>) {
         self.flush(found);
         self.resamplers.fill(Resampler::new(rate_hz));
         self.detector.restart();
         self.leads.iter_mut().for_each(LeadShapes::restart);
         (self.pushed, self.last) = (0, None);
         self.waiting.clear();
+        self.is_new = gap >= strip::LEAST_GAP && !self.intervals.is_empty();
+    }
+
+    /// Whether beats are held until the pace after a gap is known.
+    pub(super) const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// See [`Self::is_new`]; for a state that is read back.
+    pub(super) const fn set_new(&mut self, is_new: bool) {
+        self.is_new = is_new;
     }
 
     /// Says whether the signal is lost: what is heard meanwhile is not learnt from.
@@ -158,8 +182,8 @@ impl BeatFinder {
         }
         debug_assert!(self.waiting.len() <= MOST_WAITING);
         let longest = (LONGEST_WAIT * RATE_HZ) as u64;
-        if self.waiting.is_empty() && self.held.front().is_some_and(|held| held.at + longest < self.pushed) {
-            self.tell(found);
+        if self.waiting.is_empty() && self.held.back().is_some_and(|held| held.at + longest < self.pushed) {
+            self.tell_all(found);
         }
     }
 
@@ -167,7 +191,7 @@ impl BeatFinder {
     fn describe(&mut self, complex: Complex) {
         let back = (self.pushed - 1 - complex.at) as usize;
         let interval = self.last.replace(complex.at).map(|last| (complex.at - last) as f32 / RATE_HZ as f32);
-        let usual = usual(&recent(&self.intervals, SHORT));
+        let usual = self.usual_before(interval);
         let relative = interval.map_or(1.0, |interval| interval / usual);
         let is_whole = complex.at >= WARM_UP && back as u64 >= AFTER;
         let leads = self.leads.iter_mut();
@@ -181,11 +205,42 @@ impl BeatFinder {
         self.held.push_back(Held { at: complex.at, interval, quality, is_whole, shapes });
     }
 
-    /// Tells all that have a successor.
+    /// The usual interval where this one ends: of the strip alone while its pace is not known.
+    fn usual_before(&self, interval: Option<f32>) -> f32 {
+        match self.is_new {
+            true => usual(&self.own_intervals().chain(interval).collect::<Vec<_>>()),
+            false => usual(&recent(&self.intervals, SHORT)),
+        }
+    }
+
+    /// The intervals between those that are held.
+    fn own_intervals(&self) -> impl Iterator<Item = f32> {
+        self.held.iter().filter_map(|held| held.interval).map(|interval| interval.clamp(0.1, MOST_INTERVAL))
+    }
+
+    /// Tells all that have a successor; after a gap, once the pace is known.
     fn tell_followed(&mut self, found: &mut Vec<Beat>) {
+        let is_early = self.pushed < (strip::LONGEST * RATE_HZ) as u64;
+        if self.is_new && is_early && self.held.len() <= strip::INTERVALS {
+            return;
+        }
+        self.settle();
         while self.held.len() > 1 {
             self.tell(found);
         }
+    }
+
+    /// The pace after a gap is what the beats that are held say.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.is_new) {
+            return;
+        }
+        let own: Vec<f32> = self.own_intervals().collect();
+        let usual = usual(&recent(&self.intervals, SHORT));
+        let Some(now) = strip::pace(&own, usual) else { return };
+        let ratio = now / usual;
+        self.intervals.iter_mut().for_each(|interval| *interval = (*interval * ratio).clamp(0.1, MOST_INTERVAL));
+        self.pace.begin_anew(now);
     }
 
     /// Tells all that are held: the signal ends.
@@ -196,6 +251,11 @@ impl BeatFinder {
             }
             self.tell_followed(found);
         }
+        self.tell_all(found);
+    }
+
+    fn tell_all(&mut self, found: &mut Vec<Beat>) {
+        self.settle();
         while !self.held.is_empty() {
             self.tell(found);
         }

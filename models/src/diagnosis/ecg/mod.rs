@@ -1,13 +1,15 @@
 //! Heartbeats from raw ECG: where they are, of which class, and what their rhythm suggests.
 //!
 //! 1. [`clock`] takes the rate from the rows' times; after a gap the signal begins anew and what is known of the patient stays.
-//! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm.
+//! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm, whose
+//!    pace may be another after a gap ([`strip`]).
 //! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
 //! 4. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
 //!    classed beats.
 //!
-//! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. Score: see
-//! [`rhythm`]. Samples may come in strips. Never: a claim about what the patient has; it suggests.
+//! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. After a gap of
+//! 5 s or more the first seven are judged together, or those of the first 7 s. Score: see [`rhythm`]. Samples may come in strips. Never:
+//! a claim about what the patient has; it suggests.
 
 pub mod beats;
 pub mod class;
@@ -20,6 +22,7 @@ pub mod qrs;
 mod range;
 pub mod rhythm;
 mod shape;
+mod strip;
 #[cfg(test)]
 mod tests;
 
@@ -54,9 +57,10 @@ pub const MOST_LEADS: usize = 2;
 const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
-const VERSION: u8 = 5;
-/// A state of before the pieces of a signal were counted ends without them.
+const VERSION: u8 = 6;
+/// A state of before the pieces of a signal were counted ends without them, and one of before the pace of a strip was asked for without that.
 const WITHOUT_PIECES: u8 = 4;
+const WITHOUT_STRIPS: u8 = 5;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
@@ -156,6 +160,10 @@ impl RowModel for EcgRhythm {
         if version > WITHOUT_PIECES {
             state.pieces = Pieces::read(&mut reader)?;
         }
+        if version > WITHOUT_STRIPS {
+            let is_new = reader.u8()? == 1;
+            state.finder.iter_mut().for_each(|finder| finder.set_new(is_new));
+        }
         reader.finish()?;
         Ok(Box::new(state))
     }
@@ -215,10 +223,7 @@ impl EcgState {
                     finder.flush(&mut found);
                 }
             }
-            Follows::Begins(rate_hz) => {
-                self.begin(rate_hz);
-                self.origin = row.time.as_micros();
-            }
+            Follows::Begins(rate_hz) => self.begin(rate_hz, row.time.as_micros()),
             Follows::Unknown | Follows::GoesOn => {}
         }
         let is_signal = matches!(follows, Follows::Begins(_) | Follows::GoesOn);
@@ -238,12 +243,13 @@ impl EcgState {
         taken
     }
 
-    /// A signal begins at this rate.
-    fn begin(&mut self, rate_hz: f64) {
+    /// A signal begins at this rate and time, in microseconds.
+    fn begin(&mut self, rate_hz: f64, at: i64) {
         let mut told = Vec::new();
+        let since = at.saturating_sub(std::mem::replace(&mut self.origin, at)) as f64 / 1e6;
         match &mut self.finder {
             _ if !RATES_HZ.contains(&rate_hz) => self.finder = None,
-            Some(finder) => finder.restart(rate_hz, &mut told),
+            Some(finder) => finder.restart(rate_hz, since - finder.seconds(), &mut told),
             None => self.finder = Some(BeatFinder::new(rate_hz, self.leads.len())),
         }
         debug_assert!(told.is_empty(), "the gap has told what was held");
@@ -306,6 +312,7 @@ impl RowState for EcgState {
         self.rhythm.write(&mut writer);
         self.range.write(&mut writer);
         self.pieces.write(&mut writer);
+        writer.u8(u8::from(self.finder.as_ref().is_some_and(BeatFinder::is_new)));
         writer.finish()
     }
 }

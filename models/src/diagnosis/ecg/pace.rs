@@ -56,6 +56,11 @@ impl Pace {
         }
     }
 
+    /// After a gap it is another, in seconds.
+    pub(super) fn begin_anew(&mut self, interval: f32) {
+        (self.interval, self.outside, self.short) = (interval, 0, 0);
+    }
+
     /// How the intervals before and after a beat stand to it, in seconds, and how long it has not been kept.
     pub(super) fn values(&self, before: f32, after: f32) -> [f32; VALUES] {
         let log = |interval: f32| (interval / self.interval).ln().clamp(-1.5, 1.5);

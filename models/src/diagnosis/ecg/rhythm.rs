@@ -11,6 +11,9 @@
 //! | `fast_rhythm`, `slow_rhythm` | a heart rate above [`FAST_RATE`] or below [`SLOW_RATE`] a minute |
 //! | `noisy_signal` | the mean quality of the last [`CLEAR_BEATS`] beats is low: until it is better beats count for nothing |
 //!
+//! A supraventricular beat counts where it follows [`STEP`] sooner than the one before did, or goes on with a run of such: a sinus node
+//! that hurries makes every beat early by the pace of late, but none by much against the last.
+//!
 //! Beats count as ectopic from a probability of [`LEAST_PROBABILITY`] on, two of a run's do; less likely ones speak against fibrillation. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
 //! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. Quality is how much of the energy lies in the complexes
 //! ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. The texts of `fast_rhythm` and `slow_rhythm` give the rate. Never: a text repeats a sample.
@@ -148,7 +151,7 @@ impl Rhythm {
 
     /// The score where nothing is said.
     pub fn score(&self, threshold: f64) -> f64 {
-        score(self.count(BeatClass::Ventricular)).min(HELD * threshold)
+        score(self.likely(BeatClass::Ventricular).len()).min(HELD * threshold)
     }
 
     /// Beats a minute, by the mean of the last intervals; `None` where too few of them are between clear beats.
@@ -185,9 +188,21 @@ impl Rhythm {
         self.beats.iter().rev().take(CLEAR_BEATS).map(|beat| beat.quality.min(1.0)).sum::<f64>() / CLEAR_BEATS as f64
     }
 
-    /// Beats that are likely of this class.
-    fn count(&self, class: BeatClass) -> usize {
-        self.beats.iter().filter(|beat| beat.class == class && beat.is_likely() && beat.is_clear()).count()
+    /// The probabilities of beats that count as this class, oldest first.
+    fn likely(&self, class: BeatClass) -> Vec<f32> {
+        let (mut before, mut goes_on): (Option<&Classed>, bool) = (None, false);
+        let mut likely = Vec::new();
+        for beat in &self.beats {
+            let is_sooner = |(before, interval): (&Classed, f64)| {
+                interval < (1.0 - STEP) * before.interval.unwrap_or(beat.usual_interval)
+            };
+            let is_early = before.zip(beat.interval).is_some_and(is_sooner) || (goes_on && beat.interval.is_some());
+            let is_of_class = beat.class == class && beat.is_likely() && beat.is_clear();
+            goes_on = is_of_class && (is_early || class != BeatClass::Supraventricular);
+            before = Some(beat);
+            likely.extend(goes_on.then_some(beat.probability));
+        }
+        likely
     }
 
     /// Whether something begins that was not told; forgets that it was told where it `ends`.
@@ -213,16 +228,12 @@ impl Rhythm {
                 "supraventricular",
             ),
         ] {
-            let count = self.count(class);
+            let likely = self.likely(class);
+            let count = likely.len();
             if self.begins(told, count >= SEVERAL, count == 0) {
                 let text = format!("{count} of the last {BEATS} beats look {kind}: suggests {kind} ectopic beats.");
-                let probability = self
-                    .beats
-                    .iter()
-                    .rev()
-                    .find(|beat| beat.class == class && beat.is_likely())
-                    .map_or(0.0, |beat| beat.probability);
-                let seen = (f64::from(probability), "the network's probability of the last of them");
+                let last = likely.last().copied().unwrap_or(0.0);
+                let seen = (f64::from(last), "the network's probability of the last of them");
                 sightings.push(self.sighting(label, severity, score(count), field, seen, text));
             }
         }

@@ -172,6 +172,83 @@ fn an_ordinary_rhythm_says_nothing_even_in_strips_and_where_it_quickens() {
     }
 }
 
+/// A sinus rhythm of so many seconds at a rate that goes from one to the other between two times: intervals vary with the breath.
+fn sinus(seconds: f64, (first, last): (f64, f64), (from, to): (f64, f64)) -> Vec<(f64, bool)> {
+    let (mut beats, mut at) = (Vec::new(), 0.4);
+    while at < seconds {
+        beats.push((at, false));
+        let rate = first + (last - first) * ((at - from) / (to - from)).clamp(0.0, 1.0);
+        at += 60.0 / rate * (1.0 + 0.03 * (1.6 * at).sin() + 0.015 * (0.63 * at).sin());
+    }
+    beats
+}
+
+/// A state that has heard ten strips of 10 s, each 20 s after the one before, at 75 beats a minute, and then hears four at another rate, with
+/// every so many beats early by a quarter; gives what it says of those.
+fn after_a_slower_hour(rate: f64, early: Option<usize>) -> Vec<&'static str> {
+    let mut state = model().new_state(&fields());
+    let usual = lead(10.0, &sinus(10.0, (75.0, 75.0), (0.0, 1.0)));
+    assert_eq!(strips(&mut *state, 0.0, 10, &usual), []);
+    let mut beats = sinus(14.0, (rate, rate), (0.0, 1.0));
+    let mut sooner = 0.0;
+    for (index, beat) in beats.iter_mut().enumerate() {
+        // The sinus node begins anew after it: no pause makes up for it.
+        let is_early = early.is_some_and(|every| index % every == 2);
+        beat.0 -= sooner + if is_early { 0.28 * 60.0 / rate } else { 0.0 };
+        sooner += if is_early { 0.18 * 60.0 / rate } else { 0.0 };
+    }
+    strips(&mut *state, 300.0, 4, &lead(10.0, &beats)).iter().map(|seen| seen.1).collect()
+}
+
+#[test]
+fn a_heart_that_beats_faster_in_the_next_strip_has_no_early_beats() {
+    for rate in [55.0, 85.0, 90.0, 95.0, 100.0, 105.0, 110.0, 120.0] {
+        assert_eq!(after_a_slower_hour(rate, None), [""; 0], "{rate}");
+    }
+}
+
+#[test]
+fn early_beats_in_a_faster_strip_are_told() {
+    for rate in [75.0, 90.0, 95.0, 100.0] {
+        for every in [4, 6] {
+            let said = after_a_slower_hour(rate, Some(every));
+            assert!(said.contains(&"supraventricular_beats"), "{rate} {every}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_heart_that_quickens_within_a_strip_has_no_early_beats() {
+    for seconds in [10.0, 20.0, 40.0, 60.0] {
+        let beats = sinus(180.0, (75.0, 105.0), (80.0, 80.0 + seconds));
+        assert_eq!(show(&mut *model().new_state(&fields()), 0.0, &lead(180.0, &beats)), [], "{seconds}");
+    }
+}
+
+#[test]
+fn a_state_goes_on_from_its_snapshot_while_the_pace_of_a_strip_is_not_known() {
+    let model = model();
+    let usual = lead(10.0, &sinus(10.0, (75.0, 75.0), (0.0, 1.0)));
+    let mut beats = sinus(10.0, (95.0, 95.0), (0.0, 1.0));
+    beats.iter_mut().skip(3).step_by(3).for_each(|beat| *beat = (beat.0 - 0.2, true));
+    let faster = lead(10.0, &beats);
+    let mut whole = model.new_state(&fields());
+    strips(&mut *whole, 0.0, 4, &usual);
+    let before = whole.snapshot();
+    let seen = show(&mut *whole, 120.0, &faster);
+    assert!(!seen.is_empty());
+    for cut in [10, 400, 1_100] {
+        let mut state = model.restore(&fields(), &before).unwrap();
+        let mut again = show(&mut *state, 120.0, &faster[..cut]);
+        let snapshot = state.snapshot();
+        assert!(snapshot.len() < 8_192, "{}", snapshot.len());
+        let mut state = model.restore(&fields(), &snapshot).unwrap();
+        again.extend(show(&mut *state, 120.0 + cut as f64 / HZ, &faster[cut..]));
+        assert_eq!(again, seen, "{cut}");
+        assert_eq!(state.snapshot(), whole.snapshot(), "{cut}");
+    }
+}
+
 #[test]
 fn a_signal_that_is_lost_is_told_once_and_again_after_it_came_back() {
     let mut state = model().new_state(&fields());
@@ -252,6 +329,22 @@ fn a_class_that_is_not_likely_counts_for_nothing() {
 }
 
 #[test]
+fn a_supraventricular_beat_counts_where_it_is_sooner_than_the_one_before() {
+    let field = FieldName::new("mv").unwrap();
+    let said = |intervals: &[f64]| {
+        let (mut rhythm, mut seen) = (Rhythm::default(), Vec::new());
+        (0..10).for_each(|_| rhythm.push(told(BeatClass::Normal, 0.9, 0.8, 1.0), &field, 0.5, &mut seen));
+        for interval in intervals {
+            rhythm.push(told(BeatClass::Supraventricular, 0.9, *interval, 1.0), &field, 0.5, &mut seen);
+        }
+        seen.iter().map(|sighting| sighting.label).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&[0.76, 0.72, 0.68, 0.64, 0.6, 0.57, 0.55, 0.53]), [""; 0], "a sinus node that hurries");
+    assert_eq!(said(&[0.5, 0.5]), [""; 0], "two are not several");
+    assert_eq!(said(&[0.5, 0.5, 0.5]), ["supraventricular_beats"], "a run");
+}
+
+#[test]
 fn a_state_goes_on_from_its_snapshot_in_the_middle_of_a_beat() {
     let model = model();
     let samples = lead(60.0, &trigeminy(60.0));
@@ -326,7 +419,8 @@ fn a_state_of_before_the_pieces_were_counted_goes_on() {
     let samples = lead(60.0, &trigeminy(60.0));
     let mut seen = show(&mut *state, 0.0, &samples[..3_001]);
     let mut snapshot = state.snapshot();
-    snapshot.truncate(snapshot.len() - 39);
+    // One byte says whether the pace of a strip is still to be found, 39 before it are the pieces.
+    snapshot.truncate(snapshot.len() - 40);
     snapshot[0] = 4;
     let mut state = model.restore(&fields(), &snapshot).unwrap();
     seen.extend(show(&mut *state, 3_001.0 / HZ, &samples[3_001..]));
