@@ -3,13 +3,14 @@
 //!
 //! 1. [`history`] turns a field's past, up to 24 rows ago, into scale-free inputs.
 //! 2. [`network`] (Candle) gives five quantiles of the value; the middle one is the forecast, the others the band that is shown.
-//! 3. [`likelihood`] judges the errors by the stream's own and raises one alarm an incident.
+//! 3. [`likelihood`] judges the errors by the stream's own; [`hold`] raises one alarm an incident.
 //!
 //! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
 //! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
 
 pub mod history;
+pub mod hold;
 pub mod likelihood;
 pub mod network;
 
@@ -20,7 +21,8 @@ use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
 
 use self::history::{History, INPUTS, Norm};
-use self::likelihood::{Errors, Evidence, Hold, Pace};
+use self::hold::{Hold, Unusual};
+use self::likelihood::{Errors, Evidence, Pace};
 use self::network::{Network, OUTPUTS};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
@@ -32,7 +34,8 @@ use crate::snapshot::{Reader, Writer};
 pub const NAME: &str = "forecaster";
 /// What the score is held at, times the threshold, while an alarm goes on.
 const HELD: f64 = 0.98;
-const VERSION: u8 = 1;
+/// Of a snapshot; version 1 knew nothing of odd errors.
+const VERSION: u8 = 2;
 
 /// The forecaster as a row model.
 pub struct Forecaster {
@@ -96,14 +99,14 @@ impl RowModel for Forecaster {
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
         let mut state = self.state(fields);
-        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(NAME, 1..=VERSION, snapshot)?;
         if reader.count(u32::MAX as usize)? != state.fields.len() {
             return Err(reader.damaged("the stream has other fields now"));
         }
         for field in &mut state.fields {
             field.history = History::read(&mut reader)?;
-            field.errors = Errors::read(&mut reader)?;
-            field.hold = Hold::read(&mut reader)?;
+            field.errors = Errors::read(&mut reader, version)?;
+            field.hold = Hold::read(&mut reader, version)?;
             field.repeats = Repeats::read(&mut reader)?;
             field.pace = Pace::read(&mut reader)?;
         }
@@ -273,7 +276,7 @@ impl Field {
         let error = taken.relative - middle;
         let evidence = self.errors.judge(error);
         let strength = (evidence.mean - taken.discount).max(0.0);
-        let raises = self.hold.raises(strength, least);
+        let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
         let label = match raises {
             true => Some(self.label(&evidence, error)),
             false => taken.is_flat.then_some(FLAT_LINE),
