@@ -11,12 +11,12 @@ mod feedback;
 mod ticks;
 mod unclaimed;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix::Addr;
+use ahash::AHashMap;
 use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
@@ -75,7 +75,7 @@ enum Route {
 /// Where topics lead that were looked up before.
 #[derive(Default)]
 struct Remembered {
-    routes: HashMap<Topic, Route>,
+    routes: AHashMap<Topic, Route>,
     bytes: usize,
 }
 
@@ -301,15 +301,30 @@ impl Ingest {
         }
     }
 
+    /// Takes messages that need no journal and answers them, or gives them back.
+    ///
+    /// # Errors
+    /// Where they are to be taken by [`Ingest::take`].
+    pub fn take_at_once(
+        &self,
+        batch: Vec<Publish>,
+        unanswered: usize,
+        answer: Answer,
+    ) -> Result<(), (Vec<Publish>, Answer)> {
+        let waits = unanswered > 0 || self.draining.load(Ordering::Acquire);
+        if waits || batch.iter().any(|publish| self.is_kept(publish)) {
+            return Err((batch, answer));
+        }
+        batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
+        answer(Durability::NotKept);
+        Ok(())
+    }
+
     /// Takes the next messages of one connection; see [`Intake::submit`](nearside_schemas::Intake::submit).
     pub async fn take(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) {
+        let Err((batch, answer)) = self.take_at_once(batch, unanswered, answer) else { return };
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
-            return;
-        }
-        if unanswered == 0 && !batch.iter().any(|publish| self.is_kept(publish)) {
-            batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
-            answer(Durability::NotKept);
             return;
         }
         let mut part = Part::default();

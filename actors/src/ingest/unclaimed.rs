@@ -4,8 +4,7 @@
 //! see which topics those are.
 //! Never: a topic is logged: it may hold a key (promise I2).
 
-use std::collections::HashSet;
-
+use ahash::AHashSet;
 use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_schemas::{Publish, SetAsideReason, Topic};
 use nearside_telemetry::{Counter, Metric, Telemetry};
@@ -16,7 +15,7 @@ const TOPICS: usize = 16;
 
 pub(super) struct Unclaimed {
     messages: Counter,
-    kept: Mutex<HashSet<Topic>>,
+    kept: Mutex<AHashSet<Topic>>,
 }
 
 impl Unclaimed {

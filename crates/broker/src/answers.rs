@@ -40,12 +40,9 @@ impl Unanswered {
 
     /// Waits until there are.
     pub(crate) async fn below(&self, bound: usize) {
-        loop {
-            let fewer = self.fewer.notified();
-            if self.is_below(bound) {
-                return;
-            }
-            fewer.await;
+        // Who settles before this waits leaves word: it is told at once.
+        while !self.is_below(bound) {
+            self.fewer.notified().await;
         }
     }
 }

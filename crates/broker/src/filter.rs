@@ -1,7 +1,6 @@
 //! Topic filters: their form, what they match, and a tree of all filters that anybody subscribed to.
 
-use std::collections::HashMap;
-
+use ahash::AHashMap;
 use nearside_schemas::FEEDBACK_TOPIC;
 
 /// Whether a filter has the form of section 4.7.1 of MQTT 5.
@@ -59,7 +58,7 @@ pub(crate) fn unshared(filter: &str) -> &str {
 }
 
 struct Node<T> {
-    children: HashMap<Box<str>, Node<T>>,
+    children: AHashMap<Box<str>, Node<T>>,
     any: Option<Box<Node<T>>>,
     /// Whose filter ends here, and whose ends here with `#`.
     here: Vec<T>,
@@ -68,7 +67,7 @@ struct Node<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { children: HashMap::new(), any: None, here: Vec::new(), rest: Vec::new() }
+        Self { children: AHashMap::new(), any: None, here: Vec::new(), rest: Vec::new() }
     }
 }
 
@@ -116,8 +115,7 @@ impl<T: PartialEq> FilterTree<T> {
         if self.filters == 0 {
             return false;
         }
-        let levels: Vec<&str> = topic.split('/').collect();
-        self.root.find(&levels, topic.starts_with('$'), &mut |_| true)
+        self.root.find(Some(topic), topic.starts_with('$'), &mut |_| true)
     }
 
     /// Shows whose filters match, once for each filter.
@@ -125,8 +123,7 @@ impl<T: PartialEq> FilterTree<T> {
         if self.filters == 0 {
             return;
         }
-        let levels: Vec<&str> = topic.split('/').collect();
-        self.root.find(&levels, topic.starts_with('$'), &mut |whose| {
+        self.root.find(Some(topic), topic.starts_with('$'), &mut |whose| {
             found(whose);
             false
         });
@@ -164,14 +161,15 @@ impl<T: PartialEq> Node<T> {
         }
     }
 
-    /// Shows whose filters match until one says that it is enough; gives back whether one did. As deep as the deepest filter, which
-    /// the configuration bounds.
-    fn find(&self, levels: &[&str], system: bool, enough: &mut impl FnMut(&T) -> bool) -> bool {
+    /// Shows whose filters match until one says that it is enough; gives back whether one did. `levels` are those of the topic that are
+    /// left, none at its end. As deep as the deepest filter, which the configuration bounds.
+    fn find(&self, levels: Option<&str>, system: bool, enough: &mut impl FnMut(&T) -> bool) -> bool {
         if !system && self.rest.iter().any(&mut *enough) {
             return true;
         }
-        let Some((level, rest)) = levels.split_first() else { return self.here.iter().any(enough) };
-        self.children.get(*level).is_some_and(|child| child.find(rest, false, enough))
+        let Some(levels) = levels else { return self.here.iter().any(enough) };
+        let (level, rest) = levels.split_once('/').map_or((levels, None), |(level, rest)| (level, Some(rest)));
+        self.children.get(level).is_some_and(|child| child.find(rest, false, enough))
             || (!system && self.any.as_ref().is_some_and(|any| any.find(rest, false, enough)))
     }
 }

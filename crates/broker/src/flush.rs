@@ -39,16 +39,18 @@ pub(crate) async fn flush() {
 }
 
 fn flush_some(context: &mut Context<'_>) -> Poll<()> {
-    let bells: Vec<Arc<Bell>> = RUNG.with_borrow_mut(|rung| {
+    let waiting = RUNG.with_borrow_mut(|rung| {
         let rung = rung.get_or_insert_with(|| Rung {
             thread: std::thread::current().id(),
             bells: VecDeque::new(),
             flusher: context.waker().clone(),
         });
-        let count = rung.bells.len().min(AT_ONCE);
-        rung.bells.drain(..count).collect()
+        rung.bells.len()
     });
-    for bell in bells {
+    // Not those that are rung while these are written to.
+    for _ in 0..waiting.min(AT_ONCE) {
+        let next = RUNG.with_borrow_mut(|rung| rung.as_mut()?.bells.pop_front());
+        let Some(bell) = next else { break };
         // First, so that who rings from now on is heard.
         bell.waits.store(false, Ordering::Release);
         let writer = bell.writer.get().and_then(Weak::upgrade);

@@ -26,6 +26,7 @@ mod refusals;
 mod retained;
 mod router;
 mod routes;
+mod seldom;
 mod session;
 mod sessions;
 mod share;

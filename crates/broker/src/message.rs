@@ -50,10 +50,16 @@ impl Message {
 
     /// A copy that does not hold on to the buffer that it was read into, which may be much larger.
     pub(crate) fn detached(&self) -> Self {
+        let Self { topic, payload, qos, retain, properties, expires, identifiers, publisher } = self;
         Self {
-            payload: Bytes::copy_from_slice(&self.payload),
-            properties: Bytes::copy_from_slice(&self.properties),
-            ..self.clone()
+            topic: topic.clone(),
+            payload: Bytes::copy_from_slice(payload),
+            qos: *qos,
+            retain: *retain,
+            properties: Bytes::copy_from_slice(properties),
+            expires: *expires,
+            identifiers: identifiers.clone(),
+            publisher: publisher.clone(),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nearside_telemetry::{Gauge, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 
 use crate::filter::{self, FilterTree};
 use crate::message::{Delivery, Message};
@@ -179,7 +180,7 @@ impl Routes {
         if routed {
             self.router.publish(delivery.clone());
         }
-        let mut found: Vec<Subscriber> = Vec::new();
+        let mut found: SmallVec<[Subscriber; 2]> = SmallVec::new();
         self.direct.read().for_each_match(topic, |subscriber| found.push(subscriber.clone()));
         if found.is_empty() {
             return routed;

@@ -7,10 +7,11 @@
 //! The packet id of a message follows from its position in the session, so that after a crash it is sent again under the same id
 //! and a client that has it already knows it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ahash::AHashMap;
 use nearside_schemas::{ClientId, Clock, PacketId, QoS};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, MutexGuard};
@@ -118,7 +119,7 @@ pub(crate) struct Session {
     /// Whether it ends with its connection and is served without the router all the same.
     pub(crate) straight: AtomicBool,
     bounds: SessionBounds,
-    subscriptions: Mutex<HashMap<String, Subscription>>,
+    subscriptions: Mutex<AHashMap<String, Subscription>>,
     recent: Mutex<Recent>,
     taken: Mutex<Taken>,
     /// The store knows of each message from the client that stands in the journal below this number; that of a session that is new
@@ -281,21 +282,25 @@ impl Session {
         changes: &mut Vec<Change>,
     ) {
         let wanting = matching.filter(|subscription| !(subscription.no_local && delivery.from == self.number));
-        self.offer_for(&wanting.collect::<Vec<_>>(), &delivery.message, changes);
+        self.offer_for(wanting, &delivery.message, changes);
     }
 
     /// Queues a message for these subscriptions, at the lower of the published and the granted quality of service (section 3.8.4).
-    pub(crate) fn offer_for(&self, wanting: &[&Subscription], message: &Message, changes: &mut Vec<Change>) {
-        let Some(granted) = wanting.iter().map(|subscription| subscription.qos).max() else { return };
-        let as_published = wanting.iter().any(|subscription| subscription.retain_as_published);
-        let message = Message {
-            qos: message.qos.min(granted),
-            retain: message.retain && as_published,
-            identifiers: wanting.iter().filter_map(|subscription| subscription.identifier).collect(),
-            publisher: None,
-            ..message.clone()
-        };
-        self.push(message, changes);
+    pub(crate) fn offer_for<'a>(
+        &self,
+        wanting: impl Iterator<Item = &'a Subscription>,
+        message: &Message,
+        changes: &mut Vec<Change>,
+    ) {
+        let (mut granted, mut as_published, mut identifiers) = (None, false, Vec::new());
+        for subscription in wanting {
+            granted = granted.max(Some(subscription.qos));
+            as_published |= subscription.retain_as_published;
+            identifiers.extend(subscription.identifier);
+        }
+        let Some(granted) = granted else { return };
+        let (qos, retain) = (message.qos.min(granted), message.retain && as_published);
+        self.push(Message { qos, retain, identifiers, publisher: None, ..message.clone() }, changes);
     }
 
     /// Queues a retained message for a new subscription, unless it is the client's own and the subscription does not want those

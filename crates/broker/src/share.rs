@@ -51,6 +51,6 @@ impl Group {
         let Some(chosen) = chosen.or_else(|| turns.into_iter().next()) else { return };
         members.next = (chosen + 1) % count;
         let (session, subscription) = &members.list[chosen];
-        session.offer_for(&[subscription], &delivery.message, changes);
+        session.offer_for(std::iter::once(subscription), &delivery.message, changes);
     }
 }

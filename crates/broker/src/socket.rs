@@ -38,10 +38,12 @@ impl Socket {
     }
 
     fn watch(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        self.stream = match std::mem::replace(&mut self.stream, Stream::Lost) {
-            Stream::Bare(stream) => Stream::Watched(TcpStream::from_std(stream)?),
-            other => other,
-        };
+        if matches!(self.stream, Stream::Bare(_)) {
+            self.stream = match std::mem::replace(&mut self.stream, Stream::Lost) {
+                Stream::Bare(stream) => Stream::Watched(TcpStream::from_std(stream)?),
+                other => other,
+            };
+        }
         match &mut self.stream {
             Stream::Watched(stream) => Ok(Pin::new(stream)),
             Stream::Bare(_) | Stream::Lost => Err(io::ErrorKind::NotConnected.into()),

@@ -11,14 +11,14 @@ mod publishes;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{ClientId, PacketId, QoS, Topic};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use self::publishes::Batch;
 use crate::access::{Origin, Principal};
@@ -27,6 +27,7 @@ use crate::front_door::Shared;
 use crate::handshake::{self, Hello};
 use crate::packet::{self, Accepted, AckKind, Packet, Reason, Version};
 use crate::rate::Rate;
+use crate::seldom::Seldom;
 use crate::session::{Received, Session};
 use crate::sessions::{Opened, Sessions};
 use crate::store::Change;
@@ -51,6 +52,36 @@ impl ReadSize {
             _ => self.0,
         }
         .clamp(*READ.start(), *READ.end());
+    }
+}
+
+/// Since when the client is waited for.
+struct ReadsFrom {
+    begin: Instant,
+    /// After `begin`.
+    millis: AtomicU64,
+}
+
+impl Default for ReadsFrom {
+    fn default() -> Self {
+        Self { begin: Instant::now(), millis: AtomicU64::new(0) }
+    }
+}
+
+impl ReadsFrom {
+    fn now(&self) {
+        self.millis.store(self.begin.elapsed().as_millis() as u64, Ordering::Release);
+    }
+
+    /// Waits until it has been waited for as long as this.
+    async fn silence(self: Arc<Self>, patience: Duration) {
+        loop {
+            let by = self.begin + Duration::from_millis(self.millis.load(Ordering::Acquire)) + patience;
+            if Instant::now() >= by {
+                return;
+            }
+            sleep_until(by).await;
+        }
     }
 }
 
@@ -129,6 +160,8 @@ pub(crate) struct Connection {
     outlet: Outlet,
     unanswered: Arc<Unanswered>,
     topics: HashMap<Bytes, Topic>,
+    /// The one of them that was published to last.
+    last_topic: Option<(Bytes, Topic)>,
     /// Of their names.
     topic_bytes: usize,
     /// The topics that the client gave numbers, from 1.
@@ -167,6 +200,7 @@ impl Connection {
             outlet,
             unanswered: Arc::default(),
             topics: HashMap::new(),
+            last_topic: None,
             topic_bytes: 0,
             aliases: HashMap::new(),
             heard: false,
@@ -241,14 +275,15 @@ impl Connection {
             (self.shared.stopping.clone(), self.opened.live.clone(), self.outlet.clone());
         let mut size = ReadSize(*READ.start());
         // Made once: most reads come long before any of these.
-        let mut over = pin!(async move {
+        let mut over = Seldom::new(async move {
             tokio::select! {
                 reason = live.kicked() => End::Kick(reason),
                 () = outlet.gone() => End::Gone,
                 _ = stopping.wait_for(|stopping| *stopping) => End::Kick(Reason::ServerShuttingDown),
             }
         });
-        let mut silence = pin!(sleep(patience));
+        let reads_from = Arc::new(ReadsFrom::default());
+        let mut silence = Seldom::new(reads_from.clone().silence(patience));
         loop {
             let is_empty = match self.handle_buffer(buffer).await {
                 Ok(is_empty) => is_empty,
@@ -286,20 +321,12 @@ impl Connection {
                 continue;
             }
             buffer.reserve(size.0);
-            let by = Instant::now() + patience;
-            let read = loop {
-                tokio::select! {
-                    biased;
-                    read = reader.read_buf(buffer) => break read,
-                    end = &mut over => return end,
-                    () = &mut silence => {
-                        if Instant::now() >= by {
-                            return End::Kick(Reason::KeepAlive);
-                        }
-                        // It counted from an earlier read.
-                        silence.as_mut().reset(by);
-                    }
-                }
+            reads_from.now();
+            let read = tokio::select! {
+                biased;
+                read = reader.read_buf(buffer) => read,
+                end = &mut over => return end,
+                () = &mut silence => return End::Kick(Reason::KeepAlive),
             };
             match read {
                 Ok(0) | Err(_) => return End::Gone,

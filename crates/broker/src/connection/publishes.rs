@@ -104,7 +104,12 @@ impl Connection {
 
     /// The topic of that name, or why this client may not publish to it.
     fn topic(&mut self, name: &Bytes) -> Result<Result<Topic, Reason>, Reason> {
-        if let Some(topic) = self.topics.get(name) {
+        // Most clients publish to one.
+        if let Some((_, topic)) = self.last_topic.as_ref().filter(|(last, _)| last == name) {
+            return Ok(Ok(topic.clone()));
+        }
+        if let Some((name, topic)) = self.topics.get_key_value(name) {
+            self.last_topic = Some((name.clone(), topic.clone()));
             return Ok(Ok(topic.clone()));
         }
         if name.is_empty() && self.version == Version::V5 {

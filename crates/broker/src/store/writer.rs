@@ -93,12 +93,11 @@ impl StoreHandle {
     /// Waits while too many changes wait: asked before a message is taken in that may have to be stored.
     pub(crate) async fn room(&self) {
         let Some((_, backlog)) = &self.thread else { return };
-        loop {
+        while !backlog.has_room() {
             let less = backlog.less.notified();
-            if backlog.has_room() {
-                return;
+            if !backlog.has_room() {
+                less.await;
             }
-            less.await;
         }
     }
 }
