@@ -274,6 +274,9 @@ impl Field {
         let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
+        if self.history.knows_days() {
+            self.errors.days_are_known();
+        }
         let evidence = self.errors.judge(error);
         let strength = (evidence.mean - taken.discount).max(0.0);
         let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
