@@ -94,7 +94,8 @@ fn put_in_lists(root: &mut DeTable<'_>, problems: &mut Problems<'_>) {
     for (key, value) in root.iter_mut() {
         let (name, span) = (key.get_ref(), value.span());
         if LISTS.contains(&name.as_ref()) && matches!(value.get_ref(), DeValue::Table(_)) {
-            problems.add(key.span(), format!("`{name}` is a list, one entry each: write `[[{name}]]`, with two brackets"));
+            problems
+                .add(key.span(), format!("`{name}` is a list, one entry each: write `[[{name}]]`, with two brackets"));
             let one = std::mem::replace(value.get_mut(), DeValue::Array(DeArray::new()));
             if let DeValue::Array(items) = value.get_mut() {
                 items.push(Spanned::new(span, one));
