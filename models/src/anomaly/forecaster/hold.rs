@@ -81,7 +81,8 @@ impl Hold {
 
     /// Reads itself back, from a snapshot of this version of the model's.
     pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
-        let mut hold = Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()?, largest: UNKNOWN, calm: 0 };
+        let mut hold =
+            Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()?, largest: UNKNOWN, calm: 0 };
         if version >= 2 {
             (hold.largest, hold.calm) = (reader.f64()?, reader.u32()?);
         }
