@@ -119,6 +119,11 @@ impl History {
         self.day.known == DAY_BINS as u32
     }
 
+    /// What the value was at this time of earlier days, as a difference to the first one; `None` before that is known for every time.
+    pub fn of_day(&self, time: Timestamp) -> Option<f64> {
+        if self.knows_days() { self.day.at(self.day.pass_of(time)) } else { None }
+    }
+
     /// Rows that the forecast is made from.
     fn learnt(&self) -> u32 {
         self.rows - (self.rows / 2).min(GAP as u32)

@@ -215,7 +215,7 @@ impl Sketch {
 /// What of a row's errors is unusual.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Mean of the four.
+    /// Root mean square of the four.
     pub mean: f64,
     /// Of the row itself.
     pub now: f64,
@@ -284,7 +284,8 @@ impl Errors {
         // A short past knows little of its tails.
         let trust = f64::from(self.rows) / f64::from(self.rows + YOUNG);
         let [now, short, long, unsteady] = each.map(|evidence| trust * evidence);
-        Evidence { mean: (now + short + long + unsteady) / 4.0, now, short, long, unsteady, is_odd }
+        let mean = ((now * now + short * short + long * long + unsteady * unsteady) / 4.0).sqrt();
+        Evidence { mean, now, short, long, unsteady, is_odd }
     }
 
     /// The error as the sketches learn it: an odd one is cut, unless that has lasted or has come often.
@@ -354,6 +355,11 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Seconds between rows.
+    pub const fn interval(&self) -> f64 {
+        self.interval
+    }
+
     /// Takes a row's time in microseconds and gives what evidence is discounted by: a share of the tenfolds by which the
     /// stream is faster than a row every 5 minutes.
     pub fn discount(&mut self, micros: i64) -> f64 {

@@ -7,23 +7,26 @@
 //!
 //! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
-//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
+//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value), `drift`,
+//! `changed_season` and `missing` ([`slow`]).
 
 pub mod history;
 pub mod hold;
 pub mod likelihood;
 pub mod network;
+pub mod slow;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::Device;
-use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
+use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::history::{History, INPUTS, Norm};
 use self::hold::{Hold, Unusual};
 use self::likelihood::{Errors, Evidence, Pace};
 use self::network::{Network, OUTPUTS};
+use self::slow::{Gaps, Kind, Slow};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
 use crate::card::Card;
@@ -74,7 +77,7 @@ impl RowModel for Forecaster {
     }
 
     fn heeds_feedback(&self, label: &str) -> bool {
-        label != FLAT_LINE
+        ![FLAT_LINE, DRIFT, CHANGED_SEASON, MISSING].contains(&label)
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
@@ -109,6 +112,9 @@ impl RowModel for Forecaster {
             field.hold = Hold::read(&mut reader, version)?;
             field.repeats = Repeats::read(&mut reader)?;
             field.pace = Pace::read(&mut reader)?;
+            if version >= 2 {
+                (field.slow, field.gaps) = (Slow::read(&mut reader)?, Gaps::read(&mut reader)?);
+            }
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -134,6 +140,8 @@ struct Field {
     hold: Hold,
     repeats: Repeats,
     pace: Pace,
+    slow: Slow,
+    gaps: Gaps,
     /// The card's, or raised by feedback.
     threshold: f64,
 }
@@ -147,6 +155,40 @@ struct Taken {
     is_flat: bool,
     /// What evidence loses because rows come fast.
     discount: f64,
+    notice: Option<Notice>,
+}
+
+/// What is noticed before there is a forecast.
+#[derive(Clone, Copy)]
+enum Notice {
+    Slow(Kind),
+    /// Seconds without a row, and those that are usual.
+    Missing(f64, f64),
+}
+
+impl Notice {
+    fn text(self, name: &FieldName) -> String {
+        let long = |secs: f64| match secs {
+            few if few < 120.0 => format!("{few:.0} s"),
+            some if some < 7_200.0 => format!("{:.0} min", some / 60.0),
+            many => format!("{:.0} h", many / 3_600.0),
+        };
+        match self {
+            Self::Slow(Kind::Drift) => format!("{name} has been moving away in one direction for hours."),
+            Self::Slow(Kind::Season) => format!("{name} does not go with the time of the day as it used to."),
+            Self::Missing(secs, usual) => {
+                format!("There was no {name} for {}; one every {} is usual here.", long(secs), long(usual))
+            }
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Slow(Kind::Drift) => DRIFT,
+            Self::Slow(Kind::Season) => CHANGED_SEASON,
+            Self::Missing(..) => MISSING,
+        }
+    }
 }
 
 struct ForecasterState {
@@ -168,8 +210,9 @@ impl RowState for ForecasterState {
                 let relative = field.history.relative(value);
                 let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
+                let notice = field.notice(row.time, relative);
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, discount }
+                Taken { value, relative, norm, is_flat, discount, notice }
             }));
         }
         count
@@ -223,6 +266,8 @@ impl RowState for ForecasterState {
             field.hold.write(&mut writer);
             field.repeats.write(&mut writer);
             field.pace.write(&mut writer);
+            field.slow.write(&mut writer);
+            field.gaps.write(&mut writer);
         }
         writer.finish()
     }
@@ -233,6 +278,9 @@ const DROP: &str = "drop";
 const LEVEL_SHIFT: &str = "level_shift";
 const CHANGED_VARIANCE: &str = "changed_variance";
 const FLAT_LINE: &str = "flat_line";
+const DRIFT: &str = "drift";
+const CHANGED_SEASON: &str = "changed_season";
+const MISSING: &str = "missing";
 
 /// 0 to 1, monotone in the evidence.
 fn score(evidence: f64) -> f64 {
@@ -253,6 +301,7 @@ struct Judged {
     /// The mean evidence less the discount.
     strength: f64,
     label: Option<&'static str>,
+    notice: Option<Notice>,
 }
 
 impl Field {
@@ -266,8 +315,18 @@ impl Field {
             hold: Hold::default(),
             repeats: Repeats::default(),
             pace: Pace::default(),
+            slow: Slow::default(),
+            gaps: Gaps::default(),
             threshold,
         }
+    }
+
+    /// What the row's time and value say without a forecast.
+    fn notice(&mut self, time: Timestamp, relative: f64) -> Option<Notice> {
+        let (micros, usual) = (time.as_micros(), self.pace.interval());
+        let gap = self.gaps.take(micros, usual).map(|secs| Notice::Missing(secs, usual));
+        let day = self.history.of_day(time);
+        gap.or(day.and_then(|day| self.slow.take(micros, relative, day)).map(Notice::Slow))
     }
 
     fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
@@ -280,9 +339,11 @@ impl Field {
         let evidence = self.errors.judge(error);
         let strength = (evidence.mean - taken.discount).max(0.0);
         let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
-        let label = match raises {
-            true => Some(self.label(&evidence, error)),
-            false => taken.is_flat.then_some(FLAT_LINE),
+        // What is slow says more of what happens than a single row does.
+        let label = match (taken.notice, raises) {
+            (Some(notice), _) => Some(notice.label()),
+            (None, true) => Some(self.label(&evidence, error)),
+            (None, false) => taken.is_flat.then_some(FLAT_LINE),
         };
         let origin = self.history.origin();
         Judged {
@@ -292,6 +353,7 @@ impl Field {
             evidence,
             strength,
             label,
+            notice: taken.notice,
         }
     }
 
@@ -324,10 +386,11 @@ impl ForecasterState {
         let (index, first) = &seen[0];
         let name = &self.fields[*index].name;
         let rarity = rarity(first.evidence.mean);
-        let text = match first.label {
-            Some(FLAT_LINE) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
-            Some(LEVEL_SHIFT) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
-            Some(CHANGED_VARIANCE) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
+        let text = match (first.notice, first.label) {
+            (Some(notice), _) => notice.text(name),
+            (_, Some(FLAT_LINE)) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
+            (_, Some(LEVEL_SHIFT)) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
+            (_, Some(CHANGED_VARIANCE)) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
             _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
         };
         Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
