@@ -179,7 +179,7 @@ fn a_state_of_the_version_before_goes_on() {
     let (rest, end) = snapshot.split_at(snapshot.len() - 44);
     let (rest, hold) = rest.split_at(rest.len() - 24);
     let errors = &rest[1..rest.len() - 72];
-    let before = [&[1], errors, &hold[..12], end].concat();
+    let before = [&[1][..], errors, &hold[..12], end].concat();
     let mut restored = model.restore(&fields(1), &before).unwrap();
     for row in 333..600 {
         let value = [FieldValue::Number(wave(row) + if [400, 440].contains(&row) { 20.0 } else { 0.0 })];
@@ -187,6 +187,6 @@ fn a_state_of_the_version_before_goes_on() {
         assert_eq!(judge(model.as_ref(), restored.as_mut(), row, &value), expected);
     }
     assert!((0..before.len()).step_by(97).all(|cut| model.restore(&fields(1), &before[..cut]).is_err()));
-    let later = [&[VERSION + 1], &snapshot[1..]].concat();
+    let later = [&[VERSION + 1][..], &snapshot[1..]].concat();
     assert!(model.restore(&fields(1), &later).is_err_and(|error| error.to_string().contains("version 3")));
 }
