@@ -119,9 +119,9 @@ impl History {
         self.day.known == DAY_BINS as u32
     }
 
-    /// What the value was at this time of earlier days, as a difference to the first one; `None` before that is known for every time.
-    pub fn of_day(&self, time: Timestamp) -> Option<f64> {
-        if self.knows_days() { self.day.at(self.day.pass_of(time)) } else { None }
+    /// What the value was at this hour of earlier weeks, as a difference to the first one; `None` before that is known for every hour.
+    pub fn of_week(&self, time: Timestamp) -> Option<f64> {
+        if self.week.known == WEEK_BINS as u32 { self.week.at(self.week.pass_of(time)) } else { None }
     }
 
     /// Rows that the forecast is made from.

@@ -228,6 +228,8 @@ impl RowState for ForecasterState {
             let judged = field.judge(&taken, quantiles, evidence_at(field.threshold));
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
+                // What is told of hours or of a gap is no fault of this row.
+                (Some(_), score) if judged.notice.is_some() => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -325,8 +327,8 @@ impl Field {
     fn notice(&mut self, time: Timestamp, relative: f64) -> Option<Notice> {
         let (micros, usual) = (time.as_micros(), self.pace.interval());
         let gap = self.gaps.take(micros, usual).map(|secs| Notice::Missing(secs, usual));
-        let day = self.history.of_day(time);
-        gap.or(day.and_then(|day| self.slow.take(micros, relative, day)).map(Notice::Slow))
+        let week = self.history.of_week(time);
+        gap.or(week.and_then(|expected| self.slow.take(micros, relative, expected)).map(Notice::Slow))
     }
 
     fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
@@ -388,9 +390,13 @@ impl ForecasterState {
         let rarity = rarity(first.evidence.mean);
         let text = match (first.notice, first.label) {
             (Some(notice), _) => notice.text(name),
-            (_, Some(FLAT_LINE)) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
+            (_, Some(FLAT_LINE)) => {
+                format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change.")
+            }
             (_, Some(LEVEL_SHIFT)) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
-            (_, Some(CHANGED_VARIANCE)) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
+            (_, Some(CHANGED_VARIANCE)) => {
+                format!("{name} scatters around its forecast; as rare as one in {rarity} here.")
+            }
             _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
         };
         Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }

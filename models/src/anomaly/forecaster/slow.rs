@@ -1,12 +1,14 @@
 //! What changes too slowly for the error of any one row to stand out, and what is not there at all.
 //!
-//! Where the time of the day says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
+//! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
 //! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
 //! day itself does, so that the day has become flatter, steeper or another. Which of the two explains the last [`BLOCKS`] moves better decides.
 //!
+//! (A whole week is waited for: on a first Saturday much goes another way.)
+//!
 //! `missing` is told by the row that comes after a gap: longer than a stream's pace and its own past make usual.
 //!
-//! Promise: each is told once an incident, and what has become usual is not told. Never: before a whole day is known.
+//! Promise: each is told once an incident, and what has become usual is not told. Never: before a whole week is known.
 
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
@@ -28,6 +30,8 @@ const EACH: f32 = 1.5;
 const SEASON: f32 = 3.0;
 /// Share of the moves' squares that may be left unexplained by the season.
 const UNEXPLAINED: f32 = 0.35;
+/// One leaves at most this share unexplained of what the other does; else it is waited for.
+const CLEARLY: f32 = 0.5;
 /// Blocks for which it stays quiet after it told something: three days.
 const QUIET: u32 = 54;
 
@@ -54,7 +58,9 @@ pub struct Slow {
     count: u32,
     /// The size of a usual move.
     usual: f32,
+    /// Blocks for which it is quiet, but for a season after a drift.
     quiet: u32,
+    told_drift: bool,
 }
 
 impl Slow {
@@ -79,9 +85,11 @@ impl Slow {
         self.blocks[BLOCKS] = block;
         self.count = self.count.saturating_add(1);
         self.quiet = self.quiet.saturating_sub(1);
-        let kind = if self.count >= WARM_UP && self.quiet == 0 { self.kind() } else { None };
-        if kind.is_some() {
-            self.quiet = QUIET;
+        let kind = if self.count >= WARM_UP { self.kind() } else { None };
+        // What looked like a drift in the morning may turn out to be another day.
+        let kind = kind.filter(|kind| self.quiet == 0 || (self.told_drift && *kind == Kind::Season));
+        if let Some(kind) = kind {
+            (self.quiet, self.told_drift) = (QUIET, kind == Kind::Drift);
         }
         self.learn();
         kind
@@ -98,10 +106,12 @@ impl Slow {
         let moves = self.moves();
         let sum = |of: fn(&(f32, f32)) -> f32| moves.iter().map(of).sum::<f32>();
         let (squares, days, both) = (sum(|m| m.0 * m.0), sum(|m| m.1 * m.1), sum(|m| m.0 * m.1));
-        // What is left of the moves where they are a share of the day's.
-        let unexplained = if days > 0.0 { (squares - both * both / days) / squares } else { 1.0 };
+        // What is left of the moves where they are a share of the day's, and where they are all alike.
+        let by_season = if days > 0.0 { squares - both * both / days } else { squares };
+        let by_drift = squares - sum(|m| m.0).powi(2) / BLOCKS as f32;
         let least = BLOCKS as f32 * (SEASON * self.usual).powi(2);
-        if squares > least && days > least && unexplained < UNEXPLAINED {
+        let moves_by_day = days > least;
+        if squares > least && moves_by_day && by_season < UNEXPLAINED * squares && by_season < CLEARLY * by_drift {
             return Some(Kind::Season);
         }
         let last = &moves[BLOCKS - DRIFT..];
@@ -111,9 +121,9 @@ impl Slow {
             let most = steps.clone().fold(0.0, f32::max);
             most < 0.6 * steps.sum::<f32>()
         };
-        // The day may still turn out to be what moves: its own moves are small, or do not explain them.
-        let may_be_season = days > least && unexplained < 2.0 * UNEXPLAINED;
-        (self.usual > 0.0 && is_even && !may_be_season && (is_one_way(1.0) || is_one_way(-1.0))).then_some(Kind::Drift)
+        let is_clear = !moves_by_day || by_drift < CLEARLY * by_season;
+        let is_drift = self.usual > 0.0 && is_even && is_clear && (is_one_way(1.0) || is_one_way(-1.0));
+        is_drift.then_some(Kind::Drift)
     }
 
     fn learn(&mut self) {
@@ -139,6 +149,7 @@ impl Slow {
         writer.u32(self.count);
         writer.f32(self.usual);
         writer.u32(self.quiet);
+        writer.u8(u8::from(self.told_drift));
     }
 
     /// Reads itself back.
@@ -149,6 +160,7 @@ impl Slow {
             *block = (reader.f32()?, reader.f32()?);
         }
         (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
+        slow.told_drift = reader.u8()? == 1;
         Ok(slow)
     }
 }
