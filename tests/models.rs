@@ -204,7 +204,15 @@ fn a_compressed_model_is_smaller_says_what_it_cost_and_is_loaded() {
         succeed(&["compress", &out, "--prune", "0.5", "--epochs", "1", "--quantize", "f16", "--out", &path("half")]);
     let figures = last_line(&done);
     assert_eq!(figures["model"].as_str().unwrap(), format!("forecaster@{version}"));
-    assert!(succeed(&["models", "verify", &path("half")]).contains("good"));
+    let half = succeed(&["models", "verify", &path("half")]);
+    assert!(half.contains("good") && half.contains("name the folder `forecaster`, or the card `half`"), "{half}");
+    assert!(!succeed(&["models", "verify", &out]).contains("name the folder"));
+    // Heartbeats are measured on recordings alone.
+    let done = succeed(&["compress", "ecg-rhythm", "--quantize", "q8_0", "--out", &path("ecg-rhythm")]);
+    assert!(done.contains("accuracy: not measured") && !done.contains("0.0000"), "{done}");
+    assert!(last_line(&done)["accuracy"]["after"].is_null(), "{done}");
+    let card = std::fs::read_to_string(folder.path().join("ecg-rhythm/card.toml")).unwrap();
+    assert!(!card.contains("[[metrics]]"), "{card}");
     refused(&["compress", "news2", "--quantize", "q8_0", "--out", &path("none")], "no weights");
     refused(&["compress", "text-triage", "--quantize", "q8_0", "--out", &path("text")], "cannot be compressed");
     refused(&["compress", "ecg-rhythm", "--prune", "0.5", "--out", &path("none")], "can be quantised");

@@ -16,6 +16,8 @@ use crate::site::explain;
 
 /// More wrong values than these are not looked for.
 const MOST: usize = 100;
+/// What there may be several of.
+const LISTS: [&str; 2] = ["stream", "rule"];
 
 /// A site as it is written, without what could not be read.
 pub(crate) struct Salvaged {
@@ -58,6 +60,7 @@ pub(crate) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Salvaged> 
         add_syntax_errors(&errors, text, problems);
         return None;
     }
+    put_in_lists(root.get_mut(), problems);
     let mut taken: Vec<(String, Range<usize>)> = Vec::new();
     let mut damaged: Vec<Damage> = Vec::new();
     for _ in 0..MOST {
@@ -84,6 +87,21 @@ pub(crate) fn read(text: &str, problems: &mut Problems<'_>) -> Option<Salvaged> 
         }
     }
     None
+}
+
+/// Says where one table stands for a list of them, and takes it for the first of the list, so that what is in it is checked too.
+fn put_in_lists(root: &mut DeTable<'_>, problems: &mut Problems<'_>) {
+    for (key, value) in root.iter_mut() {
+        let (name, span) = (key.get_ref(), value.span());
+        if LISTS.contains(&name.as_ref()) && matches!(value.get_ref(), DeValue::Table(_)) {
+            problems
+                .add(key.span(), format!("`{name}` is a list, one entry each: write `[[{name}]]`, with two brackets"));
+            let one = std::mem::replace(value.get_mut(), DeValue::Array(DeArray::new()));
+            if let DeValue::Array(items) = value.get_mut() {
+                items.push(Spanned::new(span, one));
+            }
+        }
+    }
 }
 
 /// What comes after a mistake on its line is mostly said because of it.

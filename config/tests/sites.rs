@@ -169,6 +169,18 @@ fn mistakes_are_said_with_place_and_hint() {
     }
 }
 
+#[test]
+fn one_bracket_for_two_is_said_and_what_is_in_the_table_is_checked() {
+    for name in ["stream", "rule"] {
+        let said = error(&format!("[[{name}]]"), &format!("[{name}]"));
+        assert!(said.contains(&format!("write `[[{name}]]`")) && !said.contains("sequence"), "{said}");
+        assert_eq!(said.matches("site.toml:").count(), 1, "and nothing else:\n{said}");
+    }
+    let text = GOOD.replace("[[stream]]", "[stream]").replace("robust-z", "robust-x");
+    let said = parse(&text, Path::new("site.toml")).unwrap_err().to_string();
+    assert!(said.contains("write `[[stream]]`") && said.contains("did you mean `robust-z`?"), "{said}");
+}
+
 /// One look says all of it: what has the wrong type does not hide what is wrong besides.
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {

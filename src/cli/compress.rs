@@ -1,9 +1,10 @@
 //! `nearside compress`: a smaller model, and in a table what that costs: size, speed and accuracy before and after.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
 use nearside_models::card::{self, Card, Task, WeightsFormat};
 use nearside_models::compress::{self, Accuracy, Compression};
 use nearside_models::text::Encoders;
@@ -17,6 +18,8 @@ use crate::error::StartError;
 const ROWS: usize = 64;
 /// Passes that are measured; the median counts.
 const PASSES: usize = 401;
+/// How often what takes long shows that it goes on.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Makes a model smaller: prunes or distils, then quantises.
 #[derive(Args, Debug)]
@@ -72,7 +75,8 @@ impl From<Quantize> for WeightsFormat {
 struct Figures {
     bytes: usize,
     pass_us: f64,
-    accuracy: Accuracy,
+    /// `None` where nothing can be measured on: no data was named.
+    accuracy: Option<Accuracy>,
 }
 
 /// Runs the command.
@@ -93,17 +97,21 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
         seed: args.seed,
     };
     let data = args.data.as_deref();
-    let before = measure(args, &card, &weights, bytes)?;
+    let before = measure(args, &card, &weights, bytes, "measures the model as it is")?;
     let bar = epoch_bar(args.epochs);
     // The multivariate detector is trained on simulated plants alone.
     let lessons = data.filter(|_| card.method() != nearside_models::anomaly::multivariate::NAME);
     let mut small = compress::compress(&card, &weights, &how, lessons, &mut |epoch| show(&bar, epoch))?;
     bar.finish_and_clear();
     let floats = compress::decode(card.name.as_str(), &small.weights)?.into_owned();
-    let after = measure(args, &small.card, &floats, small.weights.len())?;
+    let after = measure(args, &small.card, &floats, small.weights.len(), "measures the smaller model")?;
     let data = data.map(|_| " --data DIR").unwrap_or_default();
     let command = small.card.training.as_ref().map(|training| training.command.clone()).unwrap_or_default() + data;
-    compress::note_figures(&mut small.card, &before.accuracy, &after.accuracy, &command);
+    match (&before.accuracy, &after.accuracy) {
+        (Some(before), Some(after)) => compress::note_figures(&mut small.card, before, after, &command),
+        // The figures on the card are those of the model it was made from.
+        _ => small.card.metrics.clear(),
+    }
     card::write_folder(&args.out, &small.card, &small.weights)?;
     // As a gateway would.
     artefact::try_folder(&args.out, &artefact::Trust::default(), &Encoders::default())?;
@@ -136,17 +144,22 @@ pub(super) fn read(model: &str) -> Result<(Card, Vec<u8>, usize), StartError> {
     Ok((artefact.card, floats, artefact.weights.len()))
 }
 
-fn measure(args: &CompressArgs, card: &Card, floats: &[u8], bytes: usize) -> Result<Figures, StartError> {
+fn measure(
+    args: &CompressArgs,
+    card: &Card,
+    floats: &[u8],
+    bytes: usize,
+    what: &'static str,
+) -> Result<Figures, StartError> {
+    // Simulating plants to measure on takes a minute.
+    let bar = ProgressBar::new_spinner().with_message(what);
+    bar.enable_steady_tick(TICK);
     let accuracy = compress::accuracy(card, floats, args.data.as_deref(), args.seed);
+    bar.finish_and_clear();
     let accuracy = match accuracy {
         // What cannot be trained here can still be made smaller.
-        Err(nearside_models::ModelError::Unfit { .. }) => Accuracy {
-            metric: "not measured (name --data)",
-            value: 0.0,
-            more_is_better: true,
-            on: String::from("nothing"),
-        },
-        accuracy => accuracy?,
+        Err(nearside_models::ModelError::Unfit { .. }) => None,
+        accuracy => Some(accuracy?),
     };
     Ok(Figures { bytes, pass_us: pass_us(&Card { sha256: None, ..card.clone() }, floats)?, accuracy })
 }
@@ -174,6 +187,10 @@ fn show_table(before: &Figures, after: &Figures) {
     println!("{:<34}{:>12}{:>12}{:>10}", "", "before", "after", "ratio");
     row("weights file, bytes", before.bytes as f64, after.bytes as f64, 0);
     row(&format!("forward pass of {ROWS} rows, µs"), before.pass_us, after.pass_us, 1);
-    row(before.accuracy.metric, before.accuracy.value, after.accuracy.value, 4);
-    println!("  on {}; {} is better", before.accuracy.on, if before.accuracy.more_is_better { "more" } else { "less" });
+    let (Some(before), Some(after)) = (&before.accuracy, &after.accuracy) else {
+        println!("accuracy: not measured; name --data");
+        return;
+    };
+    row(before.metric, before.value, after.value, 4);
+    println!("  on {}; {} is better", before.on, if before.more_is_better { "more" } else { "less" });
 }

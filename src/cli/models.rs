@@ -81,6 +81,9 @@ pub fn run(args: &ModelsArgs) -> Result<(), StartError> {
             let (loaded, card) = artefact::try_folder(folder, &trust, &Encoders::new(encoders.clone()))?;
             println!("{}: good, {}, {}", folder.display(), loaded.model.reference(), loaded.signer);
             println!("  method {}, weights {}", card.method(), card.sha256.as_deref().unwrap_or("none"));
+            if let Some(name) = other_name(folder, card.name.as_str()) {
+                println!("  [models] folder would refuse it: name the folder `{}`, or the card `{name}`", card.name);
+            }
             Ok(())
         }
         What::List { site } => list(site),
@@ -91,6 +94,13 @@ pub fn run(args: &ModelsArgs) -> Result<(), StartError> {
             Ok(())
         }
     }
+}
+
+/// The folder's name where it is not the card's: the folder of a site's models takes each by its own folder's name.
+fn other_name(folder: &Path, card: &str) -> Option<String> {
+    let folder = std::fs::canonicalize(folder).ok()?;
+    let name = folder.file_name()?.to_string_lossy().into_owned();
+    (name != card).then_some(name)
 }
 
 fn keygen(out: &Path) -> Result<(), StartError> {

@@ -3,8 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use flume::{Receiver, Sender};
+use flume::{Receiver, RecvTimeoutError, Sender};
 use nearside_schemas::{KeySource, SetAsideReason, StreamName};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 
@@ -14,6 +15,8 @@ use crate::letter::{DeadLetter, Digest};
 
 /// The label of letters whose topic no stream claims.
 const NO_STREAM: &str = "none";
+/// How often letters that somebody else took away are noticed.
+const RECOUNT: Duration = Duration::from_secs(10);
 
 enum Request {
     Put(DeadLetter),
@@ -127,20 +130,40 @@ impl Keeper {
     }
 
     fn run(mut self, queue: &Receiver<Request>) {
-        for request in queue {
-            match request {
-                Request::Put(letter) => {
+        let mut counted = Instant::now();
+        loop {
+            match queue.recv_timeout(RECOUNT) {
+                Ok(Request::Put(letter)) => {
                     if let Err(error) = self.keep(&letter) {
                         self.failed.inc();
                         tracing::error!(%error, "a dead letter could not be kept");
                     }
                     self.observe();
                 }
-                Request::Flush(done) => {
+                Ok(Request::Flush(done)) => {
                     // Whoever asked may not wait any more.
                     let _ = done.send(());
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
+            if counted.elapsed() >= RECOUNT {
+                self.recount();
+                counted = Instant::now();
+            }
+        }
+    }
+
+    /// Looks at what is there: the command line takes letters away that it has replayed.
+    fn recount(&mut self) {
+        match area::files(&self.folder) {
+            Ok(files) => {
+                self.digests = files.iter().map(|file| file.digest).collect();
+                self.bytes = files.iter().map(|file| file.bytes).sum();
+                self.files = files.into();
+                self.observe();
+            }
+            Err(error) => tracing::warn!(%error, "the dead letters could not be counted"),
         }
     }
 
@@ -186,5 +209,54 @@ impl Keeper {
     fn observe(&self) {
         self.letters.set(self.files.len() as f64);
         self.letter_bytes.set(self.bytes as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nearside_schemas::{KeyPurpose, QoS, SecretKey, Timestamp};
+
+    use super::*;
+
+    struct Keys;
+
+    impl KeySource for Keys {
+        fn derive(&self, purpose: KeyPurpose, context: &[u8]) -> SecretKey {
+            let material = [format!("{purpose:?}").as_bytes(), context].concat();
+            SecretKey::new(blake3::derive_key("nearside test keys", &material))
+        }
+    }
+
+    fn letter(number: i64) -> DeadLetter {
+        DeadLetter {
+            reason: String::from("panicked"),
+            detail: String::new(),
+            stage: String::from("decode"),
+            stream: None,
+            received: Timestamp::from_secs(number),
+            topic: String::from("a/b"),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            payload: Bytes::from_static(b"payload"),
+        }
+    }
+
+    #[test]
+    fn letters_that_somebody_took_away_are_not_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let telemetry = Telemetry::new();
+        let config = DeadLettersConfig::default();
+        let mut keeper = Keeper::new(folder.path(), &config, Arc::new(Keys), &telemetry).unwrap();
+        (0..3).for_each(|number| keeper.keep(&letter(number)).unwrap());
+        let (all, bytes) = (area::ids(folder.path()).unwrap(), keeper.bytes);
+        all[..2].iter().for_each(|id| area::remove(folder.path(), *id).unwrap());
+        keeper.recount();
+        assert_eq!((keeper.files.len(), keeper.digests.len(), keeper.bytes), (1, 1, bytes / 3));
+        keeper.keep(&letter(9)).unwrap();
+        assert_eq!(area::ids(folder.path()).unwrap(), [all[2], LetterId(3)], "no id is used again");
+        area::ids(folder.path()).unwrap().iter().for_each(|id| area::remove(folder.path(), *id).unwrap());
+        keeper.recount();
+        assert_eq!((keeper.files.len(), keeper.bytes, keeper.next), (0, 0, 4));
     }
 }

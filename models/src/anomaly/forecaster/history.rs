@@ -114,6 +114,16 @@ impl History {
         self.rows
     }
 
+    /// Whether it is known for each time of the day what the value was on an earlier one.
+    pub fn knows_days(&self) -> bool {
+        self.day.known == DAY_BINS as u32
+    }
+
+    /// What the value was at this hour of earlier weeks, as a difference to the first one; `None` before that is known for every hour.
+    pub fn of_week(&self, time: Timestamp) -> Option<f64> {
+        if self.week.known == WEEK_BINS as u32 { self.week.at(self.week.pass_of(time)) } else { None }
+    }
+
     /// Rows that the forecast is made from.
     fn learnt(&self) -> u32 {
         self.rows - (self.rows / 2).min(GAP as u32)
@@ -219,6 +229,8 @@ impl History {
 struct Profile {
     /// NaN where nothing is known yet.
     bins: Box<[f32]>,
+    /// How many of them are known.
+    known: u32,
     /// Which bin since 1970 the current pass is in.
     pass: i64,
     pass_sum: f64,
@@ -232,7 +244,7 @@ struct Profile {
 impl Profile {
     fn new(bins: usize) -> Self {
         let bins = vec![f32::NAN; bins].into_boxed_slice();
-        Self { bins, pass: 0, pass_sum: 0.0, pass_rows: 0, bias: 0.0, error: 0.0 }
+        Self { bins, known: 0, pass: 0, pass_sum: 0.0, pass_rows: 0, bias: 0.0, error: 0.0 }
     }
 
     /// Microseconds of one bin.
@@ -281,7 +293,10 @@ impl Profile {
         if self.pass_rows > 0 {
             let mean = self.pass_sum / f64::from(self.pass_rows);
             let index = self.bin(self.pass);
-            let known = self.at(self.pass).unwrap_or(mean);
+            let known = self.at(self.pass).unwrap_or_else(|| {
+                self.known += 1;
+                mean
+            });
             self.bins[index] = (known + LEARN * (mean - known)) as f32;
         }
         self.pass_sum = 0.0;
@@ -306,6 +321,7 @@ impl Profile {
         for bin in &mut self.bins {
             *bin = if reader.u8()? == 0 { f32::NAN } else { reader.f32()? };
         }
+        self.known = self.bins.iter().filter(|bin| !bin.is_nan()).count() as u32;
         self.pass = reader.i64()?;
         self.pass_sum = reader.f64()?;
         self.pass_rows = reader.u32()?;

@@ -9,8 +9,11 @@
 //! False alarms are felt by the day, not by the row: evidence of a stream with a row every 5 minutes counts in full, that of a
 //! faster one less (the [`Pace`]'s discount).
 //!
-//! An alarm is raised once: the [`Hold`] keeps quiet until [`HOLD`] rows have passed without evidence, unless it gets ten
-//! times rarer.
+//! What is odd must not become the measure of what is odd: one spike would make tails so heavy that none after it stands out. An
+//! error with evidence above [`ODD`] is learnt as one at [`ODD`], a stretch of a few rows at a time and a few times in the
+//! sketches' memory; what lasts longer or comes more often is learnt as it is, and becomes usual.
+//!
+//! An alarm is raised once an incident: see [`super::hold`].
 
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
@@ -21,10 +24,15 @@ pub const WARM_UP: u32 = 24;
 const BLIND: u32 = 8;
 /// A measure's evidence is no larger.
 pub const MOST_EVIDENCE: f64 = 6.0;
-/// Rows without evidence after which an alarm is over.
-pub const HOLD: u32 = 100;
-/// By how much the evidence must grow for a second alarm within the hold: ten times rarer.
-pub const ESCALATION: f64 = 1.0;
+/// An error with more evidence than this, by its own size, is odd.
+pub const ODD: f64 = 4.0;
+/// What rows weigh from the time on when days are known, relative to those before: without a day to go by forecasts were off by what is
+/// usual in a day, and that would hide what is not for as long as the sketches remember.
+const DAYS_KNOWN: f32 = 20.0;
+/// Odd rows in a row: more are a new state of the stream and no slip.
+const ODD_ROWS: u32 = 8;
+/// Odd stretches in the sketches' memory: more are usual for the stream.
+const ODD_STRETCHES: f32 = 4.0;
 
 /// Evidence from a past of this many rows counts half.
 const YOUNG: u32 = 20;
@@ -64,6 +72,16 @@ pub struct Sketch {
     rows: u32,
 }
 
+/// The rarest part of a sketch's past.
+struct Tail {
+    /// The weight of the whole past.
+    total: f64,
+    /// Which share of it is the tail.
+    share: f64,
+    /// The place on the bucket scale from which on it lies.
+    rare: f64,
+}
+
 impl Default for Sketch {
     fn default() -> Self {
         Self { weights: [0.0; BUCKETS], base: None, newest: 1.0, rows: 0 }
@@ -73,18 +91,34 @@ impl Default for Sketch {
 impl Sketch {
     /// `−log10` of the probability of a value at least this large; 0 where nothing is known.
     pub fn evidence(&self, value: f64) -> f64 {
-        let total: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
-        let (Some(base), true) = (self.base, total > 0.0 && value > 0.0) else { return 0.0 };
+        let (Some(base), Some(tail), true) = (self.base, self.tail(), value > 0.0) else { return 0.0 };
         let at = PER_DOUBLING * value.log2() - f64::from(base);
-        let tail = TAIL.max(f64::from(self.newest) / total);
-        let rare = self.quantile(tail * total);
-        if at <= rare {
-            return (total / self.above(at)).clamp(1.0, 1.0 / tail).log10();
+        if at <= tail.rare {
+            return (tail.total / self.above(at)).clamp(1.0, 1.0 / tail.share).log10();
         }
-        let shoulder = self.quantile(SHOULDER.max(2.0 * tail) * total);
+        -tail.share.log10() + (at - tail.rare) / self.per_tenfold(&tail)
+    }
+
+    /// The value with this evidence, where that is more than the evidence of the rarest seen; else the rarest seen.
+    fn value_at(&self, evidence: f64) -> Option<f64> {
+        let (base, tail) = (self.base?, self.tail()?);
+        let at = tail.rare + self.per_tenfold(&tail) * (evidence + tail.share.log10()).max(0.0);
+        Some(((at + f64::from(base)) / PER_DOUBLING).exp2())
+    }
+
+    /// Where the tail begins; `None` where nothing is known.
+    fn tail(&self) -> Option<Tail> {
+        let total: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
+        let share = TAIL.max(f64::from(self.newest) / total);
+        (total > 0.0).then(|| Tail { total, share, rare: self.quantile(share * total) })
+    }
+
+    /// Places on the bucket scale by which a value in the tail is ten times rarer.
+    fn per_tenfold(&self, tail: &Tail) -> f64 {
+        let from = SHOULDER.max(2.0 * tail.share);
+        let shoulder = self.quantile(from * tail.total);
         // At least a quarter of a doubling for each tenfold: a constant sensor's rounding is not rare.
-        let per_tenfold = ((rare - shoulder) / (SHOULDER.max(2.0 * tail) / tail).log10()).max(1.0);
-        -tail.log10() + (at - rare) / per_tenfold
+        ((tail.rare - shoulder) / (from / tail.share).log10()).max(1.0)
     }
 
     /// The place on the bucket scale above which this much weight lies.
@@ -106,6 +140,11 @@ impl Sketch {
         let bucket = (at as usize).min(BUCKETS - 1);
         let whole: f64 = self.weights[bucket + 1..].iter().map(|weight| f64::from(*weight)).sum();
         whole + f64::from(self.weights[bucket]) * (bucket as f64 + 1.0 - at)
+    }
+
+    /// What comes from now on weighs this many times what came before.
+    fn favour(&mut self, times: f32) {
+        self.newest *= times;
     }
 
     /// Takes a value in.
@@ -176,7 +215,7 @@ impl Sketch {
 /// What of a row's errors is unusual.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Mean of the four.
+    /// Root mean square of the four.
     pub mean: f64,
     /// Of the row itself.
     pub now: f64,
@@ -186,12 +225,22 @@ pub struct Evidence {
     pub long: f64,
     /// Of the unsteadiness of the last 8.
     pub unsteady: f64,
+    /// Whether the row's own error is odd, see [`ODD`].
+    pub is_odd: bool,
 }
 
 /// The last errors of one field and the sketches of their measures.
 #[derive(Clone, Debug, Default)]
 pub struct Errors {
     last: [f32; ERRORS],
+    /// The same as they are learnt: odd ones are cut.
+    learnt: [f32; ERRORS],
+    /// Odd rows up to now without one that is not.
+    odd_rows: u32,
+    /// Odd stretches, fading as the sketches do.
+    odd_stretches: f32,
+    /// Whether forecasts go by earlier days.
+    knows_days: bool,
     rows: u32,
     now: Sketch,
     short: Sketch,
@@ -200,40 +249,64 @@ pub struct Errors {
 }
 
 impl Errors {
+    /// Forecasts go by earlier days from now on.
+    pub fn days_are_known(&mut self) {
+        if !std::mem::replace(&mut self.knows_days, true) {
+            let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
+            sketches.into_iter().for_each(|sketch| sketch.favour(DAYS_KNOWN));
+        }
+    }
+
     /// Judges an error by the past and takes it in.
     pub fn judge(&mut self, error: f64) -> Evidence {
         self.rows = self.rows.saturating_add(1);
         // An odd value among the first would stand in the longer measures after that, and they would take what is odd for usual.
         let error = if self.rows > BLIND { error.clamp(-1e30, 1e30) } else { 0.0 };
-        self.last.copy_within(1.., 0);
-        self.last[ERRORS - 1] = error as f32;
-        let measures = [error.abs(), self.mean(4, |e| e).abs(), self.mean(16, |e| e).abs(), self.mean(8, f64::abs)];
         let is_warm = self.rows > WARM_UP;
+        let is_odd = is_warm && self.now.evidence(error.abs()) > ODD;
+        let learnt = self.as_learnt(error, is_odd);
+        for (errors, newest) in [(&mut self.last, error), (&mut self.learnt, learnt)] {
+            errors.copy_within(1.., 0);
+            errors[ERRORS - 1] = newest as f32;
+        }
+        let measures = [self.measures(&self.last, error), self.measures(&self.learnt, learnt)];
         let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
         let mut each = [0.0; 4];
-        for ((sketch, measure), evidence) in sketches.into_iter().zip(measures).zip(&mut each) {
+        for (index, (sketch, evidence)) in sketches.into_iter().zip(&mut each).enumerate() {
+            let [judged, learnt] = measures.map(|measures| measures[index]);
             if is_warm {
-                *evidence = sketch.evidence(measure).clamp(0.0, MOST_EVIDENCE);
+                *evidence = sketch.evidence(judged).clamp(0.0, MOST_EVIDENCE);
             }
             if self.rows > BLIND {
-                sketch.learn(measure);
+                sketch.learn(learnt);
             }
         }
         // A short past knows little of its tails.
         let trust = f64::from(self.rows) / f64::from(self.rows + YOUNG);
         let [now, short, long, unsteady] = each.map(|evidence| trust * evidence);
-        Evidence { mean: (now + short + long + unsteady) / 4.0, now, short, long, unsteady }
+        let mean = ((now * now + short * short + long * long + unsteady * unsteady) / 4.0).sqrt();
+        Evidence { mean, now, short, long, unsteady, is_odd }
     }
 
-    /// Mean of the last `count` errors there are.
-    fn mean(&self, count: usize, of: impl Fn(f64) -> f64) -> f64 {
-        let count = count.min(self.rows as usize).max(1);
-        self.last[ERRORS - count..].iter().map(|error| of(f64::from(*error))).sum::<f64>() / count as f64
+    /// The error as the sketches learn it: an odd one is cut, unless that has lasted or has come often.
+    fn as_learnt(&mut self, error: f64, is_odd: bool) -> f64 {
+        self.odd_stretches /= GROWTH;
+        self.odd_rows = if is_odd { self.odd_rows.saturating_add(1) } else { 0 };
+        if self.odd_rows == 1 {
+            self.odd_stretches += 1.0;
+        }
+        let is_slip = is_odd && self.odd_rows <= ODD_ROWS && self.odd_stretches <= ODD_STRETCHES;
+        let most = if is_slip { self.now.value_at(ODD) } else { None };
+        most.map_or(error, |most| error.clamp(-most, most))
     }
 
-    /// Whether the last 16 errors are above 0 on the whole.
-    pub fn is_above(&self, count: usize) -> bool {
-        self.mean(count, |error| error) >= 0.0
+    /// The four measures of some errors, of which this is the newest.
+    fn measures(&self, errors: &[f32; ERRORS], newest: f64) -> [f64; 4] {
+        let mean = |count: usize, of: fn(f64) -> f64| {
+            let count = count.min(self.rows as usize).max(1);
+            errors[ERRORS - count..].iter().map(|error| of(f64::from(*error))).sum::<f64>() / count as f64
+        };
+        [newest.abs(), mean(4, |error| error).abs(), mean(16, |error| error).abs(), mean(8, f64::abs)]
     }
 
     /// Appends itself to a snapshot.
@@ -241,10 +314,14 @@ impl Errors {
         self.last.iter().for_each(|error| writer.f32(*error));
         writer.u32(self.rows);
         [&self.now, &self.short, &self.long, &self.unsteady].into_iter().for_each(|sketch| sketch.write(writer));
+        self.learnt.iter().for_each(|error| writer.f32(*error));
+        writer.u32(self.odd_rows);
+        writer.f32(self.odd_stretches);
+        writer.u8(u8::from(self.knows_days));
     }
 
-    /// Reads itself back.
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
         let mut errors = Self::default();
         for error in &mut errors.last {
             *error = reader.f32()?;
@@ -254,6 +331,17 @@ impl Errors {
         errors.short = Sketch::read(reader)?;
         errors.long = Sketch::read(reader)?;
         errors.unsteady = Sketch::read(reader)?;
+        if version < 2 {
+            // Until then errors were learnt as they came.
+            errors.learnt = errors.last;
+            return Ok(errors);
+        }
+        for error in &mut errors.learnt {
+            *error = reader.f32()?;
+        }
+        errors.odd_rows = reader.u32()?;
+        errors.odd_stretches = reader.f32()?;
+        errors.knows_days = reader.u8()? == 1;
         Ok(errors)
     }
 }
@@ -267,6 +355,11 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Seconds between rows.
+    pub const fn interval(&self) -> f64 {
+        self.interval
+    }
+
     /// Takes a row's time in microseconds and gives what evidence is discounted by: a share of the tenfolds by which the
     /// stream is faster than a row every 5 minutes.
     pub fn discount(&mut self, micros: i64) -> f64 {
@@ -292,41 +385,6 @@ impl Pace {
     /// Reads itself back.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
         Ok(Self { last: reader.i64()?, rows: reader.u32()?, interval: reader.f64()?.max(0.0) })
-    }
-}
-
-/// Raises one alarm for what is one incident.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Hold {
-    /// Rows that it stays quiet for.
-    rows: u32,
-    /// The most evidence since the alarm.
-    peak: f64,
-}
-
-impl Hold {
-    /// Whether a row with this evidence raises an alarm; `least` is what it takes.
-    pub fn raises(&mut self, evidence: f64, least: f64) -> bool {
-        let is_quiet = self.rows > 0;
-        self.rows = self.rows.saturating_sub(1);
-        if evidence < least {
-            return false;
-        }
-        self.rows = HOLD;
-        let raises = !is_quiet || evidence > self.peak + ESCALATION;
-        self.peak = if is_quiet { self.peak.max(evidence) } else { evidence };
-        raises
-    }
-
-    /// Appends itself to a snapshot.
-    pub(crate) fn write(&self, writer: &mut Writer) {
-        writer.u32(self.rows);
-        writer.f64(self.peak);
-    }
-
-    /// Reads itself back.
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
-        Ok(Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()? })
     }
 }
 
@@ -384,17 +442,33 @@ mod tests {
         assert!(paused.discount(86_400_000_000) > 0.8 * PER_TENFOLD);
     }
 
+    /// Small errors that do not repeat.
+    fn ordinary(row: usize) -> f64 {
+        0.4 * (row as f64 * 1.7).sin() + 0.1 * (row * row % 7) as f64
+    }
+
     #[test]
-    fn an_alarm_is_raised_once_and_again_when_it_gets_worse_or_comes_back() {
-        let mut hold = Hold::default();
-        assert!(!hold.raises(1.9, 2.0));
-        assert!(hold.raises(2.0, 2.0));
-        assert!((0..50).all(|_| !hold.raises(2.9, 2.0)), "the same incident");
-        assert!(hold.raises(4.0, 2.0), "ten times rarer");
-        assert!((0..HOLD).all(|_| !hold.raises(0.0, 2.0)), "it is over");
-        assert!(hold.raises(2.0, 2.0));
-        (0..HOLD - 1).for_each(|_| assert!(!hold.raises(0.0, 2.0)));
-        assert!(!hold.raises(2.0, 2.0), "within the hold");
+    fn one_odd_error_does_not_hide_the_next() {
+        let mut errors = Errors::default();
+        (0..60).for_each(|row| assert!(!errors.judge(ordinary(row)).is_odd));
+        for height in [25.0, 25.0, 60.0] {
+            let evidence = errors.judge(height);
+            assert!(evidence.is_odd && evidence.mean > 3.0, "{height}: {evidence:?}");
+            (0..20).for_each(|row| assert!(!errors.judge(ordinary(row)).is_odd));
+        }
+    }
+
+    #[test]
+    fn what_is_odd_again_and_again_becomes_usual_and_so_does_what_lasts() {
+        let mut errors = Errors::default();
+        let rows = (0..3_000).map(|row| if row > 60 && row % 40 == 0 { 25.0 } else { ordinary(row) });
+        let odd: Vec<usize> =
+            rows.enumerate().filter(|(_, error)| errors.judge(*error).is_odd).map(|(row, _)| row).collect();
+        assert!((4..=12).contains(&odd.len()) && odd.last() < Some(&600), "{odd:?}");
+        let mut errors = Errors::default();
+        let rows = (0..400).map(|row| ordinary(row) + if row > 60 { 25.0 } else { 0.0 });
+        let odd = rows.filter(|error| errors.judge(*error).is_odd).count();
+        assert!(odd <= 30, "{odd}");
     }
 
     proptest! {

@@ -3,25 +3,30 @@
 //!
 //! 1. [`history`] turns a field's past, up to 24 rows ago, into scale-free inputs.
 //! 2. [`network`] (Candle) gives five quantiles of the value; the middle one is the forecast, the others the band that is shown.
-//! 3. [`likelihood`] judges the errors by the stream's own and raises one alarm an incident.
+//! 3. [`likelihood`] judges the errors by the stream's own; [`hold`] raises one alarm an incident.
 //!
 //! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
-//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value).
+//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value), `drift`,
+//! `changed_season` and `missing` ([`slow`]).
 
 pub mod history;
+pub mod hold;
 pub mod likelihood;
 pub mod network;
+pub mod slow;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::Device;
-use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
+use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::history::{History, INPUTS, Norm};
-use self::likelihood::{Errors, Evidence, Hold, Pace};
+use self::hold::{Hold, Unusual};
+use self::likelihood::{Errors, Evidence, Pace};
 use self::network::{Network, OUTPUTS};
+use self::slow::{Gaps, Kind, Slow};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
 use crate::card::Card;
@@ -32,7 +37,8 @@ use crate::snapshot::{Reader, Writer};
 pub const NAME: &str = "forecaster";
 /// What the score is held at, times the threshold, while an alarm goes on.
 const HELD: f64 = 0.98;
-const VERSION: u8 = 1;
+/// Of a snapshot; version 1 knew nothing of odd errors.
+const VERSION: u8 = 2;
 
 /// The forecaster as a row model.
 pub struct Forecaster {
@@ -71,7 +77,7 @@ impl RowModel for Forecaster {
     }
 
     fn heeds_feedback(&self, label: &str) -> bool {
-        label != FLAT_LINE
+        ![FLAT_LINE, DRIFT, CHANGED_SEASON, MISSING].contains(&label)
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
@@ -96,16 +102,19 @@ impl RowModel for Forecaster {
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
         let mut state = self.state(fields);
-        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(NAME, 1..=VERSION, snapshot)?;
         if reader.count(u32::MAX as usize)? != state.fields.len() {
             return Err(reader.damaged("the stream has other fields now"));
         }
         for field in &mut state.fields {
             field.history = History::read(&mut reader)?;
-            field.errors = Errors::read(&mut reader)?;
-            field.hold = Hold::read(&mut reader)?;
+            field.errors = Errors::read(&mut reader, version)?;
+            field.hold = Hold::read(&mut reader, version)?;
             field.repeats = Repeats::read(&mut reader)?;
             field.pace = Pace::read(&mut reader)?;
+            if version >= 2 {
+                (field.slow, field.gaps) = (Slow::read(&mut reader)?, Gaps::read(&mut reader)?);
+            }
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -131,6 +140,8 @@ struct Field {
     hold: Hold,
     repeats: Repeats,
     pace: Pace,
+    slow: Slow,
+    gaps: Gaps,
     /// The card's, or raised by feedback.
     threshold: f64,
 }
@@ -144,6 +155,40 @@ struct Taken {
     is_flat: bool,
     /// What evidence loses because rows come fast.
     discount: f64,
+    notice: Option<Notice>,
+}
+
+/// What is noticed before there is a forecast.
+#[derive(Clone, Copy)]
+enum Notice {
+    Slow(Kind),
+    /// Seconds without a row, and those that are usual.
+    Missing(f64, f64),
+}
+
+impl Notice {
+    fn text(self, name: &FieldName) -> String {
+        let long = |secs: f64| match secs {
+            few if few < 120.0 => format!("{few:.0} s"),
+            some if some < 7_200.0 => format!("{:.0} min", some / 60.0),
+            many => format!("{:.0} h", many / 3_600.0),
+        };
+        match self {
+            Self::Slow(Kind::Drift) => format!("{name} has been moving away in one direction for hours."),
+            Self::Slow(Kind::Season) => format!("{name} does not go with the time of the day as it used to."),
+            Self::Missing(secs, usual) => {
+                format!("There was no {name} for {}; one every {} is usual here.", long(secs), long(usual))
+            }
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Slow(Kind::Drift) => DRIFT,
+            Self::Slow(Kind::Season) => CHANGED_SEASON,
+            Self::Missing(..) => MISSING,
+        }
+    }
 }
 
 struct ForecasterState {
@@ -165,8 +210,9 @@ impl RowState for ForecasterState {
                 let relative = field.history.relative(value);
                 let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
+                let notice = field.notice(row.time, relative);
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, discount }
+                Taken { value, relative, norm, is_flat, discount, notice }
             }));
         }
         count
@@ -182,6 +228,8 @@ impl RowState for ForecasterState {
             let judged = field.judge(&taken, quantiles, evidence_at(field.threshold));
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
+                // What is told of hours or of a gap is no fault of this row.
+                (Some(_), score) if judged.notice.is_some() => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -220,6 +268,8 @@ impl RowState for ForecasterState {
             field.hold.write(&mut writer);
             field.repeats.write(&mut writer);
             field.pace.write(&mut writer);
+            field.slow.write(&mut writer);
+            field.gaps.write(&mut writer);
         }
         writer.finish()
     }
@@ -230,6 +280,9 @@ const DROP: &str = "drop";
 const LEVEL_SHIFT: &str = "level_shift";
 const CHANGED_VARIANCE: &str = "changed_variance";
 const FLAT_LINE: &str = "flat_line";
+const DRIFT: &str = "drift";
+const CHANGED_SEASON: &str = "changed_season";
+const MISSING: &str = "missing";
 
 /// 0 to 1, monotone in the evidence.
 fn score(evidence: f64) -> f64 {
@@ -250,6 +303,7 @@ struct Judged {
     /// The mean evidence less the discount.
     strength: f64,
     label: Option<&'static str>,
+    notice: Option<Notice>,
 }
 
 impl Field {
@@ -263,20 +317,35 @@ impl Field {
             hold: Hold::default(),
             repeats: Repeats::default(),
             pace: Pace::default(),
+            slow: Slow::default(),
+            gaps: Gaps::default(),
             threshold,
         }
+    }
+
+    /// What the row's time and value say without a forecast.
+    fn notice(&mut self, time: Timestamp, relative: f64) -> Option<Notice> {
+        let (micros, usual) = (time.as_micros(), self.pace.interval());
+        let gap = self.gaps.take(micros, usual).map(|secs| Notice::Missing(secs, usual));
+        let week = self.history.of_week(time);
+        gap.or(week.and_then(|expected| self.slow.take(micros, relative, expected)).map(Notice::Slow))
     }
 
     fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
         let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
+        if self.history.knows_days() {
+            self.errors.days_are_known();
+        }
         let evidence = self.errors.judge(error);
         let strength = (evidence.mean - taken.discount).max(0.0);
-        let raises = self.hold.raises(strength, least);
-        let label = match raises {
-            true => Some(self.label(&evidence, error)),
-            false => taken.is_flat.then_some(FLAT_LINE),
+        let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
+        // What is slow says more of what happens than a single row does.
+        let label = match (taken.notice, raises) {
+            (Some(notice), _) => Some(notice.label()),
+            (None, true) => Some(self.label(&evidence, error)),
+            (None, false) => taken.is_flat.then_some(FLAT_LINE),
         };
         let origin = self.history.origin();
         Judged {
@@ -286,6 +355,7 @@ impl Field {
             evidence,
             strength,
             label,
+            notice: taken.notice,
         }
     }
 
@@ -318,10 +388,15 @@ impl ForecasterState {
         let (index, first) = &seen[0];
         let name = &self.fields[*index].name;
         let rarity = rarity(first.evidence.mean);
-        let text = match first.label {
-            Some(FLAT_LINE) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
-            Some(LEVEL_SHIFT) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
-            Some(CHANGED_VARIANCE) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
+        let text = match (first.notice, first.label) {
+            (Some(notice), _) => notice.text(name),
+            (_, Some(FLAT_LINE)) => {
+                format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change.")
+            }
+            (_, Some(LEVEL_SHIFT)) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
+            (_, Some(CHANGED_VARIANCE)) => {
+                format!("{name} scatters around its forecast; as rare as one in {rarity} here.")
+            }
             _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
         };
         Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }

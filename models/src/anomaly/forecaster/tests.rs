@@ -135,3 +135,58 @@ fn an_odd_value_among_the_first_does_not_hide_one_like_it() {
     let found = labels(&run((0..400).map(|row| wave(row) + if row == 1 || row == 350 { 25.0 } else { 0.0 })));
     assert!(found.iter().any(|(row, label)| (350..352).contains(row) && *label == SPIKE), "{found:?}");
 }
+
+/// A room's temperature with the sensor's last digit.
+fn room(row: usize) -> f64 {
+    21.0 + 0.1 * ((row * row * 31 + row * 17) % 97 % 9) as f64
+}
+
+#[test]
+fn a_second_spike_is_told_as_high_after_twenty_rows_or_higher_after_ten() {
+    for start in [40, 41, 55, 300] {
+        let spikes = |second: usize, height: f64| {
+            let values = (0..second + 40).map(|row| match row {
+                _ if row == start => 45.0,
+                _ if row == second => height,
+                _ => room(row),
+            });
+            labels(&run(values)).into_iter().filter(|(row, _)| *row >= start).collect::<Vec<_>>()
+        };
+        for (second, height) in [(start + 21, 45.0), (start + 11, 90.0), (start + 31, 90.0)] {
+            assert_eq!(spikes(second, height), [(start, SPIKE), (second, SPIKE)], "{start} {second} {height}");
+        }
+    }
+}
+
+#[test]
+fn a_spike_that_comes_again_and_again_becomes_usual() {
+    for every in [30, 31, 45] {
+        let found = labels(&run((0..1_400).map(|row| if row >= 100 && row % every == 0 { 45.0 } else { room(row) })));
+        assert!((2..=8).contains(&found.len()), "{every}: {found:?}");
+        assert!(found.iter().all(|(row, _)| *row < 100 + 12 * every), "{every}: {found:?}");
+    }
+}
+
+#[test]
+fn a_state_of_the_version_before_goes_on() {
+    let model = model();
+    let mut now = model.new_state(&fields(1));
+    for row in 0..333 {
+        judge(model.as_ref(), now.as_mut(), row, &[FieldValue::Number(wave(row))]);
+    }
+    let snapshot = now.snapshot();
+    // At the end stand the pace (20 bytes), the repeats (24), the hold (24) and before it what the errors learnt (72).
+    let (rest, end) = snapshot.split_at(snapshot.len() - 44);
+    let (rest, hold) = rest.split_at(rest.len() - 24);
+    let errors = &rest[1..rest.len() - 72];
+    let before = [&[1][..], errors, &hold[..12], end].concat();
+    let mut restored = model.restore(&fields(1), &before).unwrap();
+    for row in 333..600 {
+        let value = [FieldValue::Number(wave(row) + if [400, 440].contains(&row) { 20.0 } else { 0.0 })];
+        let expected = judge(model.as_ref(), now.as_mut(), row, &value);
+        assert_eq!(judge(model.as_ref(), restored.as_mut(), row, &value), expected);
+    }
+    assert!((0..before.len()).step_by(97).all(|cut| model.restore(&fields(1), &before[..cut]).is_err()));
+    let later = [&[VERSION + 1][..], &snapshot[1..]].concat();
+    assert!(model.restore(&fields(1), &later).is_err_and(|error| error.to_string().contains("version 3")));
+}

@@ -1,0 +1,132 @@
+//! One alarm for what is one incident.
+//!
+//! Promises: after an alarm it is quiet until [`HOLD`] rows have passed without evidence. It is raised again before that where it gets
+//! ten times rarer, and for a row that is odd by itself where its error is well above the largest of the incident, or nearly as large
+//! after the field had been back to normal. Never: an alarm for a row without evidence.
+
+use super::likelihood::Evidence;
+use crate::ModelError;
+use crate::snapshot::{Reader, Writer};
+
+/// Rows without evidence after which an alarm is over.
+pub const HOLD: u32 = 100;
+/// By how much the evidence must grow for a second alarm within the hold: ten times rarer.
+pub const ESCALATION: f64 = 1.0;
+/// How many times the largest error of the incident an error must be to be told again at once.
+const HIGHER: f64 = 1.5;
+/// Rows that are not odd after which a field is back to normal.
+const BACK_AFTER: u32 = 10;
+/// How many times the largest error of the incident an error must be to be told again when the field was back to normal.
+const AS_HIGH: f64 = 0.8;
+/// No error is larger: see [`super::likelihood::Errors`]. The largest of an incident that nothing is known of.
+const UNKNOWN: f64 = 1e30;
+
+/// Raises one alarm for what is one incident.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hold {
+    /// Rows that it stays quiet for.
+    rows: u32,
+    /// The most evidence since the alarm.
+    peak: f64,
+    /// The largest error since the alarm.
+    largest: f64,
+    /// Rows since one that was odd.
+    calm: u32,
+}
+
+/// A row as the hold sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unusual {
+    /// Its discounted evidence.
+    pub strength: f64,
+    /// How far off its forecast was.
+    pub error: f64,
+    /// Whether that is odd by itself.
+    pub is_odd: bool,
+}
+
+impl Unusual {
+    /// Of a row with this error.
+    pub const fn new(evidence: &Evidence, strength: f64, error: f64) -> Self {
+        Self { strength, error: error.abs().min(UNKNOWN), is_odd: evidence.is_odd }
+    }
+}
+
+impl Hold {
+    /// Whether a row raises an alarm; `least` is the evidence it takes.
+    pub fn raises(&mut self, row: Unusual, least: f64) -> bool {
+        let Unusual { strength, error, is_odd } = row;
+        let is_quiet = self.rows > 0;
+        let was_back = self.calm >= BACK_AFTER;
+        self.rows = self.rows.saturating_sub(1);
+        self.calm = if is_odd { 0 } else { self.calm.saturating_add(1) };
+        if strength < least {
+            return false;
+        }
+        self.rows = HOLD;
+        let is_another = is_odd && (error > HIGHER * self.largest || (was_back && error > AS_HIGH * self.largest));
+        let raises = !is_quiet || strength > self.peak + ESCALATION || is_another;
+        self.peak = if is_quiet { self.peak.max(strength) } else { strength };
+        self.largest = if is_quiet { self.largest.max(error) } else { error };
+        raises
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.u32(self.rows);
+        writer.f64(self.peak);
+        writer.f64(self.largest);
+        writer.u32(self.calm);
+    }
+
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
+        let mut hold =
+            Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()?, largest: UNKNOWN, calm: 0 };
+        if version >= 2 {
+            (hold.largest, hold.calm) = (reader.f64()?, reader.u32()?);
+        }
+        Ok(hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(strength: f64) -> Unusual {
+        Unusual { strength, error: 1.0, is_odd: false }
+    }
+
+    fn odd(error: f64) -> Unusual {
+        Unusual { strength: 3.0, error, is_odd: true }
+    }
+
+    #[test]
+    fn an_alarm_is_raised_once_and_again_when_it_gets_worse_or_comes_back() {
+        let mut hold = Hold::default();
+        assert!(!hold.raises(row(1.9), 2.0));
+        assert!(hold.raises(row(2.0), 2.0));
+        assert!((0..50).all(|_| !hold.raises(row(2.9), 2.0)), "the same incident");
+        assert!(hold.raises(row(4.0), 2.0), "ten times rarer");
+        assert!((0..HOLD).all(|_| !hold.raises(row(0.0), 2.0)), "it is over");
+        assert!(hold.raises(row(2.0), 2.0));
+        (0..HOLD - 1).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
+        assert!(!hold.raises(row(2.0), 2.0), "within the hold");
+    }
+
+    #[test]
+    fn another_odd_row_is_told_where_it_is_higher_or_the_field_was_back_to_normal() {
+        let mut hold = Hold::default();
+        assert!(hold.raises(odd(10.0), 2.0));
+        assert!((0..30).all(|_| !hold.raises(odd(14.0), 2.0)), "it goes on");
+        assert!(hold.raises(odd(22.0), 2.0), "much higher");
+        (0..BACK_AFTER - 1).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
+        assert!(!hold.raises(odd(22.0), 2.0), "it was not back");
+        (0..BACK_AFTER).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
+        assert!(hold.raises(odd(21.0), 2.0), "back, and as high again");
+        (0..BACK_AFTER).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
+        assert!(!hold.raises(odd(15.0), 2.0), "lower");
+        assert!(!hold.raises(Unusual { strength: 1.9, ..odd(100.0) }, 2.0), "no evidence");
+    }
+}

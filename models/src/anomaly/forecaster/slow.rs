@@ -1,0 +1,297 @@
+//! What changes too slowly for the error of any one row to stand out, and what is not there at all.
+//!
+//! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
+//! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
+//! day itself does, so that the day has become flatter, steeper or another. Which of the two explains the last [`BLOCKS`] moves better decides.
+//!
+//! (A whole week is waited for: on a first Saturday much goes another way.)
+//!
+//! `missing` is told by the row that comes after a gap: longer than a stream's pace and its own past make usual.
+//!
+//! Promise: each is told once an incident, and what has become usual is not told. Never: before a whole week is known.
+
+use crate::ModelError;
+use crate::snapshot::{Reader, Writer};
+
+/// Time that a block covers at least.
+const BLOCK_MICROS: i64 = 80 * 60 * 1_000_000;
+/// Rows in a block at least.
+const BLOCK_ROWS: u32 = 4;
+/// Moves from block to block that are looked at for a season; of a drift the last [`DRIFT`].
+const BLOCKS: usize = 6;
+const DRIFT: usize = 4;
+/// Blocks before anything is told.
+const WARM_UP: u32 = 24;
+/// Rate at which the size of usual moves is learnt, and the largest that is learnt from, in such sizes.
+const RATE: f32 = 1.0 / 48.0;
+const CUT: f32 = 3.0;
+/// Each move of a drift is as large as this many usual ones, and those of a season are in the mean square.
+const EACH: f32 = 1.5;
+const SEASON: f32 = 3.0;
+/// Share of the moves' squares that may be left unexplained by the season.
+const UNEXPLAINED: f32 = 0.35;
+/// One leaves at most this share unexplained of what the other does; else it is waited for.
+const CLEARLY: f32 = 0.5;
+/// Blocks for which it stays quiet after it told something: three days.
+const QUIET: u32 = 54;
+
+/// What was noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The field moves away in one direction.
+    Drift,
+    /// The field does not follow the day as it used to.
+    Season,
+}
+
+/// Blocks of one field.
+#[derive(Clone, Debug, Default)]
+pub struct Slow {
+    /// When the block under way began.
+    began: i64,
+    rows: u32,
+    difference: f64,
+    expected: f64,
+    /// Means of the last blocks: difference to the day, and the day. The newest last.
+    blocks: [(f32, f32); BLOCKS + 1],
+    /// How many blocks there were, up to [`WARM_UP`].
+    count: u32,
+    /// The size of a usual move.
+    usual: f32,
+    /// Blocks for which it is quiet, but for a season after a drift.
+    quiet: u32,
+    told_drift: bool,
+}
+
+impl Slow {
+    /// Takes a value that should have been `expected` by the time of the day.
+    pub fn take(&mut self, micros: i64, value: f64, expected: f64) -> Option<Kind> {
+        if self.rows == 0 {
+            self.began = micros;
+        }
+        let is_over = micros.saturating_sub(self.began) >= BLOCK_MICROS && self.rows >= BLOCK_ROWS;
+        let told = if is_over { self.close(micros) } else { None };
+        self.rows = self.rows.saturating_add(1);
+        self.difference += value - expected;
+        self.expected += expected;
+        told
+    }
+
+    fn close(&mut self, micros: i64) -> Option<Kind> {
+        let rows = f64::from(self.rows);
+        let block = ((self.difference / rows) as f32, (self.expected / rows) as f32);
+        (self.began, self.rows, self.difference, self.expected) = (micros, 0, 0.0, 0.0);
+        self.blocks.copy_within(1.., 0);
+        self.blocks[BLOCKS] = block;
+        self.count = self.count.saturating_add(1);
+        self.quiet = self.quiet.saturating_sub(1);
+        let kind = if self.count >= WARM_UP { self.kind() } else { None };
+        // What looked like a drift in the morning may turn out to be another day.
+        let kind = kind.filter(|kind| self.quiet == 0 || (self.told_drift && *kind == Kind::Season));
+        if let Some(kind) = kind {
+            (self.quiet, self.told_drift) = (QUIET, kind == Kind::Drift);
+        }
+        self.learn();
+        kind
+    }
+
+    fn moves(&self) -> [(f32, f32); BLOCKS] {
+        std::array::from_fn(|at| {
+            let (before, after) = (self.blocks[at], self.blocks[at + 1]);
+            (after.0 - before.0, after.1 - before.1)
+        })
+    }
+
+    fn kind(&self) -> Option<Kind> {
+        let moves = self.moves();
+        let sum = |of: fn(&(f32, f32)) -> f32| moves.iter().map(of).sum::<f32>();
+        let (squares, days, both) = (sum(|m| m.0 * m.0), sum(|m| m.1 * m.1), sum(|m| m.0 * m.1));
+        // What is left of the moves where they are a share of the day's, and where they are all alike.
+        let by_season = if days > 0.0 { squares - both * both / days } else { squares };
+        let by_drift = squares - sum(|m| m.0).powi(2) / BLOCKS as f32;
+        let least = BLOCKS as f32 * (SEASON * self.usual).powi(2);
+        let moves_by_day = days > least;
+        if squares > least && moves_by_day && by_season < UNEXPLAINED * squares && by_season < CLEARLY * by_drift {
+            return Some(Kind::Season);
+        }
+        let last = &moves[BLOCKS - DRIFT..];
+        let is_one_way = |sign: f32| last.iter().all(|(step, _)| sign * step > EACH * self.usual);
+        let is_even = {
+            let steps = last.iter().map(|(step, _)| step.abs());
+            let most = steps.clone().fold(0.0, f32::max);
+            most < 0.6 * steps.sum::<f32>()
+        };
+        let is_clear = !moves_by_day || by_drift < CLEARLY * by_season;
+        let is_drift = self.usual > 0.0 && is_even && is_clear && (is_one_way(1.0) || is_one_way(-1.0));
+        is_drift.then_some(Kind::Drift)
+    }
+
+    fn learn(&mut self) {
+        if self.count < 2 {
+            return;
+        }
+        let step = self.moves()[BLOCKS - 1].0.abs();
+        let rate = RATE.max(1.0 / (self.count - 1) as f32);
+        let step = if self.count > WARM_UP / 2 { step.min(CUT * self.usual) } else { step };
+        self.usual += rate * (step - self.usual);
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.i64(self.began);
+        writer.u32(self.rows);
+        writer.f64(self.difference);
+        writer.f64(self.expected);
+        for (difference, expected) in self.blocks {
+            writer.f32(difference);
+            writer.f32(expected);
+        }
+        writer.u32(self.count);
+        writer.f32(self.usual);
+        writer.u32(self.quiet);
+        writer.u8(u8::from(self.told_drift));
+    }
+
+    /// Reads itself back.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let mut slow = Self { began: reader.i64()?, rows: reader.u32()?, ..Self::default() };
+        (slow.difference, slow.expected) = (reader.f64()?, reader.f64()?);
+        for block in &mut slow.blocks {
+            *block = (reader.f32()?, reader.f32()?);
+        }
+        (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
+        slow.told_drift = reader.u8()? == 1;
+        Ok(slow)
+    }
+}
+
+/// A gap is as long as this many usual intervals at least.
+const GAP_INTERVALS: f64 = 20.0;
+/// A gap is as long as this many times the longest before.
+const GAP_TIMES: f64 = 2.0;
+/// The longest gap is forgotten by this much a row.
+const GAP_FADES: f64 = 0.9995;
+/// Rows before gaps are told.
+const GAP_WARM_UP: u32 = 32;
+
+/// The time between rows of one field.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gaps {
+    last: i64,
+    rows: u32,
+    /// Seconds, fading.
+    longest: f64,
+}
+
+impl Gaps {
+    /// Takes a row's time; `usual` are the seconds between rows so far. Gives back how many seconds there was nothing where there should
+    /// have been something.
+    pub fn take(&mut self, micros: i64, usual: f64) -> Option<f64> {
+        let gap = micros.saturating_sub(self.last) as f64 / 1e6;
+        self.last = micros;
+        self.rows = self.rows.saturating_add(1);
+        if self.rows == 1 || gap < 0.0 {
+            return None;
+        }
+        let is_told = self.rows > GAP_WARM_UP && gap > GAP_INTERVALS * usual && gap > GAP_TIMES * self.longest;
+        self.longest = gap.max(GAP_FADES * self.longest);
+        is_told.then_some(gap)
+    }
+
+    /// Appends itself to a snapshot.
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.i64(self.last);
+        writer.u32(self.rows);
+        writer.f64(self.longest);
+    }
+
+    /// Reads itself back.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        Ok(Self { last: reader.i64()?, rows: reader.u32()?, longest: reader.f64()?.max(0.0) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIVE_MINUTES: i64 = 300_000_000;
+    const DAY: usize = 288;
+
+    /// Not random, and without a rhythm.
+    fn noise(row: usize) -> f64 {
+        let mixed = (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f64 / (1 << 23) as f64 - 1.0
+    }
+
+    fn day(row: usize) -> f64 {
+        5.0 * (std::f64::consts::TAU * row as f64 / DAY as f64).sin()
+    }
+
+    /// What is told of twenty days, each with its row; `value` of a row and what its day would have it.
+    fn told(value: impl Fn(usize, f64) -> f64) -> Vec<(usize, Kind)> {
+        let mut slow = Slow::default();
+        let rows = (0..20 * DAY).filter_map(|row| {
+            let told = slow.take(row as i64 * FIVE_MINUTES, value(row, day(row)) + noise(row), day(row));
+            told.map(|kind| (row, kind))
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn an_ordinary_day_is_neither() {
+        assert_eq!(told(|_, day| day), []);
+        assert_eq!(told(|row, day| if row == 4_000 { 60.0 } else { day }), [], "one row far off");
+        assert_eq!(told(|row, day| if row >= 4_000 { day + 8.0 } else { day }), [], "another level");
+    }
+
+    #[test]
+    fn what_moves_one_way_drifts() {
+        for slope in [0.05, -0.02] {
+            let told = told(|row, day| day + slope * row.saturating_sub(4_000) as f64);
+            let (row, kind) = told[0];
+            assert!(kind == Kind::Drift && (4_000..4_000 + DAY / 2).contains(&row), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_day_that_is_flatter_steeper_or_another_has_changed() {
+        for (name, share) in [("flatter", 0.3), ("gone", 0.0), ("steeper", 2.0), ("turned", -1.0)] {
+            let told = told(|row, day| if row >= 4_032 { share * day } else { day });
+            let (row, kind) = told[0];
+            assert!(kind == Kind::Season && (4_032..4_032 + DAY).contains(&row), "{name}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn it_goes_on_from_a_snapshot() {
+        let (mut whole, mut parts) = (Slow::default(), Slow::default());
+        for row in 0..10 * DAY {
+            let value = noise(row) + if row > 8 * DAY { 0.3 * day(row) } else { day(row) };
+            let micros = row as i64 * FIVE_MINUTES;
+            assert_eq!(whole.take(micros, value, day(row)), parts.take(micros, value, day(row)));
+            if row % 97 == 0 {
+                let mut writer = Writer::new(1);
+                parts.write(&mut writer);
+                let bytes = writer.finish();
+                parts = Slow::read(&mut Reader::new("slow", 1, &bytes).unwrap()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_is_told_once_and_what_recurs_is_usual() {
+        let mut gaps = Gaps::default();
+        let mut at = 0;
+        let mut after = |secs: i64| {
+            at += secs * 1_000_000;
+            gaps.take(at, 10.0)
+        };
+        (0..40).for_each(|_| assert_eq!(after(10), None));
+        assert_eq!(after(150), None, "fifteen intervals");
+        assert_eq!(after(3_600), Some(3_600.0));
+        (0..100).for_each(|_| assert_eq!(after(10), None));
+        assert_eq!(after(3_700), None, "as long as one before");
+        assert_eq!(after(-60), None, "a clock that goes back");
+    }
+}
