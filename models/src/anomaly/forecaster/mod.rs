@@ -153,6 +153,8 @@ struct Taken {
     relative: f64,
     norm: Norm,
     is_flat: bool,
+    /// Whether its forecast goes by earlier days.
+    knows_days: bool,
     /// What evidence loses because rows come fast.
     discount: f64,
     notice: Option<Notice>,
@@ -211,8 +213,9 @@ impl RowState for ForecasterState {
                 let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
                 let notice = field.notice(row.time, relative);
+                let knows_days = field.history.knows_days();
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, discount, notice }
+                Taken { value, relative, norm, is_flat, knows_days, discount, notice }
             }));
         }
         count
@@ -335,7 +338,7 @@ impl Field {
         let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
-        if self.history.knows_days() {
+        if taken.knows_days {
             self.errors.days_are_known();
         }
         let evidence = self.errors.judge(error);
