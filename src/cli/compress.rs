@@ -7,11 +7,15 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use nearside_models::card::{self, Card, Task, WeightsFormat};
 use nearside_models::compress::{self, Accuracy, Compression};
+use nearside_models::diagnosis::deterioration;
+use nearside_models::diagnosis::motion::{activity, sleep};
 use nearside_models::text::Encoders;
 use nearside_models::{artefact, catalog};
 use serde_json::json;
 
+use super::outputs::Inputs;
 use super::train::{DEFAULT_SEED, epoch_bar, show};
+use super::{courses, motion};
 use crate::error::StartError;
 
 /// Rows of a measured forward pass: what a network takes at once.
@@ -34,10 +38,10 @@ pub struct CompressArgs {
     quantize: Option<Quantize>,
     /// The share of hidden units that go, such as 0.5. Whole units: the network is smaller and faster, not full of zeros. What stays
     /// then learns from the whole network on the data that its method is trained on.
-    #[arg(long, conflicts_with = "distill")]
+    #[arg(long, conflicts_with = "distill", value_name = "SHARE", value_parser = share)]
     prune: Option<f64>,
     /// The hidden units a layer of a new, smaller network that learns from the whole one.
-    #[arg(long, value_name = "UNITS")]
+    #[arg(long, value_name = "UNITS", value_parser = units)]
     distill: Option<usize>,
     /// The folder of data that the method is trained and measured on (for anomaly the Numenta benchmark, for multivariate the Skoltech
     /// one, for glucose recordings, for ecg WFDB records). Without it accuracy is the loss on simulated samples held back.
@@ -89,6 +93,7 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
         let why = "a model of texts cannot be compressed: it is a table of words, and 16-bit already where it ships";
         return Err(StartError::Usage(why.to_owned()));
     }
+    check(args, &card)?;
     let how = Compression {
         prune: args.prune,
         distill: args.distill,
@@ -128,6 +133,42 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
     Ok(())
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        _ => Err("a share is above 0 and below 1, such as 0.5".to_owned()),
+    }
+}
+
+fn units(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|units| *units > 0).ok_or_else(|| "there must be at least one unit".to_owned())
+}
+
+/// Whether this can be asked of this model, and its files are spared.
+fn check(args: &CompressArgs, card: &Card) -> Result<(), StartError> {
+    let (folder, shipped) = (Path::new(&args.model), catalog::names().any(|name| name == args.model));
+    let inputs = Inputs::default().with_some("the model", (!shipped).then_some(folder));
+    inputs.with_some("--data", args.data.as_deref()).spare_folder("--out", &args.out)?;
+    let option = match (args.prune, args.distill) {
+        (Some(_), _) => "--prune",
+        (_, Some(_)) => "--distill",
+        _ => return Ok(()),
+    };
+    let method = card.method();
+    let Some(layout) = compress::layout(method) else {
+        let why = format!("{option}: the network of `{method}` has one width only; it can be quantised (--quantize)");
+        return Err(StartError::Usage(why));
+    };
+    match args.distill {
+        Some(units) if units >= layout.hidden => Err(StartError::Usage(format!(
+            "--distill {units}: the network of `{method}` has {0} units a layer, and a smaller one takes 1 to {1}",
+            layout.hidden,
+            layout.hidden - 1
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Card, weights as 32-bit floats, and the size of the weights' file.
 pub(super) fn read(model: &str) -> Result<(Card, Vec<u8>, usize), StartError> {
     let folder = Path::new(model);
@@ -151,10 +192,16 @@ fn measure(
     bytes: usize,
     what: &'static str,
 ) -> Result<Figures, StartError> {
-    // Simulating plants to measure on takes a minute.
+    // Simulating plants or people to measure on takes a minute.
     let bar = ProgressBar::new_spinner().with_message(what);
     bar.enable_steady_tick(TICK);
-    let accuracy = compress::accuracy(card, floats, args.data.as_deref(), args.seed);
+    let accuracy = match card.method() {
+        // Those that people and patients are simulated for are measured as `eval` measures them.
+        activity::NAME => motion::activity_accuracy(floats),
+        sleep::NAME => motion::sleep_accuracy(floats),
+        deterioration::NAME => courses::accuracy(floats),
+        _ => compress::accuracy(card, floats, args.data.as_deref(), args.seed),
+    };
     bar.finish_and_clear();
     let accuracy = match accuracy {
         // What cannot be trained here can still be made smaller.

@@ -3,23 +3,28 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nearside_models::catalog;
+use nearside_models::compress::Accuracy;
 use nearside_models::diagnosis::deterioration::{LAYOUT, NAME};
 use nearside_models::eval::deterioration::{
     AlarmFigures, Course, Followed, Instant, Ranking, VitalSigns, brier, calibration, forecasts, labelled,
 };
 use nearside_models::mlp::Network;
 use nearside_models::train::{Epoch, TrainDeterioration, TrainReport, train_deterioration};
+use nearside_models::{ModelError, catalog};
 use nearside_simulator::{Cohort, VitalCourse, Vitals};
 use serde_json::{Value, json};
 
-use super::train::DEFAULT_SEED;
+use super::train::{DEFAULT_SEED, at_least_one};
 use crate::error::StartError;
 
 /// Hours of a course.
 const HOURS: u64 = 30;
 /// NEWS2 from which on the chart asks for an urgent review: the plain alarm.
 const URGENT_REVIEW: f64 = 5.0;
+
+/// The patients that a model is evaluated on, and how many of them.
+const EVAL_SEED: u64 = 2;
+const EVAL_PATIENTS: u64 = 500;
 
 /// A training on simulated patients.
 #[derive(Args, Debug)]
@@ -33,8 +38,8 @@ pub(super) struct TrainOnPatients {
     /// Simulated patients; every fifth is held back.
     #[arg(long, default_value_t = 1_500)]
     patients: u64,
-    /// Passes over the data; the best is kept.
-    #[arg(long, default_value_t = 12)]
+    /// Most passes over the data; it stops earlier when it no longer gets better, and the best is kept.
+    #[arg(long, default_value_t = 12, value_parser = at_least_one)]
     pub(super) epochs: usize,
 }
 
@@ -45,10 +50,10 @@ pub(super) struct EvalOnPatients {
     #[arg(long)]
     folder: Option<PathBuf>,
     /// Seed of the patients.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = EVAL_SEED)]
     seed: u64,
     /// Simulated patients.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = EVAL_PATIENTS)]
     patients: u64,
 }
 
@@ -80,6 +85,16 @@ impl TrainOnPatients {
         let settings = TrainDeterioration { out, seed: *seed, epochs: *epochs, command: &command, data: &data };
         Ok(train_deterioration(&settings, courses(Cohort::Training, *seed, *patients), progress)?)
     }
+}
+
+/// How good weights are on the patients of `eval deterioration`.
+pub(super) fn accuracy(weights: &[u8]) -> Result<Accuracy, ModelError> {
+    let network = Network::load(LAYOUT, weights)?;
+    let patients: Vec<Followed> =
+        courses(Cohort::Test, EVAL_SEED, EVAL_PATIENTS).map(|course| course.follow()).collect();
+    let ranking = Ranking::of(labelled(&patients, &forecasts(&network, &patients)?));
+    let on = format!("{EVAL_PATIENTS} simulated patients that it has not seen");
+    Ok(Accuracy { metric: "AUROC in points", value: 100.0 * ranking.auroc, more_is_better: true, on })
 }
 
 impl EvalOnPatients {

@@ -7,18 +7,23 @@ use clap::Args;
 use nearside_models::catalog;
 use nearside_models::diagnosis::ecg::class::BeatClass;
 use nearside_models::diagnosis::ecg::{NAME, network::Network};
+use nearside_models::eval::SetAside;
 use nearside_models::eval::ecg::{EcgOutcome, classify, leave_patients_out};
 use nearside_models::eval::ecg_data::{Patient, read_patients};
 use nearside_models::train::{Learner, TrainEcg};
 use serde_json::json;
 
-use super::train::{DEFAULT_SEED, ECG_EPOCHS, epoch_bar, show};
+use super::counted;
+use super::eval::show_set_aside;
+use super::outputs::Inputs;
+use super::train::{DEFAULT_SEED, ECG_EPOCHS, at_least_one, epoch_bar, show};
 use crate::error::StartError;
 
 /// Evaluates the ECG model.
 #[derive(Args, Debug)]
 pub struct EcgArgs {
-    /// The folder, with .hea and .dat (format 212) files; .atr files, where there are any, say what is true.
+    /// The folder, with .hea and .dat (format 212 or 16) files; .atr files, where there are any, say what is true. A record that cannot be
+    /// read is set aside.
     #[arg(long)]
     data: PathBuf,
     /// Writes record, time and class of every beat that was found in the raw signal here, as CSV.
@@ -28,8 +33,8 @@ pub struct EcgArgs {
     #[arg(long)]
     folder: Option<PathBuf>,
     /// Leads to use at most, 1 or 2; lead II comes first.
-    #[arg(long, default_value_t = 2)]
-    leads: usize,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    leads: u8,
     /// Minutes at the start of a record that are not scored: 5 is the learning period of ANSI/AAMI EC57.
     #[arg(long, default_value_t = 0.0)]
     learning_minutes: f64,
@@ -44,22 +49,28 @@ pub struct EcgArgs {
     #[arg(long, default_value_t = DEFAULT_SEED)]
     seed: u64,
     /// Most passes of the training.
-    #[arg(long, default_value_t = ECG_EPOCHS)]
+    #[arg(long, default_value_t = ECG_EPOCHS, value_parser = at_least_one)]
     epochs: usize,
 }
 
 /// Runs the command.
 pub fn run(args: &EcgArgs) -> Result<(), StartError> {
+    if let Some(beats) = &args.beats {
+        let inputs = Inputs::default().with_files("--data", &args.data, &["hea", "dat", "atr"]);
+        inputs.with_some("--folder", args.folder.as_deref()).spare_file("--beats", beats)?;
+    }
     let bar = epoch_bar(0);
     let on_record = |name: &str| bar.set_message(format!("record {name}"));
-    let patients = read_patients(&args.data, args.leads, on_record)?;
+    let leads = usize::from(args.leads);
+    let (patients, set_aside) = read_patients(&args.data, leads, on_record)?;
+    bar.suspend(|| show_set_aside(&set_aside));
     let classes = if args.retrain {
         if patients.len() < 2 || patients.iter().any(|patient| patient.reference.is_none()) {
             return Err(StartError::Usage(String::from(
                 "--retrain needs two records or more, all with annotations (.atr)",
             )));
         }
-        let learners = Learner::read(&args.data, args.leads, args.seed, on_record)?;
+        let (learners, _) = Learner::read(&args.data, leads, args.seed, on_record)?;
         let settings = TrainEcg { seed: args.seed, epochs: args.epochs };
         leave_patients_out(&learners, args.folds, settings, &mut |fold, epoch| {
             show(&bar, epoch);
@@ -84,7 +95,13 @@ pub fn run(args: &EcgArgs) -> Result<(), StartError> {
     if patients.iter().any(|patient| patient.reference.is_some()) {
         show_all(&all);
     }
-    println!("{}", summary(args, &patients, &all));
+    if !set_aside.is_empty() {
+        eprintln!(
+            "{} evaluated, not all that the folder holds: see what was set aside",
+            counted(patients.len(), "record")
+        );
+    }
+    println!("{}", summary(args, &patients, &set_aside, &all));
     Ok(())
 }
 
@@ -128,20 +145,24 @@ fn show_all(all: &EcgOutcome) {
     }
 }
 
-fn summary(args: &EcgArgs, patients: &[Patient], all: &EcgOutcome) -> serde_json::Value {
+/// Figures are null where nothing is annotated to hold them against.
+fn summary(args: &EcgArgs, patients: &[Patient], set_aside: &[SetAside], all: &EcgOutcome) -> serde_json::Value {
     let annotated = patients.iter().filter(|patient| patient.reference.is_some()).count();
+    let is_known = annotated > 0;
     json!({
         "model": NAME,
         "data": args.data.display().to_string(),
         "records": patients.len(),
         "annotated": annotated,
+        "beats": patients.iter().map(|patient| patient.found.len()).sum::<usize>(),
+        "set_aside": set_aside,
         "retrained_without_each_patient": args.retrain,
         "leads": args.leads,
         "learning_minutes": args.learning_minutes,
-        "qrs_sensitivity": all.qrs_sensitivity(),
-        "qrs_precision": all.qrs_precision(),
-        "classes": all.classes(),
-        "mean_f1_n_s_v": all.mean_f1(),
-        "confusion": all.confusion,
+        "qrs_sensitivity": is_known.then(|| all.qrs_sensitivity()),
+        "qrs_precision": is_known.then(|| all.qrs_precision()),
+        "classes": is_known.then(|| all.classes()),
+        "mean_f1_n_s_v": is_known.then(|| all.mean_f1()),
+        "confusion": is_known.then_some(all.confusion),
     })
 }

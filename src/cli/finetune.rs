@@ -1,13 +1,14 @@
 //! `nearside finetune`: a model goes on learning from a site's own recordings, and is kept only where it became better.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nearside_models::card;
 use nearside_models::train::fine_tune;
+use nearside_models::{card, catalog};
 use serde_json::json;
 
 use super::compress::read;
+use super::outputs::Inputs;
 use super::train::{DEFAULT_EPOCHS, DEFAULT_SEED, epoch_bar, show};
 use crate::error::StartError;
 
@@ -37,6 +38,9 @@ pub struct FinetuneArgs {
 /// Runs the command.
 pub fn run(args: &FinetuneArgs) -> Result<(), StartError> {
     let (before, weights, _) = read(&args.model)?;
+    let folder = Some(Path::new(&args.model)).filter(|_| !catalog::names().any(|name| name == args.model));
+    let inputs = Inputs::default().with_some("the model", folder).with("--data", &args.data);
+    inputs.spare_folder("--out", &args.out)?;
     let bar = epoch_bar(args.epochs);
     let tuned = fine_tune(&before, &weights, &args.data, args.seed, args.epochs, &mut |epoch| show(&bar, epoch))?;
     bar.finish_and_clear();

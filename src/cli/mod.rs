@@ -17,6 +17,7 @@ mod models;
 mod motion;
 mod open;
 mod outbox;
+mod outputs;
 mod replay;
 mod run;
 mod simulate;
@@ -75,7 +76,8 @@ enum Command {
     /// Sends recorded data through one stream of a site, the same in every run.
     ///
     /// Columns and members are found by name: each field by its own name, else by the last name of its path (`value` of `$.a.value`);
-    /// the time by the last name of the stream's timestamp, else timestamp, time, ts or datetime; a key part by its name. JSON lines
+    /// the time by the last name of the stream's timestamp, else timestamp, time, ts or datetime; a key part by its name. The case of
+    /// names counts only where two differ in nothing else. JSON lines
     /// of a stream in JSON or CBOR are read by its paths first. What is no column is missing in every row.
     Replay(replay::ReplayArgs),
     /// Trains a model from data on this machine.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nearside_models::catalog;
+use nearside_models::compress::Accuracy;
 use nearside_models::diagnosis::motion::activity::{self, ACTIVITIES, Activity};
 use nearside_models::diagnosis::motion::sleep;
 use nearside_models::eval::motion::{
@@ -11,10 +11,11 @@ use nearside_models::eval::motion::{
 };
 use nearside_models::mlp::Network;
 use nearside_models::train::{Epoch, TrainMotion, TrainReport, train_activity, train_sleep};
+use nearside_models::{ModelError, catalog};
 use nearside_simulator::{Crowd, MotionRecording, MotionTruth, Posture};
 use serde_json::json;
 
-use super::train::DEFAULT_SEED;
+use super::train::{DEFAULT_SEED, at_least_one};
 use crate::error::StartError;
 
 /// People that the weights that ship learnt from.
@@ -23,6 +24,11 @@ pub(super) const PEOPLE: u64 = 60;
 pub(super) const EPOCHS: usize = 20;
 /// Minutes of a person's day.
 const DAY_MINUTES: u64 = 60;
+/// The people that a model is evaluated on, and how many of them.
+const EVAL_SEED: u64 = 2;
+const EVAL_PEOPLE: u64 = 30;
+/// Of their nights so many are enough to tell what compression costs.
+const MEASURED_NIGHTS: u64 = 12;
 /// People whose nights the formula's scale is fitted to.
 const FITTED: u64 = 20;
 
@@ -38,8 +44,8 @@ pub(super) struct TrainOnPeople {
     /// Simulated people; every sixth is held back.
     #[arg(long, default_value_t = PEOPLE)]
     pub(super) people: u64,
-    /// Passes over the data; the best is kept.
-    #[arg(long, default_value_t = EPOCHS)]
+    /// Most passes over the data; it stops earlier when it no longer gets better, and the best is kept.
+    #[arg(long, default_value_t = EPOCHS, value_parser = at_least_one)]
     pub(super) epochs: usize,
 }
 
@@ -50,10 +56,10 @@ pub(super) struct EvalOnPeople {
     #[arg(long)]
     folder: Option<PathBuf>,
     /// Seed of the people; that of the training makes others too.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = EVAL_SEED)]
     seed: u64,
     /// Simulated people.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = EVAL_PEOPLE)]
     people: u64,
 }
 
@@ -113,17 +119,60 @@ impl TrainOnPeople {
     }
 }
 
+/// Epochs of people that the training never saw, by the network and by thresholds; `also` is shown each of them.
+fn epochs(
+    weights: &[u8],
+    seed: u64,
+    people: u64,
+    mut also: impl FnMut(&Motion) -> Result<(), ModelError>,
+) -> Result<[Confusion; 2], ModelError> {
+    let network = Network::load(activity::LAYOUT, weights)?;
+    let [mut by_network, mut by_rule] = [Confusion::default(), Confusion::default()];
+    for motion in days(Crowd::Test, seed, people) {
+        count_epochs(&network, &motion, &mut by_network, &mut by_rule)?;
+        also(&motion)?;
+    }
+    Ok([by_network, by_rule])
+}
+
+/// Minutes of nights that the training never saw, by the network and by the formula, and by how many the total of each night is off.
+fn minutes(weights: &[u8], scale: f64, seed: u64, people: u64) -> Result<([SleepCounts; 2], [f64; 2]), ModelError> {
+    let network = Network::load(sleep::LAYOUT, weights)?;
+    let mut totals = [SleepCounts::default(); 2];
+    let mut off = [0.0; 2];
+    for motion in nights(Crowd::Test, seed, people) {
+        let counts = score_sleep(&network, &motion.minutes(), scale)?;
+        for ((total, off), counts) in totals.iter_mut().zip(&mut off).zip(counts) {
+            *total = total.plus(counts);
+            *off += counts.surplus().unsigned_abs() as f64 / people.max(1) as f64;
+        }
+    }
+    Ok((totals, off))
+}
+
+/// How good weights are on the people of `eval activity`.
+pub(super) fn activity_accuracy(weights: &[u8]) -> Result<Accuracy, ModelError> {
+    let [by_network, _] = epochs(weights, EVAL_SEED, EVAL_PEOPLE, |_| Ok(()))?;
+    let on = format!("{EVAL_PEOPLE} simulated people that it has not seen");
+    Ok(Accuracy { metric: "macro F1 in points", value: 100.0 * by_network.macro_f1(), more_is_better: true, on })
+}
+
+/// How good weights are on some of the people of `eval sleep`.
+pub(super) fn sleep_accuracy(weights: &[u8]) -> Result<Accuracy, ModelError> {
+    // The scale is of the formula, which is not asked.
+    let ([by_network, _], _) = minutes(weights, 1.0, EVAL_SEED, MEASURED_NIGHTS)?;
+    let on = format!("nights of {MEASURED_NIGHTS} simulated people that it has not seen");
+    Ok(Accuracy { metric: "kappa in points", value: 100.0 * by_network.kappa(), more_is_better: true, on })
+}
+
 impl EvalOnPeople {
     /// Epochs and falls, by the model and by thresholds.
     pub(super) fn activity(&self) -> Result<(), StartError> {
         let (card, weights) = catalog::parts(activity::NAME, self.folder.as_deref())?;
-        let network = Network::load(activity::LAYOUT, &weights)?;
         let model = catalog::load(activity::NAME, self.folder.as_deref())?;
-        let (mut by_network, mut by_rule, mut falls) = (Confusion::default(), Confusion::default(), Falls::default());
-        for motion in days(Crowd::Test, self.seed, self.people) {
-            count_epochs(&network, &motion, &mut by_network, &mut by_rule)?;
-            count_falls(model.as_ref(), &motion, &mut falls)?;
-        }
+        let mut falls = Falls::default();
+        let fall = |motion: &Motion| count_falls(model.as_ref(), motion, &mut falls);
+        let [by_network, by_rule] = epochs(&weights, self.seed, self.people, fall)?;
         eprintln!("{:<12}{:>9}{:>12}", "F1", "network", "thresholds");
         for one in ACTIVITIES {
             eprintln!("{:<12}{:>9.3}{:>12.3}", one.as_str(), by_network.f1(one), by_rule.f1(one));
@@ -150,19 +199,10 @@ impl EvalOnPeople {
     /// Minutes of sleep, by the network and by the published formula.
     pub(super) fn sleep(&self) -> Result<(), StartError> {
         let (card, weights) = catalog::parts(sleep::NAME, self.folder.as_deref())?;
-        let network = Network::load(sleep::LAYOUT, &weights)?;
         let fitted: Vec<LabelledMinute> =
             nights(Crowd::Training, DEFAULT_SEED, FITTED).flat_map(|motion| motion.minutes()).collect();
         let scale = best_scale(&fitted);
-        let mut totals = [SleepCounts::default(); 2];
-        let mut off = [0.0; 2];
-        for motion in nights(Crowd::Test, self.seed, self.people) {
-            let counts = score_sleep(&network, &motion.minutes(), scale)?;
-            for ((total, off), counts) in totals.iter_mut().zip(&mut off).zip(counts) {
-                *total = total.plus(counts);
-                *off += counts.surplus().unsigned_abs() as f64 / self.people.max(1) as f64;
-            }
-        }
+        let (totals, off) = minutes(&weights, scale, self.seed, self.people)?;
         let figures = |counts: &SleepCounts, off: f64| {
             json!({
                 "accuracy": counts.accuracy(),

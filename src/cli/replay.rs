@@ -10,6 +10,7 @@ use nearside_privacy::{preview_finding, preview_summary};
 
 use super::check::site_models;
 use super::counted;
+use super::outputs::{Inputs, apart};
 use crate::error::StartError;
 use crate::replay::input::{Recorded, read_recorded};
 use crate::replay::{Judgement, LookAhead, Replay, ReplayKeys};
@@ -52,6 +53,13 @@ struct Sinks {
 
 /// Runs the command.
 pub fn run(args: &ReplayArgs) -> Result<(), StartError> {
+    let outputs = [("--scores", &args.scores), ("--findings", &args.findings), ("--summaries", &args.summaries)]
+        .map(|(option, path)| (option, path.as_deref()));
+    let inputs = Inputs::default().with("--config", &args.config).with("--input", &args.input);
+    for (option, path) in outputs {
+        path.map_or(Ok(()), |path| inputs.spare_file(option, path))?;
+    }
+    apart(&outputs)?;
     let config = nearside_config::load(&args.config)?;
     let base = args.config.parent().unwrap_or(Path::new("."));
     let key_file = base.join(&config.site.data_dir).join(&config.privacy.key_file);

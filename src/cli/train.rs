@@ -12,7 +12,9 @@ use nearside_models::train::{
 use serde_json::json;
 
 use super::courses::TrainOnPatients;
+use super::eval::show_set_aside;
 use super::motion::TrainOnPeople;
+use super::outputs::Inputs;
 use crate::error::StartError;
 
 /// Trains a model.
@@ -36,7 +38,7 @@ enum Task {
         #[arg(long, default_value_t = DEFAULT_SEED)]
         seed: u64,
         /// Most passes over the data; it stops earlier when it no longer gets better.
-        #[arg(long, default_value_t = DEFAULT_EPOCHS)]
+        #[arg(long, default_value_t = DEFAULT_EPOCHS, value_parser = at_least_one)]
         epochs: usize,
         /// Go on from where an earlier training into the same folder was stopped.
         #[arg(long)]
@@ -47,7 +49,7 @@ enum Task {
     },
     /// The network that classes heartbeats, on a folder of annotated records in the WFDB format (MIT-BIH Arrhythmia Database).
     Ecg {
-        /// The folder, with .hea, .dat (format 212) and .atr files.
+        /// The folder, with .hea, .dat (format 212 or 16) and .atr files.
         #[arg(long)]
         data: PathBuf,
         /// The folder that card.toml and model.safetensors are written to.
@@ -57,7 +59,7 @@ enum Task {
         #[arg(long, default_value_t = DEFAULT_SEED)]
         seed: u64,
         /// Most passes of each network of the ensemble; it stops earlier when it no longer gets better.
-        #[arg(long, default_value_t = ECG_EPOCHS)]
+        #[arg(long, default_value_t = ECG_EPOCHS, value_parser = at_least_one)]
         epochs: usize,
         /// Go on from where an earlier training into the same folder was stopped.
         #[arg(long)]
@@ -72,7 +74,7 @@ enum Task {
         #[arg(long, default_value_t = DEFAULT_SEED)]
         seed: u64,
         /// Most passes over the data; it stops earlier when it no longer gets better.
-        #[arg(long, default_value_t = 12)]
+        #[arg(long, default_value_t = 12, value_parser = at_least_one)]
         epochs: usize,
         /// Go on from where an earlier training into the same folder was stopped.
         #[arg(long)]
@@ -89,8 +91,8 @@ enum Task {
         /// Seed of everything random.
         #[arg(long, default_value_t = DEFAULT_SEED)]
         seed: u64,
-        /// Passes over the data; the best is kept.
-        #[arg(long, default_value_t = GLUCOSE_EPOCHS)]
+        /// Most passes over the data; it stops earlier when it no longer gets better, and the best is kept.
+        #[arg(long, default_value_t = GLUCOSE_EPOCHS, value_parser = at_least_one)]
         epochs: usize,
         /// Go on from where an earlier training into the same folder was stopped.
         #[arg(long)]
@@ -127,7 +129,7 @@ enum Task {
         #[arg(long, default_value_t = DEFAULT_SEED)]
         seed: u64,
         /// Most passes over the data; it stops earlier when it no longer gets better.
-        #[arg(long, default_value_t = TEXT_EPOCHS)]
+        #[arg(long, default_value_t = TEXT_EPOCHS, value_parser = at_least_one)]
         epochs: usize,
         /// Go on from where an earlier training into the same folder was stopped.
         #[arg(long)]
@@ -157,6 +159,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Activity(people) | Task::Sleep(people) => (people.epochs, &people.out),
         Task::Deterioration(patients) => (patients.epochs, &patients.out),
     };
+    let (data, encoder) = args.task.inputs();
+    let inputs = Inputs::default().with_some("--data", data).with_some("--encoder", encoder);
+    inputs.spare_folder("--out", out)?;
     let bar = epoch_bar(epochs);
     let mut progress = |epoch: &Epoch| show(&bar, epoch);
     let report = match &args.task {
@@ -185,7 +190,7 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
             let trained = train_text(settings, &mut progress)?;
             bar.finish_and_clear();
             let figures = &trained.test.labels;
-            println!(
+            eprintln!(
                 "accuracy {:.4}, macro F1 {:.4} on {} texts: {}",
                 figures.accuracy, figures.macro_f1, figures.texts, trained.test_part
             );
@@ -195,9 +200,30 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
     finish(report, &bar, out)
 }
 
+impl Task {
+    /// The folders of data and of an encoder that are read.
+    fn inputs(&self) -> (Option<&Path>, Option<&Path>) {
+        match self {
+            Self::Anomaly { data, .. } => (data.as_deref(), None),
+            Self::Ecg { data, .. } | Self::Glucose { data, .. } => (Some(data), None),
+            Self::Text { data, encoder, .. } => (data.as_deref(), encoder.as_deref()),
+            Self::Multivariate { .. } | Self::Activity(_) | Self::Sleep(_) | Self::Deterioration(_) => (None, None),
+        }
+    }
+}
+
+/// A number of passes.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(passes) if passes > 0 => Ok(passes),
+        _ => Err("there must be at least one pass".to_owned()),
+    }
+}
+
 /// Says what came of it.
 fn finish(report: TrainReport, bar: &ProgressBar, out: &Path) -> Result<(), StartError> {
     bar.finish_and_clear();
+    show_set_aside(&report.set_aside);
     println!("{}", json!({ "folder": out.display().to_string(), "report": report }));
     Ok(())
 }

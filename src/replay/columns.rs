@@ -12,6 +12,10 @@ use crate::error::StartError;
 /// Names that a timestamp's column has where the stream names none of the file's.
 const TIME_NAMES: [&str; 4] = ["timestamp", "time", "ts", "datetime"];
 
+/// Names of a file's columns that an error lists, and how much of each.
+const MOST_NAMES: usize = 12;
+const MOST_OF_NAME: usize = 40;
+
 /// What stands in for key parts that are no column.
 #[derive(Clone)]
 pub struct GivenKey {
@@ -62,22 +66,34 @@ fn last_name(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path).trim_start_matches('$')
 }
 
+/// The names of a file's columns, for an error.
+fn found(header: &[String]) -> String {
+    let mut names: Vec<String> =
+        header.iter().take(MOST_NAMES).map(|name| name.chars().take(MOST_OF_NAME).collect()).collect();
+    names.extend((header.len() > MOST_NAMES).then(|| String::from("…")));
+    format!("the file has: {}", names.join(", "))
+}
+
 impl Columns {
-    /// Matches a stream's definition with the names of a file's columns. An error says what is missing.
+    /// Matches a stream's definition with the names of a file's columns, whatever their case where none is the same. An error says what is
+    /// missing and what is there.
     pub fn find(spec: &StreamSpec, header: &[String], given: &GivenKey) -> Result<Self, String> {
-        let column = |name: &str| header.iter().position(|column| column == name);
+        let exactly = |name: &str| header.iter().position(|column| column == name);
+        let column =
+            |name: &str| exactly(name).or_else(|| header.iter().position(|column| column.eq_ignore_ascii_case(name)));
         let written = spec.timestamp.as_ref().map(|timestamp| last_name(&timestamp.path).to_owned());
         let written = written.as_deref();
         let candidates = written.into_iter().chain(TIME_NAMES.into_iter().filter(|name| Some(*name) != written));
         let time = candidates.clone().find_map(column).ok_or_else(|| {
-            format!("no column for the timestamp: looked for {}", candidates.collect::<Vec<_>>().join(", "))
+            let looked_for = candidates.collect::<Vec<_>>().join(", ");
+            format!("no column for the timestamp: looked for {looked_for}; {}", found(header))
         })?;
         let paths = spec.fields.iter().zip(&spec.codec.paths);
         let fields: Vec<Option<usize>> =
             paths.map(|(field, path)| column(field.name.as_str()).or_else(|| column(last_name(path)))).collect();
         if fields.iter().all(Option::is_none) {
             let names: Vec<&str> = spec.fields.iter().map(|field| field.name.as_str()).collect();
-            return Err(format!("no column for any field; the stream has: {}", names.join(", ")));
+            return Err(format!("no column for any field; the stream has: {}; {}", names.join(", "), found(header)));
         }
         let key = spec.key.iter().map(|part| {
             let name = part.name.as_str();

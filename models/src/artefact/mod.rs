@@ -123,7 +123,10 @@ pub fn read(folder: &Path, trust: &Trust) -> Result<Artefact, ModelError> {
     let card = Card::read(&label, text)?;
     let (weights, is_encrypted) = match card.sha256 {
         Some(_) => read_weights(&card, folder, trust)?,
-        None => (Vec::new(), false),
+        None => {
+            without_weights(&card, folder)?;
+            (Vec::new(), false)
+        }
     };
     card.check_weights(&weights)?;
     Ok(Artefact { card, weights, digest: crate::card::digest(&bytes), signer, is_encrypted })
@@ -176,6 +179,17 @@ fn read_weights(card: &Card, folder: &Path, trust: &Trust) -> Result<(Vec<u8>, b
             Ok((opened.ok_or_else(|| untrusted(hint))?, true))
         }
     }
+}
+
+/// A card without a digest is that of a model without weights: where there are some, the digest is missing.
+fn without_weights(card: &Card, folder: &Path) -> Result<(), ModelError> {
+    let plain = crate::card::WEIGHTS_FILES.map(|name| folder.join(name));
+    let Some(path) = plain.iter().find(|path| path.exists() || encrypted(path).exists()) else { return Ok(()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let why = format!(
+        "{CARD_FILE} has no sha256 and {name} stands beside it; write the SHA-256 of the weights on the card, or train the model anew"
+    );
+    Err(ModelError::Damaged { model: card.name.to_string(), why })
 }
 
 fn encrypted(plain: &Path) -> PathBuf {

@@ -139,6 +139,18 @@ fn a_card_for_another_network_task_or_schema_is_refused() {
 }
 
 #[test]
+fn a_card_without_the_digest_of_weights_that_are_there_is_damaged() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("forecaster");
+    let (card, weights) = catalog::parts("forecaster", None).unwrap();
+    write(&folder, &Card { sha256: None, ..card.clone() }, &weights).unwrap();
+    let error = read(&folder, &Trust::default()).unwrap_err().to_string();
+    assert!(error.contains("no sha256") && error.contains("model.safetensors"), "{error}");
+    write(&folder, &Card { sha256: None, ..card }, &[]).unwrap();
+    assert!(read(&folder, &Trust::default()).is_ok(), "a model without weights");
+}
+
+#[test]
 fn being_cut_off_while_a_copy_is_replaced_leaves_one() {
     let root = tempfile::tempdir().unwrap();
     let (models, kept) = (root.path().join("models"), root.path().join("kept"));

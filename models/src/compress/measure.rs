@@ -10,7 +10,7 @@ use crate::card::Card;
 use crate::catalog;
 use crate::diagnosis::{ecg, glucose_forecast};
 use crate::eval::ecg::{EcgOutcome, classify};
-use crate::eval::{anomaly, cgm, ecg_data, nab_data, skab};
+use crate::eval::{anomaly, cgm, ecg_data, nab_data, skab, table};
 use crate::mlp::Network;
 use crate::train::Lesson;
 
@@ -35,25 +35,27 @@ pub fn accuracy(card: &Card, weights: &[u8], data: Option<&Path>, seed: u64) -> 
     let done = |metric, value, more_is_better, on: String| Ok(Accuracy { metric, value, more_is_better, on });
     match (card.method(), data) {
         (forecaster::NAME, Some(data)) => {
-            let corpus = nab_data::read_folder(data)?;
+            let corpus = nab_data::read_folder(data)?.series;
             let model = catalog::build(Card { sha256: None, ..card.clone() }, weights)?;
             let score = anomaly::at_threshold(model.as_ref(), &corpus, card.threshold)?;
             done("NAB score", score, true, format!("{} files, the card's threshold", corpus.len()))
         }
         (multivariate::NAME, Some(data)) => {
             let model = catalog::build(Card { sha256: None, ..card.clone() }, weights)?;
-            let mut total = skab::Counts::default();
-            let files = skab::files(data)?;
-            for path in &files {
-                let run = skab::read_run(data, path)?;
+            let (mut total, mut files) = (skab::Counts::default(), 0);
+            for path in &table::csv_files(data)?.files {
+                let Some(run) = skab::read_run(data, path).ok().and_then(|run| run.for_model(model.as_ref())) else {
+                    continue;
+                };
                 let said = skab::judge(model.as_ref(), &run)?;
                 total = run.labels.as_ref().map_or(total, |labels| total.plus(skab::Counts::of(&said, labels)));
+                files += 1;
             }
-            done("F1 in points", 100.0 * total.f1(), true, format!("{} files, rows after the first 400", files.len()))
+            done("F1 in points", 100.0 * total.f1(), true, format!("{files} files, rows after the first 400"))
         }
         (glucose_forecast::NAME, Some(data)) => {
             let network = Network::load(glucose_forecast::LAYOUT, weights)?;
-            let subjects = cgm::read_folder(data)?;
+            let subjects = cgm::read_folder(data, cgm::Unit::MgDl)?.subjects;
             let mut errors = cgm::Errors::default();
             for subject in &subjects {
                 let made = glucose_forecast::forecasts(&network, &subject.readings)?;
@@ -64,7 +66,7 @@ pub fn accuracy(card: &Card, weights: &[u8], data: Option<&Path>, seed: u64) -> 
         }
         (ecg::NAME, Some(data)) => {
             let network = ecg::network::Network::load(weights)?;
-            let patients = ecg_data::read_patients(data, 2, |_| ())?;
+            let (patients, _) = ecg_data::read_patients(data, 2, |_| ())?;
             let mut outcome = EcgOutcome::default();
             for patient in &patients {
                 outcome.add(patient, &classify(&network, &patient.found)?, ECG_LEARNING_S);

@@ -1,26 +1,58 @@
 //! Continuous glucose monitoring: reading recordings, and how good forecasts of them are.
 //!
-//! A file has the columns `id,time,gl` (subject, local time, mg/dL) and others that are not used; subjects are told apart by id.
+//! A file has the columns `id,time,gl` (subject, local time, mg/dL), or what else they are usually called, and others that are not used;
+//! subjects are told apart by id. A row without a number (`Low`, `High`, nothing) is set aside and counted.
 //! Source of the data it was written for: H. Hall et al., PLoS Biology 16(7), 2018, CC BY 4.0.
 //!
 //! Promises: a forecast is held against the reading nearest to 30 minutes later, within 150 s, and against "it stays as it is"
-//! (persistence) on the same rows; alarms are counted by episode.
+//! (persistence) on the same rows; alarms are counted by episode; millimoles are never taken for milligrams unsaid.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chrono::NaiveDateTime;
 use nearside_schemas::Timestamp;
 use serde::Serialize;
 
+use super::SetAside;
+use super::table::{self, TIME_NAMES};
 use crate::ModelError;
 use crate::diagnosis::glucose_forecast::{Forecast, HORIZON_MINUTES, TOLERANCE_SECONDS};
 
 const MINUTE: i64 = 60_000_000;
+/// The year 1973.
+const EARLIEST_MICROS: i64 = 100_000_000 * 1_000_000;
 /// An episode begins after this long without one, and an alarm this long before it is its alarm.
 const APART_MINUTES: i64 = 60;
 /// A longer step between readings is a pause and counts as this much of a day.
 const MOST_STEP_MINUTES: i64 = 15;
+
+/// mg/dL of a mmol/L.
+const MG_DL_OF_MMOL: f64 = 18.0182;
+/// No recording is below this throughout in mg/dL, none above it throughout in mmol/L.
+const BETWEEN_UNITS: f64 = 35.0;
+/// What the columns may be called, first the usual name.
+const ID_NAMES: [&str; 5] = ["id", "subject", "subjectid", "subject_id", "patient"];
+const GLUCOSE_NAMES: [&str; 5] = ["gl", "glucose", "glucosevalue", "glucose_value", "mg_dl"];
+
+/// What a recording's numbers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unit {
+    /// mg/dL.
+    MgDl,
+    /// mmol/L.
+    MmolL,
+}
+
+/// A folder, read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recordings {
+    /// In order of their ids.
+    pub subjects: Vec<Subject>,
+    /// Files that are no recordings.
+    pub set_aside: Vec<SetAside>,
+    /// Rows without a time or a number.
+    pub rows_set_aside: u64,
+}
 
 /// One subject's recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,50 +80,87 @@ impl Subject {
     }
 }
 
-/// Reads every `.csv` file of a folder, subjects in order of their ids.
-pub fn read_folder(folder: &Path) -> Result<Vec<Subject>, ModelError> {
-    let file = |source| ModelError::File { path: folder.to_owned(), source };
-    let mut subjects = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(file)? {
-        let path = entry.map_err(file)?.path();
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
-            let text =
-                std::fs::read_to_string(&path).map_err(|source| ModelError::File { path: path.clone(), source })?;
-            parse(&text, &mut subjects).map_err(|why| ModelError::Data { path, why })?;
+/// Reads every `.csv` file of a folder and its sub-folders.
+pub fn read_folder(folder: &Path, unit: Unit) -> Result<Recordings, ModelError> {
+    let wrong = |why: String| ModelError::Data { path: folder.to_owned(), why };
+    let table::Found { files, set_aside } = table::csv_files(folder)?;
+    let mut read = Recordings { set_aside, ..Recordings::default() };
+    let mut rows = Rows::new();
+    for path in files {
+        let parsed = table::read_text(&folder.join(&path)).map_err(|error| error.to_string());
+        match parsed.and_then(|text| parse(&text, &mut rows)) {
+            Ok(set_aside) => read.rows_set_aside += set_aside,
+            Err(why) => read.set_aside.push(SetAside::new(path.display(), why)),
         }
     }
-    if subjects.is_empty() {
-        return Err(ModelError::Data { path: folder.to_owned(), why: String::from("no .csv file with readings") });
+    if rows.is_empty() {
+        let first = read.set_aside.first().map(|one| format!("; {one}")).unwrap_or_default();
+        return Err(wrong(format!("no .csv file with readings{first}")));
     }
-    let mut all = Vec::with_capacity(subjects.len());
-    for (id, mut rows) in subjects {
+    in_mg_dl(&mut rows, unit).map_err(wrong)?;
+    for (id, mut rows) in rows {
         rows.sort_by_key(|(time, ..)| *time);
         let readings = rows.iter().map(|(time, mg_dl, _)| (*time, *mg_dl)).collect();
-        all.push(Subject { id, readings, stamps: rows.into_iter().map(|(.., stamp)| stamp).collect() });
+        read.subjects.push(Subject { id, readings, stamps: rows.into_iter().map(|(.., stamp)| stamp).collect() });
     }
-    Ok(all)
+    Ok(read)
 }
 
+/// Rows of each subject: time, glucose, and the time as the file has it.
 type Rows = BTreeMap<String, Vec<(Timestamp, f64, String)>>;
 
-fn parse(text: &str, subjects: &mut Rows) -> Result<(), String> {
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let (_, header) = lines.next().ok_or("it is empty")?;
-    let names: Vec<&str> = header.split(',').map(|name| name.trim().trim_matches('"')).collect();
-    let column = |name: &str| names.iter().position(|other| *other == name).ok_or(format!("no column `{name}`"));
-    let (id, time, mg_dl) = (column("id")?, column("time")?, column("gl")?);
-    for (line, row) in lines {
-        let cells: Vec<&str> = row.split(',').map(|cell| cell.trim().trim_matches('"')).collect();
+/// Makes all of it mg/dL, and says where that cannot be what they are.
+fn in_mg_dl(rows: &mut Rows, unit: Unit) -> Result<(), String> {
+    let values = || rows.values().flatten().map(|(_, value, _)| *value);
+    match unit {
+        Unit::MgDl if values().all(|value| value < BETWEEN_UNITS) => Err(format!(
+            "all readings are below {BETWEEN_UNITS}: they look like mmol/L and were to be mg/dL, 18.02 times as many; convert them, or \
+             say --unit mmol/L to `eval glucose`"
+        )),
+        Unit::MmolL if values().all(|value| value > BETWEEN_UNITS) => {
+            Err(format!("all readings are above {BETWEEN_UNITS}: they look like mg/dL; leave --unit mmol/L out"))
+        }
+        Unit::MgDl => Ok(()),
+        Unit::MmolL => {
+            rows.values_mut().flatten().for_each(|(_, value, _)| *value *= MG_DL_OF_MMOL);
+            Ok(())
+        }
+    }
+}
+
+/// Adds a file's rows; gives how many were set aside.
+fn parse(text: &str, subjects: &mut Rows) -> Result<u64, String> {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let header = lines.next().ok_or("it is empty")?;
+    let separator = table::separator(header);
+    let names = table::cells(header, separator);
+    let column = |known: &[&str]| table::column(&names, known).ok_or(format!("no column `{}`", known[0]));
+    let time_names = [&["time"], &TIME_NAMES[..]].concat();
+    let (id, time, glucose) = (column(&ID_NAMES)?, column(&time_names)?, column(&GLUCOSE_NAMES)?);
+    let (mut taken, mut set_aside) = (0, 0);
+    for row in lines {
+        let cells = table::cells(row, separator);
         let read = || {
             let stamp = *cells.get(time)?;
-            let at = NaiveDateTime::parse_from_str(stamp, "%Y-%m-%d %H:%M:%S").ok()?;
-            let value = cells.get(mg_dl)?.parse::<f64>().ok().filter(|value| value.is_finite())?;
-            Some((*cells.get(id)?, (Timestamp::from_micros(at.and_utc().timestamp_micros()), value, stamp.to_owned())))
+            let value = table::number(cells.get(glucose)?, separator)?;
+            // A small number counts minutes or rows: half an hour later could not be told.
+            let at = table::time(stamp).filter(|at| at.as_micros() > EARLIEST_MICROS)?;
+            Some((*cells.get(id)?, (at, value, stamp.to_owned())))
         };
-        let (id, reading) = read().ok_or_else(|| format!("line {}: expected id, time and gl", line + 1))?;
-        subjects.entry(id.to_owned()).or_default().push(reading);
+        match read() {
+            Some((id, reading)) => {
+                subjects.entry(id.to_owned()).or_default().push(reading);
+                taken += 1;
+            }
+            None => set_aside += 1,
+        }
     }
-    Ok(())
+    if taken == 0 {
+        return Err(format!(
+            "none of its {set_aside} rows has an id, a time such as 2026-01-31 12:00:00, and a number"
+        ));
+    }
+    Ok(set_aside)
 }
 
 /// Sums over forecasts that came due.
@@ -254,14 +323,38 @@ mod tests {
         let text = "id,time,gl,diagnosis\nb,2014-02-03 08:47:12,93.0,x\nb,2014-02-03 08:42:12,91.5,x\na,2014-02-03 08:42:12,80,y\n";
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("g.csv"), text).unwrap();
-        let read = read_folder(folder.path()).unwrap();
+        let read = read_folder(folder.path(), Unit::MgDl).unwrap().subjects;
         let ids: Vec<_> = read.iter().map(|subject| (subject.id.as_str(), subject.readings.len())).collect();
         assert_eq!(ids, [("a", 1), ("b", 2)]);
         assert_eq!((read[1].readings[0].1, read[1].stamps[0].as_str()), (91.5, "2014-02-03 08:42:12"));
         for text in ["", "id,time\n", "id,time,gl\na,yesterday,1\n", "id,time,gl\na,2014-02-03 08:42:12,nan\n"] {
             std::fs::write(folder.path().join("g.csv"), text).unwrap();
-            assert!(matches!(read_folder(folder.path()), Err(ModelError::Data { .. })), "{text}");
+            assert!(matches!(read_folder(folder.path(), Unit::MgDl), Err(ModelError::Data { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn rows_and_files_that_are_no_readings_are_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "Id;Time;Glucose;x\na;2014-02-03T08:42:12;91,5;\na;2014-02-03 08:47:12;Low;\na;2014-02-03 08:52:12;;\na;later;90;\n";
+        std::fs::write(folder.path().join("g.csv"), text).unwrap();
+        std::fs::write(folder.path().join("notes.csv"), [0xff, 0xfe, 0x00]).unwrap();
+        let read = read_folder(folder.path(), Unit::MgDl).unwrap();
+        assert_eq!((read.subjects[0].readings.len(), read.subjects[0].readings[0].1), (1, 91.5));
+        assert_eq!(read.rows_set_aside, 3);
+        assert_eq!(read.set_aside.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["notes.csv"]);
+    }
+
+    #[test]
+    fn millimoles_are_not_taken_for_milligrams() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "id,time,gl\na,2014-02-03 08:42:12,5.0\na,2014-02-03 08:47:12,12.0\n";
+        std::fs::write(folder.path().join("g.csv"), text).unwrap();
+        assert!(read_folder(folder.path(), Unit::MgDl).unwrap_err().to_string().contains("--unit mmol/L"));
+        let read = read_folder(folder.path(), Unit::MmolL).unwrap();
+        assert!((read.subjects[0].readings[0].1 - 90.1).abs() < 0.1);
+        std::fs::write(folder.path().join("g.csv"), text.replace("5.0", "95").replace("12.0", "120")).unwrap();
+        assert!(read_folder(folder.path(), Unit::MmolL).is_err());
     }
 
     #[test]

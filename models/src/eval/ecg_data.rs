@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::wfdb::{Annotation, Record, read_record, record_names};
+use super::SetAside;
+use super::wfdb::{Annotation, Record, read_annotations, read_signals, record_names};
 use crate::ModelError;
 use crate::diagnosis::ecg::beats::{Beat, BeatFinder};
 use crate::diagnosis::ecg::class::BeatClass;
@@ -51,29 +52,57 @@ pub struct Matching {
     pub missed: Vec<(f64, BeatClass)>,
 }
 
-/// Reads the records of a folder, one after the other.
+/// Reads the records of a folder, one after the other. What cannot be read is set aside, and the others are read; of annotations that
+/// cannot be read the record stands without them.
+///
+/// # Errors
+/// Where there is no record, or none that can be read.
 pub fn each_record(
     folder: &Path,
     mut progress: impl FnMut(&str),
     mut take: impl FnMut(&Record),
-) -> Result<(), ModelError> {
-    for name in record_names(folder)? {
-        progress(&name);
-        let record = read_record(folder, &name)?;
-        if !RATES_HZ.contains(&record.rate_hz) {
-            let why = format!("{name}: {} samples a second; {RATES_HZ:?} are judged", record.rate_hz);
-            return Err(ModelError::Data { path: folder.to_owned(), why });
+) -> Result<Vec<SetAside>, ModelError> {
+    let mut set_aside = Vec::new();
+    let names = record_names(folder)?;
+    let mut taken = 0;
+    for name in &names {
+        progress(name);
+        let mut record = match read_signals(folder, name) {
+            Ok(record) if RATES_HZ.contains(&record.rate_hz) => record,
+            Ok(record) => {
+                let rates = format!("{} to {}", RATES_HZ.start(), RATES_HZ.end());
+                set_aside.push(SetAside::new(name, format!("{} samples a second; {rates} are judged", record.rate_hz)));
+                continue;
+            }
+            Err(error) => {
+                set_aside.push(SetAside::new(name, error));
+                continue;
+            }
+        };
+        match read_annotations(folder, name) {
+            Ok(annotations) => record.annotations = annotations,
+            Err(error) => set_aside.push(SetAside::new(format!("{name}.atr"), error)),
         }
         take(&record);
+        taken += 1;
     }
-    Ok(())
+    if taken == 0 {
+        let first = set_aside.first().map(SetAside::to_string).unwrap_or_default();
+        let why = format!("none of its {} records can be judged; the first: {first}", names.len());
+        return Err(ModelError::Data { path: folder.to_owned(), why });
+    }
+    Ok(set_aside)
 }
 
-/// Reads all records of a folder and finds their beats. `leads`: how many to use at most.
-pub fn read_patients(folder: &Path, leads: usize, progress: impl FnMut(&str)) -> Result<Vec<Patient>, ModelError> {
+/// Reads all records of a folder and finds their beats; gives besides what was set aside. `leads`: how many to use at most.
+pub fn read_patients(
+    folder: &Path,
+    leads: usize,
+    progress: impl FnMut(&str),
+) -> Result<(Vec<Patient>, Vec<SetAside>), ModelError> {
     let mut patients = Vec::new();
-    each_record(folder, progress, |record| patients.push(Patient::of(record, leads)))?;
-    Ok(patients)
+    let set_aside = each_record(folder, progress, |record| patients.push(Patient::of(record, leads)))?;
+    Ok((patients, set_aside))
 }
 
 impl Patient {
@@ -162,6 +191,29 @@ mod tests {
         assert_eq!(matching.found, [Some(Normal), Some(Ventricular), None, None, None]);
         assert_eq!(matching.missed, [(2.2, Normal), (5.0, Normal)], "5.16 is too far, 9.5 lies in flutter");
         assert_eq!(matching.in_flutter, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn a_bad_record_is_set_aside_and_the_others_are_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        let header = |name: &str, rate: u32, samples: u32| format!("{name} 1 {rate} {samples}\n{name}.dat 212 200\n");
+        for (name, rate, samples) in [("good", 360, 400), ("slow", 60, 400), ("short", 360, 9_999), ("odd", 360, 400)] {
+            write(&format!("{name}.hea"), header(name, rate, samples).as_bytes());
+            write(&format!("{name}.dat"), &[0; 600]);
+        }
+        write("gone.hea", header("gone", 360, 400).as_bytes());
+        write("noise.hea", &[0xff, 0x00, 0x20]);
+        write("segments.hea", b"segments/2 2 360 1000\n");
+        write("odd.atr", &[0, 59 << 2, 0, 0]);
+        let (patients, set_aside) = read_patients(folder.path(), 2, |_| ()).unwrap();
+        let names = |all: Vec<&str>| all.join(" ");
+        assert_eq!(names(patients.iter().map(|patient| patient.name.as_str()).collect()), "good odd");
+        let aside = names(set_aside.iter().map(|one| one.name.as_str()).collect());
+        assert_eq!(aside, "gone noise odd.atr segments short slow");
+        std::fs::remove_file(folder.path().join("good.hea")).unwrap();
+        std::fs::remove_file(folder.path().join("odd.hea")).unwrap();
+        assert!(matches!(read_patients(folder.path(), 2, |_| ()), Err(ModelError::Data { .. })), "none is left");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Records in the WFDB format of PhysioNet: header (`.hea`), signals in format 212 (`.dat`), annotations (`.atr`).
+//! Records in the WFDB format of PhysioNet: header (`.hea`), signals in formats 212 and 16 (`.dat`), annotations (`.atr`).
 //!
 //! Formats after the WFDB Applications Guide, "header(5)", "signal(5)" and "annot(5)" (G. Moody, PhysioNet). Read: one
-//! segment, every signal in format 212. Promises: damaged or hostile files are an error that names the file; what is
+//! segment, one sample of each signal a frame, signals of one file in one format. Promises: damaged or hostile files are an error that names the file; what is
 //! allocated is bounded by the files' sizes; no path in a header leads out of the folder. Never: writes.
 
 use std::path::{Path, PathBuf};
@@ -14,8 +14,36 @@ const MOST_SIGNALS: usize = 32;
 const MOST_BYTES: u64 = 1 << 30;
 /// The gain where a header states none, in units a millivolt.
 const DEFAULT_GAIN: f64 = 200.0;
-/// The sample of format 212 that stands for none.
-const NO_SAMPLE: i32 = -2_048;
+
+/// How samples are packed in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Two samples of 12 bits in three bytes.
+    Bits12,
+    /// Two bytes, the lower first.
+    Bits16,
+}
+
+impl Format {
+    /// The sample that stands for none.
+    const fn none(self) -> i32 {
+        match self {
+            Self::Bits12 => -2_048,
+            Self::Bits16 => -32_768,
+        }
+    }
+
+    /// The sample at a place of a file.
+    fn sample(self, bytes: &[u8], at: usize) -> Option<i32> {
+        match self {
+            Self::Bits12 => sample_212(bytes, at),
+            Self::Bits16 => {
+                let pair = [*bytes.get(2 * at)?, *bytes.get(2 * at + 1)?];
+                Some(i32::from(i16::from_le_bytes(pair)))
+            }
+        }
+    }
+}
 
 /// A recording of a patient.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,17 +95,27 @@ pub fn record_names(folder: &Path) -> Result<Vec<String>, ModelError> {
 
 /// Reads a record of a folder.
 pub fn read_record(folder: &Path, name: &str) -> Result<Record, ModelError> {
+    let record = read_signals(folder, name)?;
+    Ok(Record { annotations: read_annotations(folder, name)?, ..record })
+}
+
+/// Reads a record's signals, as if there were no annotations.
+pub fn read_signals(folder: &Path, name: &str) -> Result<Record, ModelError> {
     let path = folder.join(format!("{name}.hea"));
     let header = read_bounded(&path)?;
     let header = Header::parse(&String::from_utf8_lossy(&header)).map_err(|why| data(&path, &why))?;
     let mut leads: Vec<Option<Lead>> = vec![None; header.signals.len()];
     for file in header.files() {
-        let path = folder.join(file);
-        let bytes = read_bounded(&path)?;
+        let bytes = read_bounded(&folder.join(file))?;
+        let offset = header.signals.iter().find(|signal| signal.file == file).map_or(0, |signal| signal.offset);
+        let bytes = bytes.get(offset..).unwrap_or_default();
         let columns: Vec<usize> = (0..leads.len()).filter(|index| header.signals[*index].file == file).collect();
+        if columns.windows(2).any(|pair| header.signals[pair[0]].format != header.signals[pair[1]].format) {
+            return Err(data(&path, "signals of one file have several formats"));
+        }
         for (place, index) in columns.iter().enumerate() {
             let signal = &header.signals[*index];
-            let samples = (place..).step_by(columns.len()).map_while(|at| sample_212(&bytes, at));
+            let samples = (place..).step_by(columns.len()).map_while(|at| signal.format.sample(bytes, at));
             let samples =
                 samples.take(header.samples.unwrap_or(usize::MAX)).map(|raw| signal.millivolts(raw)).collect();
             leads[*index] = Some(Lead { name: signal.name.clone(), samples });
@@ -88,16 +126,20 @@ pub fn read_record(folder: &Path, name: &str) -> Result<Record, ModelError> {
     if header.samples.is_some_and(|stated| stated > shortest) {
         return Err(data(&path, &format!("the signals end after {shortest} samples, before the header says")));
     }
+    if shortest == 0 {
+        return Err(data(&path, "the signals have no sample"));
+    }
     leads.iter_mut().for_each(|lead| lead.samples.truncate(shortest));
-    let annotations = read_annotations(&folder.join(format!("{name}.atr")))?;
-    Ok(Record { name: name.to_owned(), rate_hz: header.rate_hz, leads, annotations })
+    Ok(Record { name: name.to_owned(), rate_hz: header.rate_hz, leads, annotations: None })
 }
 
-fn read_annotations(path: &Path) -> Result<Option<Vec<Annotation>>, ModelError> {
+/// Reads a record's annotations; `None` where it has none.
+pub fn read_annotations(folder: &Path, name: &str) -> Result<Option<Vec<Annotation>>, ModelError> {
+    let path = folder.join(format!("{name}.atr"));
     if !path.exists() {
         return Ok(None);
     }
-    parse_annotations(&read_bounded(path)?).map(Some).map_err(|why| data(path, &why))
+    parse_annotations(&read_bounded(&path)?).map(Some).map_err(|why| data(&path, &why))
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, ModelError> {
@@ -124,6 +166,9 @@ struct Header {
 #[derive(Debug, PartialEq)]
 struct Signal {
     file: String,
+    format: Format,
+    /// Bytes of the file before the first sample.
+    offset: usize,
     /// Units a millivolt.
     gain: f64,
     /// The unit that stands for 0 mV.
@@ -133,7 +178,7 @@ struct Signal {
 
 impl Signal {
     fn millivolts(&self, raw: i32) -> f32 {
-        if raw == NO_SAMPLE { f32::NAN } else { ((f64::from(raw) - self.baseline) / self.gain) as f32 }
+        if raw == self.format.none() { f32::NAN } else { ((f64::from(raw) - self.baseline) / self.gain) as f32 }
     }
 
     /// `file format gain(baseline)/unit resolution zero initial checksum block description…`
@@ -143,10 +188,14 @@ impl Signal {
         if Path::new(file).file_name().is_none_or(|name| name != file) {
             return Err(String::from("a signal's file is not a plain name"));
         }
-        match words.next() {
-            Some("212") => {}
-            other => return Err(format!("a signal has format {}; only 212 is read", other.unwrap_or("none"))),
-        }
+        let stated = words.next().unwrap_or("none");
+        let (packed, offset) = stated.split_once('+').unwrap_or((stated, "0"));
+        let format = match packed {
+            "212" => Format::Bits12,
+            "16" => Format::Bits16,
+            _ => return Err(format!("a signal has format {stated}; 212 and 16 are read")),
+        };
+        let offset = offset.parse().map_err(|_| format!("a signal has format {stated}; 212 and 16 are read"))?;
         let gain = words.next().unwrap_or_default().split('/').next().unwrap_or_default();
         let (gain, baseline) = match gain.trim_end_matches(')').split_once('(') {
             Some((gain, baseline)) => (gain, Some(number(baseline)?)),
@@ -157,6 +206,8 @@ impl Signal {
         let name = words.skip(3).collect::<Vec<_>>().join(" ");
         Ok(Self {
             file: file.to_owned(),
+            format,
+            offset,
             gain: if gain == 0.0 { DEFAULT_GAIN } else { gain },
             baseline: baseline.or(zero).unwrap_or(0.0),
             name,

@@ -73,7 +73,8 @@ fn what_is_damaged_is_refused_with_the_file() {
         ("r 2 360 3\nr.dat 212 200", "described"),
         ("r 1 360 3\n../r.dat 212 200", "plain name"),
         ("r 1 360 3\n/etc/passwd 212 200", "plain name"),
-        ("r 1 360 3\nr.dat 16 200", "format"),
+        ("r 1 360 3\nr.dat 80 200", "format"),
+        ("r 2 360 1\nr.dat 16 200\nr.dat 212 200", "several formats"),
         ("r 1 360 3\nr.dat 212 inf", "number"),
         ("r 1 360 7\nr.dat 212 200", "end after"),
     ] {
@@ -85,6 +86,25 @@ fn what_is_damaged_is_refused_with_the_file() {
         let folder = folder(TWO_LEADS, &dat, Some(atr));
         assert!(matches!(read_record(folder.path(), "r"), Err(ModelError::Data { .. })), "{atr:?}");
     }
+}
+
+#[test]
+fn samples_of_16_bits_are_read() {
+    let dat: Vec<u8> = [1_024_i16, -200, -32_768, 100].iter().flat_map(|sample| sample.to_le_bytes()).collect();
+    let header = "r 2 360 2\nr.dat 16 200 16 1024 0 0 0 MLII\nr.dat 16 100 16 0 0 0 0 V1\n";
+    let folder = folder(header, &dat, None);
+    let record = read_record(folder.path(), "r").unwrap();
+    assert_eq!((record.leads[0].samples[0], record.leads[1].samples.as_slice()), (0.0, &[-2.0, 1.0][..]));
+    assert!(record.leads[0].samples[1].is_nan(), "the value that stands for none");
+    let dat = [&[7; 24][..], &dat].concat();
+    let folder = self::folder(&header.replace(" 16 200", " 16+24 200").replace(" 16 100", " 16+24 100"), &dat, None);
+    assert_eq!(read_record(folder.path(), "r").unwrap().leads[1].samples, [-2.0, 1.0], "after a head of its own");
+}
+
+#[test]
+fn a_record_without_a_sample_is_refused() {
+    let folder = folder("r 1 360\nr.dat 212 200\n", &[], None);
+    assert!(read_record(folder.path(), "r").unwrap_err().to_string().contains("no sample"));
 }
 
 proptest! {

@@ -18,7 +18,7 @@ use crate::anomaly::forecaster::{
 };
 use crate::card::{self, Metric, Training, TrainingData};
 use crate::catalog;
-use crate::eval::nab_data::{self, Series};
+use crate::eval::nab_data::{self, Corpus, Series};
 use crate::mlp::pinball;
 
 /// How the forecaster is trained.
@@ -120,11 +120,13 @@ pub(super) fn add_sample(history: &History, time: Timestamp, value: f64, samples
 
 /// Trains the forecaster and writes its folder.
 pub fn train_anomaly(settings: &TrainAnomaly<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<TrainReport, ModelError> {
-    let corpus = settings.data.map_or_else(|| Ok(Vec::new()), nab_data::read_folder)?;
+    let corpus = settings.data.map_or_else(|| Ok(Corpus::default()), nab_data::read_folder)?;
+    let series = corpus.learnt_from();
     let kept: Vec<&Series> =
-        corpus.iter().filter(|series| settings.exclude_category != Some(series.category.as_str())).collect();
+        series.iter().filter(|series| settings.exclude_category != Some(series.category.as_str())).collect();
     let checkpoint = Checkpoint::new(settings.out, settings.resume);
-    let (bytes, report) = train_network(&kept, settings.seed, settings.epochs, Some(&checkpoint), progress)?;
+    let (bytes, mut report) = train_network(&kept, settings.seed, settings.epochs, Some(&checkpoint), progress)?;
+    report.set_aside = corpus.set_aside.clone();
     let mut card = catalog::card(forecaster::NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{}-{}", METHOD, &report.sha256[..8]);

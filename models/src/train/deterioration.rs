@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, PATIENCE, TrainReport};
 use super::motion::binary_cross_entropy;
 use super::samples::Samples;
 use crate::ModelError;
@@ -71,7 +71,7 @@ pub fn train_deterioration(
         rate: 2e-3,
         weight_decay: 2e-2,
         epochs,
-        patience: epochs,
+        patience: PATIENCE,
     };
     let (bytes, mut report) = fit.run(&samples, &held_back, &mut rng, None, progress)?;
     let bytes = calibrated(&bytes, &held_back)?;

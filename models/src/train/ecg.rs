@@ -29,6 +29,7 @@ use crate::diagnosis::ecg::beats::INPUTS;
 use crate::diagnosis::ecg::class::{BeatClass, CLASSES};
 use crate::diagnosis::ecg::network::{MEMBERS, Member, Network, OUTPUTS, Scaling, to_bytes, weighed};
 use crate::diagnosis::ecg::{MOST_LEADS, NAME};
+use crate::eval::SetAside;
 use crate::eval::ecg::EcgOutcome;
 use crate::eval::ecg_data::{Patient, each_record};
 
@@ -61,11 +62,16 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Reads all annotated records of a folder. The seed is that of the rhythms that are made.
-    pub fn read(folder: &Path, leads: usize, seed: u64, progress: impl FnMut(&str)) -> Result<Vec<Self>, ModelError> {
+    /// Reads all annotated records of a folder; gives besides what was set aside. The seed is that of the rhythms that are made.
+    pub fn read(
+        folder: &Path,
+        leads: usize,
+        seed: u64,
+        progress: impl FnMut(&str),
+    ) -> Result<(Vec<Self>, Vec<SetAside>), ModelError> {
         let mut learners = Vec::new();
         let mut stream = 0;
-        each_record(folder, progress, |record| {
+        let set_aside = each_record(folder, progress, |record| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(stream);
             stream += 1;
@@ -75,7 +81,7 @@ impl Learner {
                 learners.push(Self { patient: Patient::of(record, leads), made });
             }
         })?;
-        Ok(learners)
+        Ok((learners, set_aside))
     }
 }
 
@@ -301,14 +307,16 @@ pub fn train_ecg(
     resume: bool,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
-    let learners = Learner::read(data, MOST_LEADS, settings.seed, |_| {})?;
+    let (learners, set_aside) = Learner::read(data, MOST_LEADS, settings.seed, |_| {})?;
     if learners.len() < 2 {
-        let why = String::from("at least two records with annotations (.atr) are needed");
+        let first = set_aside.first().map(|one| format!("; {one}")).unwrap_or_default();
+        let why = format!("at least two records with annotations (.atr) are needed{first}");
         return Err(ModelError::Data { path: data.to_owned(), why });
     }
     let all: Vec<&Learner> = learners.iter().collect();
     let checkpoint = Checkpoint::new(out, resume);
-    let (bytes, report) = train_ecg_network(&all, settings, Some(&checkpoint), progress)?;
+    let (bytes, mut report) = train_ecg_network(&all, settings, Some(&checkpoint), progress)?;
+    report.set_aside = set_aside;
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{METHOD}-{}", &report.sha256[..8]);

@@ -198,7 +198,9 @@ impl InTraining {
         let held_back_loss =
             mean_loss(&self.member, &lessons.held_back, &Weights::of(&lessons.held_back), lessons.scaling)?;
         let pass = Epoch { epoch: self.passes, epochs, loss: sum / drawn.len().max(1) as f32, held_back_loss };
-        if self.best.as_ref().is_none_or(|(least, _)| held_back_loss < least.held_back_loss) {
+        // Where nobody is held back nothing tells passes apart but how far they have come.
+        let is_untold = lessons.held_back.is_empty();
+        if self.best.as_ref().is_none_or(|(least, _)| is_untold || held_back_loss < least.held_back_loss) {
             let copies = self.member.vars().iter().map(|var| var.as_tensor().copy()).collect::<Result<Vec<_>, _>>()?;
             self.best = Some((pass, copies));
         }

@@ -17,7 +17,7 @@ use crate::anomaly::forecaster;
 use crate::anomaly::forecaster::history::History;
 use crate::card::{Card, Metric, TrainingData};
 use crate::diagnosis::glucose_forecast::{self, past::Past};
-use crate::eval::{cgm, skab};
+use crate::eval::{cgm, skab, table};
 use crate::mlp::Trainable;
 
 /// The weights that stay as they are: what the first layer sees in a past is the same everywhere.
@@ -173,8 +173,12 @@ impl FineTuned {
 /// Each numeric column of each file is a series.
 fn series(data: &Path) -> Result<(Parts, usize), ModelError> {
     let (mut parts, mut count) = (Parts::new(forecaster::history::INPUTS), 0);
-    for path in skab::files(data)? {
+    for path in table::csv_files(data)?.files {
         let run = skab::read_run(data, &path)?;
+        if !run.is_timed {
+            let why = String::from("no time of it can be read: write 2026-01-31 12:00:00 into a column `time`");
+            return Err(ModelError::Data { path: data.join(path), why });
+        }
         for field in 0..run.fields.len() {
             let values = run.values.iter().skip(field).step_by(run.fields.len());
             let rows: Vec<_> =
@@ -194,7 +198,7 @@ fn series(data: &Path) -> Result<(Parts, usize), ModelError> {
 
 /// Each subject is a recording.
 fn patients(data: &Path) -> Result<(Parts, usize), ModelError> {
-    let subjects = cgm::read_folder(data)?;
+    let subjects = cgm::read_folder(data, cgm::Unit::MgDl)?.subjects;
     let mut parts = Parts::new(glucose_forecast::past::INPUTS);
     for subject in &subjects {
         let mut past = Past::default();

@@ -9,10 +9,15 @@ use super::adamw::AdamW;
 use super::checkpoint::{Between, Checkpoint};
 use super::samples::Samples;
 use crate::ModelError;
+use crate::eval::SetAside;
 use crate::mlp::{Layout, Network, Trainable};
 
 /// Rows of one product where a pass only compares, in a training that has the machine to itself.
 pub(super) const AT_ONCE: usize = 4_096;
+
+/// Passes without improvement after which a training of few samples stops. No training that ships had to wait so long for its best pass, so
+/// it changes none of them; it ends those that were asked for far more passes.
+pub(super) const PATIENCE: usize = 20;
 
 /// One pass over the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +28,14 @@ pub struct Epoch {
     pub epochs: usize,
     /// Mean loss over the samples of the pass.
     pub loss: f32,
-    /// Mean loss on the samples held back.
+    /// Mean loss on the samples held back; 0, and left out where it is written, where none were.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub held_back_loss: f32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(loss: &f32) -> bool {
+    *loss == 0.0
 }
 
 /// What training gave.
@@ -42,6 +53,9 @@ pub struct TrainReport {
     pub held_back_loss: f32,
     /// SHA-256 of the weights.
     pub sha256: String,
+    /// What of the data was not learnt from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
 }
 
 /// Mean loss of predictions (first) against targets.
@@ -128,6 +142,7 @@ impl Fit {
             best_epoch,
             held_back_loss,
             sha256: crate::card::digest(&bytes),
+            set_aside: Vec::new(),
         };
         Ok((bytes, report))
     }
@@ -242,6 +257,14 @@ mod tests {
         assert_eq!(train(folders[1].path(), false, None).unwrap(), whole);
         checkpoint.remove().unwrap();
         assert_eq!(std::fs::read_dir(folders[1].path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_training_that_was_asked_for_many_passes_may_end_earlier() {
+        assert_eq!(super::super::glucose::fit(500).patience, PATIENCE);
+        let pass = |held_back_loss| Epoch { epoch: 1, epochs: 1, loss: 1.0, held_back_loss };
+        let told = |held_back_loss| serde_json::to_value(pass(held_back_loss)).unwrap().get("held_back_loss").is_some();
+        assert!(told(0.5) && !told(0.0), "no loss is told of samples that nobody held back");
     }
 
     #[test]

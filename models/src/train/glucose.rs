@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::Checkpoint;
-use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, PATIENCE, TrainReport};
 use super::samples::Samples;
 use super::simulate::normal;
 use crate::ModelError;
@@ -44,7 +44,16 @@ pub fn train_glucose_network(
 
 /// How the forecast is fitted.
 pub(super) fn fit(epochs: usize) -> Fit {
-    Fit { layout: LAYOUT, loss, batch: 128, at_once: AT_ONCE, rate: 1e-3, weight_decay: 1e-2, epochs, patience: epochs }
+    Fit {
+        layout: LAYOUT,
+        loss,
+        batch: 128,
+        at_once: AT_ONCE,
+        rate: 1e-3,
+        weight_decay: 1e-2,
+        epochs,
+        patience: PATIENCE,
+    }
 }
 
 /// Samples to train on and to hold back.
@@ -86,10 +95,11 @@ pub fn train_glucose(
     resume: bool,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
-    let subjects = cgm::read_folder(data)?;
+    let cgm::Recordings { subjects, set_aside, .. } = cgm::read_folder(data, cgm::Unit::MgDl)?;
     let all: Vec<&Subject> = subjects.iter().collect();
     let checkpoint = Checkpoint::new(out, resume);
-    let (bytes, report) = train_glucose_network(&all, seed, epochs, Some(&checkpoint), progress)?;
+    let (bytes, mut report) = train_glucose_network(&all, seed, epochs, Some(&checkpoint), progress)?;
+    report.set_aside = set_aside;
     let command = format!("nearside train glucose --data CGM --seed {seed} --epochs {epochs} --out FOLDER");
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());

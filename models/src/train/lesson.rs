@@ -31,13 +31,13 @@ impl Lesson {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let ((samples, held_back), fit) = match (method, data) {
             (forecaster::NAME, data) => {
-                let corpus = data.map_or_else(|| Ok(Vec::new()), nab_data::read_folder)?;
-                let all: Vec<&nab_data::Series> = corpus.iter().collect();
+                let corpus = data.map_or_else(|| Ok(nab_data::Corpus::default()), nab_data::read_folder)?;
+                let all: Vec<&nab_data::Series> = corpus.learnt_from().iter().collect();
                 (anomaly::samples(&all, seed, &mut rng), anomaly::fit(0))
             }
             (multivariate_model::NAME, _) => (multivariate::both(&mut rng), multivariate::fit(0)),
             (glucose_forecast::NAME, Some(data)) => {
-                let subjects = cgm::read_folder(data)?;
+                let subjects = cgm::read_folder(data, cgm::Unit::MgDl)?.subjects;
                 let all: Vec<&cgm::Subject> = subjects.iter().collect();
                 (glucose::samples(&all, &mut rng), glucose::fit(0))
             }

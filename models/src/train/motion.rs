@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
+use super::fit::{AT_ONCE, Epoch, Fit, PATIENCE, TrainReport};
 use super::samples::Samples;
 use crate::ModelError;
 use crate::card::{self, Metric, Training, TrainingData};
@@ -68,7 +68,7 @@ pub fn train_sleep(
 }
 
 fn fit(layout: crate::mlp::Layout, loss: super::fit::Loss, epochs: usize) -> Fit {
-    Fit { layout, loss, batch: 64, at_once: AT_ONCE, rate: 2e-3, weight_decay: 1e-2, epochs, patience: epochs }
+    Fit { layout, loss, batch: 64, at_once: AT_ONCE, rate: 2e-3, weight_decay: 1e-2, epochs, patience: PATIENCE }
 }
 
 /// Mean cross entropy of softmax over the outputs; the target is the class's number. The slow form: candle's fused softmax has no gradient.

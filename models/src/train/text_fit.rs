@@ -214,6 +214,7 @@ pub(super) fn fit(
         best_epoch: found.passes,
         held_back_loss: found.held_back_loss,
         sha256: String::new(),
+        set_aside: Vec::new(),
     };
     Ok((cooled(course.descent.classifier, found.temperatures), report))
 }

@@ -3,26 +3,49 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nearside_models::catalog;
 use nearside_models::diagnosis::glucose_forecast::{Forecast, LAYOUT, NAME, forecasts};
-use nearside_models::diagnosis::glucose_range::LOW;
-use nearside_models::eval::cgm::{Accuracy, Alarms, Errors, Subject, read_folder};
+use nearside_models::diagnosis::glucose_range::{LOW, VERY_HIGH};
+use nearside_models::eval::cgm::{self, Accuracy, Alarms, Errors, Recordings, Subject, read_folder};
 use nearside_models::mlp::Network;
 use nearside_models::train::train_glucose_network;
 use serde_json::json;
 
-use crate::cli::train::{DEFAULT_SEED, GLUCOSE_EPOCHS, epoch_bar, show};
+use super::show_set_aside;
+use crate::cli::counted;
+use crate::cli::outputs::Inputs;
+use crate::cli::train::{DEFAULT_SEED, GLUCOSE_EPOCHS, at_least_one, epoch_bar, show};
 use crate::error::StartError;
 
-/// Level 1 high by the international consensus, mg/dL: the recordings hardly pass the gateway's 250.
+/// Level 1 high by the international consensus, mg/dL. The gateway alarms at [`VERY_HIGH`], which many recordings hardly pass; told beside it.
 const HIGH: f64 = 180.0;
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    #[value(name = "mg/dL", alias = "mg/dl")]
+    MgDl,
+    #[value(name = "mmol/L", alias = "mmol/l")]
+    MmolL,
+}
+
+impl From<Unit> for cgm::Unit {
+    fn from(unit: Unit) -> Self {
+        match unit {
+            Unit::MgDl => Self::MgDl,
+            Unit::MmolL => Self::MmolL,
+        }
+    }
+}
 
 #[derive(Args, Debug)]
 pub(super) struct Glucose {
-    /// The folder: csv files with id, time and gl in mg/dL.
+    /// The folder: csv files with id, time and gl.
     #[arg(long)]
     data: PathBuf,
+    /// What gl is in.
+    #[arg(long, value_enum, default_value_t = Unit::MgDl)]
+    unit: Unit,
     /// Train the network anew without each subject before the subject is forecast. Without this, the shipped weights may have
     /// seen what they are scored on.
     #[arg(long)]
@@ -37,14 +60,23 @@ pub(super) struct Glucose {
     #[arg(long, default_value_t = DEFAULT_SEED)]
     seed: u64,
     /// Passes of the training.
-    #[arg(long, default_value_t = GLUCOSE_EPOCHS)]
+    #[arg(long, default_value_t = GLUCOSE_EPOCHS, value_parser = at_least_one)]
     epochs: usize,
 }
 
 pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
-    let subjects = read_folder(&args.data)?;
+    if let Some(forecasts) = &args.forecasts {
+        let inputs = Inputs::default().with_files("--data", &args.data, &["csv"]);
+        inputs.with_some("--folder", args.folder.as_deref()).spare_file("--forecasts", forecasts)?;
+    }
+    let Recordings { subjects, set_aside, rows_set_aside } = read_folder(&args.data, args.unit.into())?;
+    show_set_aside(&set_aside);
+    if rows_set_aside > 0 {
+        eprintln!("set aside: {} without a time or a number", counted(rows_set_aside, "row"));
+    }
     let (card, weights) = catalog::parts(NAME, args.folder.as_deref())?;
-    let (mut errors, mut low, mut high) = (Errors::default(), Alarms::default(), Alarms::default());
+    let (mut errors, mut low, mut high, mut above_180) =
+        (Errors::default(), Alarms::default(), Alarms::default(), Alarms::default());
     let mut written = String::from("subject,timestamp,forecast,low,high\n");
     eprintln!(
         "{:<16}{:>10}{:>8}{:>13}{:>8}{:>10}",
@@ -64,13 +96,16 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         bar.suspend(|| show_accuracy(&subject.id, &of_subject.accuracy()));
         errors = errors.plus(of_subject);
         low.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl < LOW, |forecast| forecast.below(LOW)));
-        high.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl > HIGH, |forecast| forecast.above(HIGH)));
+        for (limit, high) in [(VERY_HIGH, &mut high), (HIGH, &mut above_180)] {
+            high.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl > limit, |forecast| forecast.above(limit)));
+        }
         write_forecasts(&mut written, subject, &made);
     }
     bar.finish_and_clear();
     show_accuracy("all", &errors.accuracy());
-    show_alarms("below 70 mg/dL", &low);
-    show_alarms("above 180 mg/dL", &high);
+    show_alarms(&format!("below {LOW} mg/dL, as the gateway alarms"), &low);
+    show_alarms(&format!("above {VERY_HIGH} mg/dL, as the gateway alarms"), &high);
+    show_alarms(&format!("above {HIGH} mg/dL, where the gateway does not alarm"), &above_180);
     if let Some(path) = &args.forecasts {
         std::fs::write(path, written).map_err(|source| StartError::File { path: path.clone(), source })?;
     }
@@ -81,8 +116,11 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         "retrained_without_each_subject": args.retrain,
         "threshold": card.threshold,
         "accuracy": errors.accuracy(),
-        "low_alarms": summary_of(&low),
-        "high_alarms": summary_of(&high),
+        "low_alarms": summary_of(&low, LOW),
+        "high_alarms": summary_of(&high, VERY_HIGH),
+        "above_180": summary_of(&above_180, HIGH),
+        "rows_set_aside": rows_set_aside,
+        "set_aside": set_aside,
     });
     println!("{summary}");
     Ok(())
@@ -122,8 +160,9 @@ fn false_a_day(alarms: &Alarms) -> f64 {
     alarms.false_alarms as f64 / alarms.days.max(f64::MIN_POSITIVE)
 }
 
-fn summary_of(alarms: &Alarms) -> serde_json::Value {
+fn summary_of(alarms: &Alarms, limit_mg_dl: f64) -> serde_json::Value {
     json!({
+        "limit_mg_dl": limit_mg_dl,
         "episodes": alarms.episodes,
         "told_before": alarms.lead_minutes.len(),
         "median_lead_minutes": alarms.median_lead_minutes(),

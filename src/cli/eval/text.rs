@@ -16,7 +16,7 @@ use nearside_models::train::{Epoch, GENERATED_PART, answers, test_generated, tra
 use nearside_models::{ModelError, catalog};
 use serde_json::json;
 
-use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, epoch_bar, show};
+use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, at_least_one, epoch_bar, show};
 use crate::error::StartError;
 
 /// Texts of a pass that is timed, and texts that are looked at for that.
@@ -39,7 +39,7 @@ pub(super) struct Text {
     #[arg(long, default_value_t = DEFAULT_SEED)]
     seed: u64,
     /// Most passes of the training.
-    #[arg(long, default_value_t = TEXT_EPOCHS)]
+    #[arg(long, default_value_t = TEXT_EPOCHS, value_parser = at_least_one)]
     epochs: usize,
     /// Also show each class.
     #[arg(long)]
