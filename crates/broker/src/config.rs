@@ -1,6 +1,6 @@
 //! `[broker]` and what can go wrong.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use nearside_schemas::{
@@ -24,8 +24,11 @@ pub struct BrokerConfig {
     pub anonymous: Anonymous,
     /// Most connections at a time; further ones are told so and closed.
     pub max_connections: usize,
-    /// Most connections at a time from one address.
-    pub max_connections_per_address: usize,
+    /// Most connections at a time from one address. Where it is not stated: half of `max_connections`, and from this machine all.
+    pub max_connections_per_address: Option<usize>,
+    /// How much of `max_sessions`, `max_retained` and `max_retained_bytes` one user may have, in percent, so that nobody keeps out all
+    /// others. Clients without a name are told apart by their addresses, as far as they are known since the start.
+    pub user_share_percent: u8,
     /// The largest packet that is read; a client that sends a larger one is disconnected.
     pub max_packet: ByteSize,
     /// Most QoS 1 and 2 publishes of one connection that wait for the disk; when met, the connection is not read.
@@ -49,12 +52,17 @@ pub struct BrokerConfig {
     pub session_expiry_cap: HumanDuration,
     /// Most sessions that outlive their connection, connected or not; when met, further ones are refused.
     pub max_sessions: usize,
-    /// Most messages that wait for one subscriber. When met, the oldest is shed and counted.
+    /// Most messages that wait for one subscriber. When met, the oldest of QoS 0 is shed and counted, or else the oldest.
     pub session_queue: usize,
-    /// Most bytes that are held for one subscriber, on their way or waiting. When met, the oldest that waits is shed and counted.
+    /// Most bytes that are held for one subscriber, on their way or waiting. When met, the oldest that waits is shed and counted, QoS 0
+    /// first.
     pub session_queue_bytes: ByteSize,
-    /// Most bytes that are held for all subscribers together. When met, whoever gets a message loses its own oldest, counted.
+    /// Most bytes that are held for all subscribers together. When met, whoever gets a message and holds more than its `session_share`
+    /// loses its own oldest, counted.
     pub sessions_bytes: ByteSize,
+    /// Bytes that each subscriber may hold however much all others hold, and beyond it one message where it is connected. So all hold at
+    /// most `sessions_bytes`, a share for each session and a `max_packet` for each connection.
+    pub session_share: ByteSize,
     /// Threads that serve connections; 0 is one for every two cores.
     pub threads: usize,
     /// How many subscribed clients, of those whose sessions end with their connection, get messages straight from whoever publishes.
@@ -161,7 +169,8 @@ impl Default for BrokerConfig {
             users: None,
             anonymous: Anonymous::Loopback,
             max_connections: 10_000,
-            max_connections_per_address: 10_000,
+            max_connections_per_address: None,
+            user_share_percent: 50,
             max_packet: ByteSize::mib(1),
             receive_maximum: 1_024,
             publish_rate: 0,
@@ -176,6 +185,7 @@ impl Default for BrokerConfig {
             session_queue: 10_000,
             session_queue_bytes: ByteSize::mib(64),
             sessions_bytes: ByteSize::mib(1_024),
+            session_share: ByteSize::kib(64),
             threads: 0,
             straight_subscribers: 1_000,
             router_queue_bytes: ByteSize::mib(64),
@@ -284,6 +294,18 @@ impl BrokerConfig {
         topic.len() <= self.max_topic_bytes && topic.split('/').count() <= self.max_topic_levels
     }
 
+    /// What one user may have of so many.
+    pub(crate) fn share_of(&self, most: usize) -> usize {
+        (most.saturating_mul(usize::from(self.user_share_percent)) / 100).max(1)
+    }
+
+    /// How many connections may come from an address.
+    pub(crate) fn most_connections_of(&self, address: IpAddr) -> usize {
+        let all = self.max_connections;
+        let of_one = if address.is_loopback() { all } else { all.div_ceil(2) };
+        self.max_connections_per_address.unwrap_or(of_one)
+    }
+
     /// Whatever is wrong with the bounds.
     pub fn faults(&self) -> Faults {
         let certified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -299,7 +321,7 @@ impl BrokerConfig {
                 ("sessions_bytes", self.sessions_bytes.bytes() == 0),
                 ("router_queue_bytes", self.router_queue_bytes.bytes() == 0),
                 ("inflight", self.inflight == 0),
-                ("max_connections_per_address", self.max_connections_per_address == 0),
+                ("max_connections_per_address", self.max_connections_per_address == Some(0)),
                 ("max_topic_bytes", self.max_topic_bytes == 0),
                 ("max_topic_levels", self.max_topic_levels == 0),
                 ("write_timeout", self.write_timeout.get().is_zero()),
@@ -314,6 +336,11 @@ impl BrokerConfig {
                 self.max_packet < ByteSize::kib(1) || self.max_packet > ByteSize::mib(256),
                 "must be between 1KiB and 256MiB",
             )
+            .check(
+                "user_share_percent",
+                self.user_share_percent == 0 || self.user_share_percent > 100,
+                "must be between 1 and 100",
+            )
             .check("max_topic_levels", self.max_topic_levels > MOST_TOPIC_LEVELS, "must be at most 1000")
             // A packet id belongs to a place in the queue, and there are 65,535.
             .check("session_queue", self.session_queue > 60_000, "must be at most 60000")
@@ -323,5 +350,23 @@ impl BrokerConfig {
     /// Checks that the bounds make sense.
     pub fn validate(&self) -> Result<(), BrokerError> {
         Ok(self.faults().first()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_may_have_all_but_this_machine() {
+        let mut config = BrokerConfig { max_connections: 9, ..BrokerConfig::default() };
+        let [here, there] = ["127.0.0.1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
+        assert_eq!([here, there].map(|address| config.most_connections_of(address)), [9, 5]);
+        config.max_connections_per_address = Some(2);
+        assert_eq!([here, there].map(|address| config.most_connections_of(address)), [2, 2]);
+        assert_eq!([1, 2, 9, 10_000].map(|most| config.share_of(most)), [1, 1, 4, 5_000]);
+        for percent in [0, 101] {
+            assert!(BrokerConfig { user_share_percent: percent, ..BrokerConfig::default() }.validate().is_err());
+        }
     }
 }

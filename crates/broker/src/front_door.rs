@@ -15,17 +15,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::access::{Access, Credentials};
+use crate::access::{Access, Credentials, Holder, Principal};
 use crate::config::{BrokerConfig, BrokerError};
 use crate::message::{Delivery, Message};
+use crate::outgoing::{Common, DeliveryMetrics, SessionBounds};
 use crate::packet::{Carried, Reason};
 use crate::queue::SharedBudget;
 use crate::recovery::Recovery;
 use crate::refusals::RefusalLog;
-use crate::retained::Retained;
+use crate::retained::{Retained, RetainedBounds, Room};
 use crate::router;
 use crate::routes::Routes;
-use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
+use crate::session::Session;
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
 use crate::threads::Threads;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
     pub(crate) routes: Routes,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
@@ -89,6 +91,7 @@ pub(crate) struct Metrics {
 pub(crate) struct RefusedMetrics {
     pub(crate) publish: Counter,
     pub(crate) subscribe: Counter,
+    pub(crate) will: Counter,
 }
 
 impl Metrics {
@@ -103,7 +106,11 @@ impl Metrics {
             acknowledged: telemetry.counter(Metric::PublishesAcknowledged, &[]),
             not_retained: telemetry.counter(Metric::PublishesDropped, &["retained_full"]),
             throttled: telemetry.counter(Metric::ConnectionsThrottled, &[]),
-            refused: RefusedMetrics { publish: refused("publish"), subscribe: refused("subscribe") },
+            refused: RefusedMetrics {
+                publish: refused("publish"),
+                subscribe: refused("subscribe"),
+                will: refused("will"),
+            },
         }
     }
 }
@@ -115,10 +122,28 @@ impl Shared {
         if delivery.message.retain {
             match self.retained.keep(&delivery.message) {
                 Some(change) => changes.extend(change),
-                None => drop(self.metrics.not_retained.inc()),
+                None => self.say_not_retained(&delivery.message),
             }
         }
         self.routes.route(delivery, changes)
+    }
+
+    fn say_not_retained(&self, message: &Message) {
+        self.metrics.not_retained.inc();
+        let holder = message.publisher.as_ref().and_then(|publisher| publisher.holder.as_ref());
+        let (address, user) = match holder {
+            Some(Holder::Address(address)) => (Some(*address), None),
+            Some(Holder::User(user)) => (None, Some(&**user)),
+            None => (None, None),
+        };
+        let why = "a message was not retained: there is no room (max_retained, max_retained_bytes), or its user has its share of it";
+        self.refusals.say(address, self.access.known(user).as_deref(), why);
+    }
+
+    /// Whether the certificate that somebody was let in by, if it was by one, would be taken now.
+    pub(crate) fn trusts(&self, principal: &Principal) -> bool {
+        let (Some(shown), Some(tls)) = (&principal.certificate, &self.tls) else { return true };
+        tls.trusts(shown)
     }
 
     /// Counts a connection that was refused.
@@ -179,16 +204,18 @@ impl FrontDoor {
         };
         let router_bytes = config.router_queue_bytes.bytes() as usize;
         let router = router::start(router_bytes, telemetry).map_err(BrokerError::Thread)?;
-        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
+        let share = config.session_share.bytes() as usize;
+        let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize, share));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
         let straight = config.straight_subscribers;
         let shared = Arc::new(Shared {
-            retained: Retained::new(config.max_retained, config.max_retained_bytes.bytes() as usize, saved.retained),
+            retained: Retained::new(retained_bounds(&config), saved.retained),
             config,
             intake: ports.intake,
             clock: ports.clock,
             access,
+            tls: tls.clone(),
             routes: Routes::new(router, straight, telemetry),
             sessions: Sessions::new(telemetry),
             store,
@@ -262,6 +289,12 @@ impl Drop for FrontDoor {
     }
 }
 
+fn retained_bounds(config: &BrokerConfig) -> RetainedBounds {
+    let all = Room { messages: config.max_retained, bytes: config.max_retained_bytes.bytes() as usize };
+    let each = Room { messages: config.share_of(all.messages), bytes: config.share_of(all.bytes) };
+    RetainedBounds { all, each }
+}
+
 fn open_store(store: SessionStore, telemetry: &Telemetry) -> Result<(StoreHandle, Saved), BrokerError> {
     let SessionStore::File { path, keys } = store else { return Ok(Default::default()) };
     let mut disk = Disk::open(&path, keys)?;
@@ -294,8 +327,10 @@ async fn reload(shared: std::sync::Weak<Shared>, tls: Option<Arc<Tls>>) {
             for error in [users, certificates].into_iter().filter_map(Result::err) {
                 tracing::error!(%error, "a changed file is not taken over");
             }
-            // A certificate may have been revoked: whoever showed one shows it again.
-            shared.sessions.recheck(|who| shared.access.still_holds(who) && !(certified && who.certified));
+            shared.sessions.recheck(|who| shared.access.still_holds(who) && shared.trusts(who));
+            if before.0 != now.0 {
+                Sessions::enforce_rights(&shared).await;
+            }
         }
         drop(shared);
         tokio::time::sleep(RELOAD).await;
@@ -395,7 +430,7 @@ fn count(shared: &Arc<Shared>, address: IpAddr) -> Result<OpenConnection, Reason
         return Err(Reason::ServerBusy);
     }
     let count = addresses.entry(address).or_default();
-    if *count >= shared.config.max_connections_per_address {
+    if *count >= shared.config.most_connections_of(address) {
         return Err(Reason::QuotaExceeded);
     }
     *count += 1;

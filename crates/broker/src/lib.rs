@@ -16,6 +16,7 @@ mod front_door;
 pub mod fuzz;
 mod handshake;
 mod message;
+mod outgoing;
 mod packet;
 mod peer;
 mod queue;

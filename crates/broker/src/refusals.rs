@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 const MOST: usize = 64;
 
 /// Of whom what was said. The kinds are the program's own sentences, so there are few.
-type Key = (IpAddr, &'static str);
+type Key = (Option<IpAddr>, &'static str);
 
 /// When what was said of whom.
 #[derive(Default)]
@@ -31,10 +31,12 @@ struct Said {
 }
 
 impl RefusalLog {
-    /// Says that somebody from this address was refused something, unless that was said lately. `name` is one that the site knows.
-    pub(crate) fn say(&self, address: IpAddr, name: Option<&str>, why: &'static str) {
+    /// Says that somebody from this address, where it is known, was refused something, unless that was said lately. `name` is one that the site knows.
+    pub(crate) fn say(&self, address: impl Into<Option<IpAddr>>, name: Option<&str>, why: &'static str) {
+        let address = address.into();
         if let Some(unsaid) = self.note((address, why), Instant::now()) {
             let user = name.unwrap_or("-");
+            let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
             tracing::warn!(user, %address, unsaid, "{why} (said at most once a minute for an address)");
         }
     }
@@ -60,8 +62,8 @@ impl RefusalLog {
 mod tests {
     use super::*;
 
-    fn address(n: u16) -> IpAddr {
-        IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]])
+    fn address(n: u16) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]))
     }
 
     #[test]

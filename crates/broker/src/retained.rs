@@ -1,18 +1,53 @@
 //! Retained messages: the last one of each topic (section 3.3.1.3 of MQTT 5). Bounded; kept on disk by the session store.
+//!
+//! Promise: nobody takes all the room; what the gateway says of itself under `$SYS/` takes none of it and is always kept.
 
 use std::collections::HashMap;
 
 use nearside_schemas::{Timestamp, Topic};
 use parking_lot::RwLock;
 
+use crate::access::Holder;
 use crate::filter;
 use crate::message::Message;
 use crate::store::Change;
 
+/// What there is room for.
+#[derive(Clone, Copy)]
+pub(crate) struct RetainedBounds {
+    pub(crate) all: Room,
+    /// What one user, or one address without a name, may take of it.
+    pub(crate) each: Room,
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    fn of(message: &Message) -> Self {
+        Self { messages: 1, bytes: message.size() }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { messages: self.messages + other.messages, bytes: self.bytes + other.bytes }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { messages: self.messages - other.messages, bytes: self.bytes - other.bytes }
+    }
+
+    const fn fits(self, most: Self) -> bool {
+        self.messages <= most.messages && self.bytes <= most.bytes
+    }
+}
+
 /// The retained messages.
 pub(crate) struct Retained {
-    most: usize,
-    most_bytes: usize,
+    bounds: RetainedBounds,
     kept: RwLock<Kept>,
 }
 
@@ -20,20 +55,21 @@ pub(crate) struct Retained {
 struct Kept {
     /// With each message its number in the store.
     messages: HashMap<Topic, (u64, Message)>,
-    bytes: usize,
+    /// Without those of the gateway itself.
+    taken: Room,
+    of: HashMap<Holder, Room>,
     last_number: u64,
 }
 
 impl Retained {
     /// With what the store had.
-    pub(crate) fn new(most: usize, most_bytes: usize, stored: Vec<(u64, Message)>) -> Self {
+    pub(crate) fn new(bounds: RetainedBounds, stored: Vec<(u64, Message)>) -> Self {
         let mut kept = Kept::default();
         for (number, message) in stored {
             kept.last_number = kept.last_number.max(number);
-            kept.bytes += message.size();
-            kept.messages.insert(message.topic.clone(), (number, message));
+            kept.insert(number, message);
         }
-        Self { most, most_bytes, kept: RwLock::new(kept) }
+        Self { bounds, kept: RwLock::new(kept) }
     }
 
     /// Keeps the message, or forgets the topic's where the payload is empty. Gives back what the store is told, or `None` where
@@ -43,16 +79,13 @@ impl Retained {
         if message.payload.is_empty() {
             return Some(kept.remove(&message.topic).map(Change::Forget));
         }
-        let before = kept.messages.get(&message.topic).map(|(number, before)| (*number, before.size()));
-        let bytes = kept.bytes - before.map_or(0, |(_, size)| size) + message.size();
-        if bytes > self.most_bytes || (before.is_none() && kept.messages.len() >= self.most) {
+        if !kept.has_room(message, &self.bounds) {
             return None;
         }
-        let number = before.map_or(kept.last_number + 1, |(number, _)| number);
+        let number = kept.remove(&message.topic).unwrap_or(kept.last_number + 1);
         kept.last_number = kept.last_number.max(number);
-        kept.bytes = bytes;
         let message = Message { retain: true, ..message.detached() };
-        kept.messages.insert(message.topic.clone(), (number, message.clone()));
+        kept.insert(number, message.clone());
         Some(Some(Change::Retain(number, message)))
     }
 
@@ -89,18 +122,61 @@ impl Retained {
 }
 
 impl Kept {
+    /// Whether the message may take the place of its topic's.
+    fn has_room(&self, message: &Message, bounds: &RetainedBounds) -> bool {
+        if filter::is_ours(message.topic.as_str()) {
+            return true;
+        }
+        let before = self.messages.get(&message.topic).map(|(_, before)| before);
+        let left = |taken: Room, before: Option<&Message>| taken.minus(before.map(Room::of).unwrap_or_default());
+        let all = left(self.taken, before).plus(Room::of(message));
+        let its = holder(message).is_none_or(|holder| {
+            let before = before.filter(|before| self::holder(before) == Some(holder));
+            let taken = self.of.get(holder).copied().unwrap_or_default();
+            left(taken, before).plus(Room::of(message)).fits(bounds.each)
+        });
+        its && all.fits(bounds.all)
+    }
+
+    fn insert(&mut self, number: u64, message: Message) {
+        if !filter::is_ours(message.topic.as_str()) {
+            self.taken = self.taken.plus(Room::of(&message));
+            if let Some(holder) = holder(&message) {
+                let taken = self.of.entry(holder.clone()).or_default();
+                *taken = taken.plus(Room::of(&message));
+            }
+        }
+        self.messages.insert(message.topic.clone(), (number, message));
+    }
+
     fn remove(&mut self, topic: &Topic) -> Option<u64> {
         let (number, message) = self.messages.remove(topic)?;
-        self.bytes -= message.size();
+        if !filter::is_ours(topic.as_str()) {
+            self.taken = self.taken.minus(Room::of(&message));
+            if let Some(holder) = holder(&message)
+                && let Some(taken) = self.of.get_mut(holder)
+            {
+                *taken = taken.minus(Room::of(&message));
+                if taken.messages == 0 {
+                    self.of.remove(holder);
+                }
+            }
+        }
         Some(number)
     }
+}
+
+fn holder(message: &Message) -> Option<&Holder> {
+    message.publisher.as_ref().and_then(|publisher| publisher.holder.as_ref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Publisher;
     use crate::packet::Carried;
-    use nearside_schemas::QoS;
+    use nearside_schemas::{ClientId, QoS};
+    use std::sync::Arc;
     use std::time::Duration;
 
     #[test]
@@ -110,7 +186,8 @@ mod tests {
             let topic = Topic::new("a").unwrap();
             Message::new(topic, payload.into(), QoS::AtMostOnce, true, Carried::default(), now)
         };
-        let retained = Retained::new(10, 1_000, Vec::new());
+        let room = Room { messages: 10, bytes: 1_000 };
+        let retained = Retained::new(RetainedBounds { all: room, each: room }, Vec::new());
         retained.keep(&message("old"));
         for filter in ["a", "#"] {
             std::thread::scope(|scope| {
@@ -126,5 +203,28 @@ mod tests {
         let mut shown = Vec::new();
         retained.for_each_match("+", now, |message| shown.push(message.payload.clone()));
         assert_eq!(shown, ["new"]);
+    }
+
+    #[test]
+    fn nobody_takes_all_the_room_and_what_is_ours_takes_none() {
+        let now = Timestamp::from_secs(1);
+        let message = |topic: &str, user: Option<&str>| {
+            let topic = Topic::new(topic).unwrap();
+            let mut message = Message::new(topic, "x".into(), QoS::AtMostOnce, true, Carried::default(), now);
+            let publisher = |user| Arc::new(Publisher { client: ClientId::new("c"), holder: Holder::of(Some(user)) });
+            message.publisher = user.map(publisher);
+            message
+        };
+        let (all, each) = (Room { messages: 4, bytes: 1_000 }, Room { messages: 2, bytes: 500 });
+        let retained = Retained::new(RetainedBounds { all, each }, Vec::new());
+        let keep = |topic: &str, user| retained.keep(&message(topic, user)).is_some();
+        assert!(keep("1", Some("hog")) && keep("2", Some("hog")) && !keep("3", Some("hog")));
+        assert!(keep("2", Some("hog")), "one that is there is replaced");
+        assert!(keep("3", Some("ann")) && keep("1", Some("ann")) && !keep("4", Some("ann")));
+        assert!(keep("4", Some("hog")), "there is room again");
+        assert!(!keep("5", Some("bob")) && !keep("5", None), "there is none for anybody");
+        assert!(keep("$SYS/broker/uptime", None) && retained.count() == 5);
+        let forget = Message { payload: bytes::Bytes::new(), ..message("1", Some("hog")) };
+        assert!(retained.keep(&forget).is_some() && keep("5", Some("bob")));
     }
 }

@@ -127,7 +127,7 @@ impl Routes {
         if let Some((_, filter)) = filter::share(&subscription.filter) {
             let mut groups = self.groups.lock();
             let group = groups.entry(subscription.filter.clone()).or_insert_with(|| {
-                let group = Arc::new(Group::new(number()));
+                let group = Arc::new(Group::new(number(), &subscription.filter));
                 self.direct.write().insert(filter, Subscriber::Group(group.clone()));
                 group
             });

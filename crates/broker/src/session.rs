@@ -2,111 +2,31 @@
 //!
 //! A durable session outlives its connections: while the client is away its QoS 1 and 2 messages wait, and what was sent without
 //! an answer is sent again, in order, when it is back (section 4.4). Everything is bounded, in messages and in bytes, for one
-//! session and for all; past the bound the oldest message of the session that was not sent yet is shed and counted.
+//! session and for all; past the bound a message of the session that was not sent yet is shed and counted: the oldest of QoS 0, or
+//! else the oldest. What all hold never takes a session's own share (`queue`).
 //!
 //! The packet id of a message follows from its position in the session, so that after a crash it is sent again under the same id
 //! and a client that has it already knows it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ahash::AHashMap;
-use nearside_schemas::{ClientId, Clock, PacketId, QoS};
-use nearside_telemetry::{Counter, Metric, Telemetry};
+use nearside_schemas::{ClientId, Clock, PacketId, QoS, Topic};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::answers::Asker;
 use crate::filter;
 use crate::flush::Bell;
 use crate::message::{Delivery, Message};
+use crate::outgoing::{Common, InFlight, Outgoing, SessionBounds, Stage};
 use crate::packet::{AckKind, Reason, Subscription, ack};
 use crate::peer::{Peer, PeerLimits};
-use crate::queue::{Budget, Held, Queued, SharedBudget};
+use crate::queue::{Budget, Queued};
 use crate::recent::Recent;
 use crate::router::SessionNumber;
 use crate::store::{Change, SavedMessage};
 use crate::taken::{Take, Taken};
-
-/// What bounds a session.
-#[derive(Clone, Copy)]
-pub(crate) struct SessionBounds {
-    pub(crate) queue: usize,
-    pub(crate) queue_bytes: usize,
-    pub(crate) in_flight: usize,
-}
-
-/// What all sessions share.
-pub(crate) struct Common {
-    pub(crate) metrics: DeliveryMetrics,
-    pub(crate) budget: Arc<SharedBudget>,
-}
-
-/// Counters of all sessions.
-pub(crate) struct DeliveryMetrics {
-    delivered: Counter,
-    slow: Counter,
-    too_large: Counter,
-    expired: Counter,
-    refused: Counter,
-    offline: Counter,
-}
-
-impl DeliveryMetrics {
-    pub(crate) fn new(telemetry: &Telemetry) -> Self {
-        let dropped = |reason| telemetry.counter(Metric::PublishesDropped, &[reason]);
-        Self {
-            delivered: telemetry.counter(Metric::PublishesDelivered, &[]),
-            slow: dropped("slow_subscriber"),
-            too_large: dropped("too_large"),
-            expired: dropped("expired"),
-            refused: dropped("refused_by_subscriber"),
-            offline: dropped("offline_qos0"),
-        }
-    }
-}
-
-/// Where a message that was sent stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Waits for PUBACK or PUBREC.
-    Sent,
-    /// PUBREC came, but that is not on disk yet.
-    Received,
-    /// Waits for PUBCOMP.
-    Released,
-}
-
-struct InFlight {
-    position: u64,
-    id: PacketId,
-    stage: Stage,
-    /// Gone once PUBREC came.
-    held: Option<Held>,
-    /// Its PUBREL is to be written.
-    due: bool,
-}
-
-#[derive(Default)]
-struct Outgoing {
-    peer: Option<Peer>,
-    queue: VecDeque<Queued>,
-    in_flight: VecDeque<InFlight>,
-    last_position: u64,
-    /// The highest position that was written to a connection.
-    sent: u64,
-    /// How many in flight are due.
-    due: usize,
-}
-
-impl Outgoing {
-    /// There is something to write, if anybody is there to write it.
-    fn wake(&self) {
-        if let Some(peer) = &self.peer {
-            peer.bell.ring();
-        }
-    }
-}
 
 /// One client's session.
 pub(crate) struct Session {
@@ -165,7 +85,8 @@ impl Session {
             outgoing.last_position = outgoing.last_position.max(position);
             if let Some(message) = message {
                 let duplicate = sent.map_or(place < self.bounds.in_flight, |sent| position <= sent);
-                outgoing.queue.push_back(Queued { position, held: self.budget.hold(message), duplicate });
+                let queued = Queued { position, held: self.budget.hold(message), duplicate };
+                outgoing.queue.push(queued, position);
             } else {
                 let (id, stage) = (packet_id(position), Stage::Released);
                 outgoing.in_flight.push_back(InFlight { position, id, stage, held: None, due: false });
@@ -187,11 +108,12 @@ impl Session {
     /// A connection takes the session over. What was sent without an answer goes out again, before anything new, as fast as this
     /// client allows.
     pub(crate) fn attach(&self, connection: u64, limits: &PeerLimits, bell: Arc<Bell>) {
+        self.taken.lock().begin();
         let mut outgoing = self.outgoing.lock();
         outgoing.peer = Some(Peer::new(connection, limits, self.bounds.in_flight, bell));
         for mut sent in std::mem::take(&mut outgoing.in_flight).into_iter().rev() {
             if let Some(held) = sent.held.take() {
-                outgoing.queue.push_front(Queued { position: sent.position, held, duplicate: true });
+                outgoing.queue.push_again(Queued { position: sent.position, held, duplicate: true });
             } else {
                 sent.due = sent.stage == Stage::Released;
                 outgoing.in_flight.push_front(sent);
@@ -205,9 +127,7 @@ impl Session {
     pub(crate) fn detach(&self) {
         let mut outgoing = self.outgoing.lock();
         outgoing.peer = None;
-        let before = outgoing.queue.len();
-        outgoing.queue.retain(|queued| queued.position > 0);
-        self.common.metrics.offline.inc_by((before - outgoing.queue.len()) as u64);
+        self.common.metrics.offline.inc_by(outgoing.queue.drop_fleeting() as u64);
     }
 
     /// The highest position that was sent so far.
@@ -306,7 +226,7 @@ impl Session {
     /// Queues a retained message for a new subscription, unless it is the client's own and the subscription does not want those
     /// [MQTT-3.8.3-3].
     pub(crate) fn offer_retained(&self, subscription: &Subscription, message: Message, changes: &mut Vec<Change>) {
-        if subscription.no_local && message.publisher.as_ref() == Some(&self.client) {
+        if subscription.no_local && message.publisher.as_ref().is_some_and(|by| by.client == self.client) {
             return;
         }
         let qos = message.qos.min(subscription.qos);
@@ -316,6 +236,10 @@ impl Session {
 
     fn push(&self, message: Message, changes: &mut Vec<Change>) {
         let mut outgoing = self.outgoing.lock();
+        if message.at_once && !outgoing.is_free_for(message.qos) {
+            self.common.metrics.expired.inc();
+            return;
+        }
         let mut position = 0;
         if message.qos > QoS::AtMostOnce {
             outgoing.last_position += 1;
@@ -327,11 +251,15 @@ impl Session {
             self.common.metrics.offline.inc();
             return;
         }
-        outgoing.queue.push_back(Queued { position, held: self.budget.hold(message), duplicate: false });
-        while outgoing.queue.len() > self.bounds.queue || self.budget.is_exceeded() {
-            let Some(oldest) = outgoing.queue.pop_front() else { break };
+        let held = self.budget.hold(message);
+        // Whoever is there and waits for nothing gets a message that is larger than its share, too.
+        let besides = if outgoing.peer.is_some() { held.size } else { 0 };
+        let last_position = outgoing.last_position;
+        outgoing.queue.push(Queued { position, held, duplicate: false }, last_position);
+        while outgoing.queue.len() > self.bounds.queue || self.budget.is_exceeded(besides) {
+            let Some(shed) = outgoing.queue.shed() else { break };
             self.common.metrics.slow.inc();
-            self.is_done(oldest.position, changes);
+            self.is_done(shed.position, changes);
         }
         outgoing.wake();
     }
@@ -404,6 +332,10 @@ impl Session {
             return Err(Reason::Protocol);
         }
         if in_flight.stage != Stage::Sent {
+            // Each PUBREC is answered [MQTT-4.3.3-4]; the first that waits for the disk is answered for all.
+            if in_flight.stage == Stage::Released && !refused {
+                outgoing.release(at);
+            }
             return Ok(Received::Again);
         }
         if refused {
@@ -424,12 +356,11 @@ impl Session {
     /// That a message was received is on disk: its PUBREL may go out.
     pub(crate) fn released(&self, id: PacketId) {
         let mut outgoing = self.outgoing.lock();
-        if let Some(sent) = outgoing.in_flight.iter_mut().find(|sent| sent.id == id && sent.stage == Stage::Received) {
-            sent.stage = Stage::Released;
-            sent.due = true;
-            outgoing.due += 1;
+        let waits = outgoing.in_flight.iter().position(|sent| sent.id == id && sent.stage == Stage::Received);
+        if let Some(at) = waits {
+            outgoing.in_flight[at].stage = Stage::Released;
+            outgoing.release(at);
         }
-        outgoing.wake();
     }
 
     /// A PUBLISH with QoS 2 and this packet id came from `asker`.
@@ -454,31 +385,37 @@ impl Session {
         self.taken.lock().release(id)
     }
 
-    /// How many QoS 2 packet ids are taken.
+    /// How many QoS 2 packet ids the client's connection has taken.
     pub(crate) fn taken(&self) -> usize {
         self.taken.lock().count()
     }
 
     /// The session is over: takes out the QoS 1 messages that its client did not acknowledge and that others of a group may have instead,
-    /// each with the group's filter (section 4.8.2). Not those that several subscriptions asked for: it is not known for which they are.
-    pub(crate) fn left_to_groups(&self) -> Vec<(String, Message)> {
-        let subscriptions = self.subscriptions.lock();
-        if !subscriptions.keys().any(|filter| filter::share(filter).is_some()) {
-            return Vec::new();
-        }
+    /// each with the group's filter (section 4.8.2).
+    pub(crate) fn left_to_groups(&self) -> Vec<(Arc<str>, Message)> {
         let mut outgoing = self.outgoing.lock();
         outgoing.due = 0;
         let sent = std::mem::take(&mut outgoing.in_flight).into_iter().filter_map(|sent| sent.held);
-        let waiting = std::mem::take(&mut outgoing.queue).into_iter().map(|queued| queued.held);
-        drop(outgoing);
-        let left = sent.chain(waiting).filter(|held| held.message.qos == QoS::AtLeastOnce);
-        let to_its_group = |held: Held| {
-            let topic = held.message.topic.as_str();
-            let mut asked = subscriptions.keys().filter(|known| filter::matches(filter::unshared(known), topic));
-            let group = asked.next().filter(|known| filter::share(known).is_some() && asked.next().is_none())?;
-            Some((group.clone(), held.message.clone()))
+        sent.chain(outgoing.queue.drain()).filter_map(|held| left_to_group(&held.message)).collect()
+    }
+
+    /// Drops the messages that the client may not have any more, counted; but for what is on its way to it. Gives back those that others
+    /// of a group may have instead.
+    pub(crate) fn drop_forbidden(
+        &self,
+        may_have: impl Fn(&str) -> bool,
+        changes: &mut Vec<Change>,
+    ) -> Vec<(Arc<str>, Message)> {
+        // Most of what waits is of few topics.
+        let mut known: AHashMap<Topic, bool> = AHashMap::new();
+        let is_forbidden = |message: &Message| match known.get(&message.topic) {
+            Some(is_forbidden) => *is_forbidden,
+            None => *known.entry(message.topic.clone()).or_insert(!may_have(message.topic.as_str())),
         };
-        left.filter_map(to_its_group).collect()
+        let gone = self.outgoing.lock().take_out(is_forbidden);
+        self.common.metrics.forbidden.inc_by(gone.len() as u64);
+        gone.iter().for_each(|(position, _)| self.is_done(*position, changes));
+        gone.iter().filter_map(|(_, held)| left_to_group(&held.message)).collect()
     }
 
     /// Writes what may go out on `connection`, about `most_bytes` at a time.
@@ -511,9 +448,10 @@ impl Session {
                     return;
                 }
             }
-            let Some(next) = outgoing.queue.pop_front() else { return };
+            let Some(next) = outgoing.queue.pop() else { return };
             // What may have been sent is brought to its end.
-            if !next.duplicate && next.held.message.is_expired(|| clock.now()) {
+            let is_on_time = next.duplicate || next.held.message.at_once;
+            if !is_on_time && next.held.message.is_expired(|| clock.now()) {
                 self.common.metrics.expired.inc();
                 self.is_done(next.position, changes);
                 continue;
@@ -556,8 +494,8 @@ fn packet_id(position: u64) -> PacketId {
     PacketId::MIN.saturating_add(id)
 }
 
-impl InFlight {
-    fn waits_for_puback(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.message.qos == QoS::AtLeastOnce)
-    }
+/// What others of the group may have instead of the member that got it: at QoS 1 alone [MQTT-4.8.2-5].
+fn left_to_group(message: &Message) -> Option<(Arc<str>, Message)> {
+    let group = message.group.clone().filter(|_| message.qos == QoS::AtLeastOnce)?;
+    Some((group, message.clone()))
 }

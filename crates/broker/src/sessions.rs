@@ -2,7 +2,8 @@
 //!
 //! A session has at most one connection. A new one for the same client id ends the old one and waits until it is through with
 //! everything (section 3.1.4), so no two ever act on one session. A session belongs to the user who made it: nobody else's
-//! connection gets it, whatever client id it names.
+//! connection gets it, whatever client id it names. What its user may not have any more it does not get either, also while it is away; where
+//! the user is gone, the session ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::access::Principal;
+use crate::access::{Holder, Principal};
+use crate::config::BrokerConfig;
 use crate::filter;
 use crate::flush::Bell;
 use crate::front_door::Shared;
@@ -24,7 +26,7 @@ use crate::packet::{Connect, Reason, Will};
 use crate::peer::PeerLimits;
 use crate::session::Session;
 use crate::store::{Change, SavedSession, SessionRecord};
-use crate::will;
+use crate::will::{self, Owner};
 
 /// How long the old connection of a client may take to be through.
 const TAKEOVER: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ impl Live {
 
 struct Entry {
     session: Arc<Session>,
-    owner: Option<String>,
+    owner: Owner,
     live: Option<Arc<Live>>,
     expiry_secs: u32,
     /// What is published when the connection ends, or later, unless the client takes it back or is back in time.
@@ -65,7 +67,9 @@ struct Entry {
 #[derive(Default)]
 struct Entries {
     of: HashMap<ClientId, Entry>,
+    /// How many outlive their connection, and whose those are.
     durable: usize,
+    held: HashMap<Holder, usize>,
 }
 
 /// All sessions.
@@ -87,6 +91,7 @@ pub(crate) struct Opened {
 /// A session that is over, with the will that goes with it.
 struct Ended {
     session: Arc<Session>,
+    owner: Owner,
     will: Option<Will>,
     stored: bool,
 }
@@ -134,6 +139,8 @@ impl Sessions {
         for SavedSession { record, queue, taken, journalled } in saved {
             let client = ClientId::new(&record.client);
             let session = shared.new_session(record.number, client.clone(), true);
+            let holder = Holder::of(record.owner.as_deref());
+            let owner = Owner { user: record.owner, holder, last: None };
             let offline_since = record.offline_since.unwrap_or(now);
             let away = now.since(offline_since);
             session.restore(record.subscriptions.clone(), queue, record.sent);
@@ -143,12 +150,12 @@ impl Sessions {
             }
             if record.expiry_secs < u32::MAX && away >= Duration::from_secs(u64::from(record.expiry_secs)) {
                 // Its time was over while we were not there. What it leaves to its groups goes to others, once all are there.
-                over.push(Ended { session, will: record.will, stored: true });
+                over.push(Ended { session, owner, will: record.will, stored: true });
                 continue;
             }
             let entry = Entry {
                 session,
-                owner: record.owner,
+                owner,
                 live: None,
                 expiry_secs: record.expiry_secs,
                 will: record.will,
@@ -165,6 +172,8 @@ impl Sessions {
             }
         }
         shared.sessions.count();
+        // The user file may have been changed meanwhile.
+        Self::enforce_rights(shared).await;
         // The intake may not take anything yet.
         let shared = shared.clone();
         tokio::spawn(async move {
@@ -197,7 +206,11 @@ impl Sessions {
                         ended.finish(shared).await;
                     }
                     if opened.present {
-                        forget_what_is_forbidden(shared, &opened.session, principal).await;
+                        forget_what_is_forbidden(shared, &opened.session, Some(principal)).await;
+                    }
+                    if !shared.access.still_holds(principal) || !shared.trusts(principal) {
+                        // A file was changed between: who looked for such connections then may not have seen this one.
+                        opened.live.kick.send_replace(Some(Reason::NotAuthorized));
                     }
                     let mut changes: Vec<Change> = shared.sessions.record(client).into_iter().collect();
                     if !opened.present && opened.session.durable {
@@ -221,7 +234,7 @@ impl Sessions {
         let expiry_secs = connect.session_expiry_secs.min(cap);
         let mut entries = self.entries.lock();
         let known = entries.of.get_mut(client);
-        if known.as_ref().is_some_and(|entry| entry.owner != principal.user) {
+        if known.as_ref().is_some_and(|entry| entry.owner.user != principal.user) {
             return Look::Refused(Reason::NotAuthorized);
         }
         if let Some(live) = known.as_ref().and_then(|entry| entry.live.clone()) {
@@ -239,6 +252,7 @@ impl Sessions {
             entry.will = connect.will.clone();
             entry.stop_lingering();
             entry.live = Some(live.clone());
+            entry.owner.last = Some(principal.clone());
             entry.offline_since = None;
             entry.expiry_secs = expiry_secs;
             entry.stored |= entry.will.is_some();
@@ -246,16 +260,18 @@ impl Sessions {
             session.attach(live.number, &limits, live.bell.clone());
             return Look::Opened(Opened { session, live, present: true, expiry_secs }, None);
         }
-        let ended = entries.remove(client);
         let durable = expiry_secs > 0;
-        if durable && entries.durable >= shared.config.max_sessions {
+        let holder = principal.holder();
+        if durable && let Some(why) = entries.objection(client, holder.as_ref(), &shared.config) {
+            shared.refusals.say(principal.address, principal.user.as_deref(), why);
             return Look::Refused(Reason::QuotaExceeded);
         }
+        let ended = entries.remove(client);
         let session = shared.new_session(self.next_number(), client.clone(), durable);
         session.attach(live.number, &limits, live.bell.clone());
         let entry = Entry {
             session: session.clone(),
-            owner: principal.user.clone(),
+            owner: Owner { user: principal.user.clone(), holder, last: Some(principal.clone()) },
             live: Some(live.clone()),
             expiry_secs,
             will: connect.will.clone(),
@@ -281,7 +297,7 @@ impl Sessions {
                     entry.will = None;
                 }
                 if session.durable && expiry_secs > 0 {
-                    due = entry.will.take_if(|will| will.delay_secs == 0);
+                    due = entry.will.take_if(|will| will.delay_secs == 0).map(|will| (entry.owner.clone(), will));
                     entry.expiry_secs = expiry_secs;
                     entry.live = None;
                     entry.offline_since = Some(shared.clock.now());
@@ -295,8 +311,12 @@ impl Sessions {
             ended.finish(shared).await;
             shared.sessions.count();
         }
-        if let Some(will) = due {
-            will::publish(shared, session, will).await;
+        if let Some((owner, will)) = due {
+            will::publish(shared, session, &owner, will).await;
+        }
+        if !shared.access.still_holds(&opened.live.principal) {
+            // It may have subscribed since the user file was taken over.
+            Self::enforce(shared, &session.client).await;
         }
         // A will that is published is not to be published again after a crash; one that is not, is.
         shared.store.send(shared.sessions.record(&session.client).into_iter().collect(), None);
@@ -310,7 +330,7 @@ impl Sessions {
         Some(Change::Session(Box::new(SessionRecord {
             number: entry.session.number,
             client: client.as_str().to_owned(),
-            owner: entry.owner.clone(),
+            owner: entry.owner.user.clone(),
             expiry_secs: entry.expiry_secs,
             offline_since: entry.offline_since,
             will: entry.will.clone(),
@@ -337,39 +357,98 @@ impl Sessions {
         let due = {
             let mut entries = shared.sessions.entries.lock();
             let entry = entries.of.get_mut(client).filter(|entry| entry.waits(number));
-            entry.and_then(|entry| Some((entry.session.clone(), entry.will.take()?)))
+            entry.and_then(|entry| Some((entry.session.clone(), entry.owner.clone(), entry.will.take()?)))
         };
-        if let Some((session, will)) = due {
-            will::publish(shared, &session, will).await;
+        if let Some((session, owner, will)) = due {
+            will::publish(shared, &session, &owner, will).await;
             shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
         }
     }
 
-    /// A session whose client stays away is over.
-    async fn expire(shared: &Arc<Shared>, client: &ClientId, number: u64) {
+    /// A session whose client stays away is over. Gives back whether the client is away.
+    async fn expire(shared: &Arc<Shared>, client: &ClientId, number: u64) -> bool {
         let ended = {
             let mut entries = shared.sessions.entries.lock();
             let over = entries.of.get(client).is_some_and(|entry| entry.waits(number));
             if over { entries.remove(client) } else { None }
         };
-        if let Some(ended) = ended {
-            ended.finish(shared).await;
-            shared.sessions.count();
+        let Some(ended) = ended else { return false };
+        ended.finish(shared).await;
+        shared.sessions.count();
+        true
+    }
+
+    /// Holds every session against the user file as it is now, whether its client is here or away.
+    pub(crate) async fn enforce_rights(shared: &Arc<Shared>) {
+        if shared.access.users().is_none() {
+            return;
+        }
+        let clients: Vec<ClientId> = shared.sessions.entries.lock().of.keys().cloned().collect();
+        for client in clients {
+            Self::enforce(shared, &client).await;
+            // There may be many.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn enforce(shared: &Arc<Shared>, client: &ClientId) {
+        let found = {
+            let entries = shared.sessions.entries.lock();
+            entries.of.get(client).map(|entry| (entry.session.clone(), entry.owner.user.clone()))
+        };
+        let Some((session, user)) = found else { return };
+        let now = shared.access.of_absent(user.as_deref(), client.as_str());
+        // Who is here is told to go, and its session ends then.
+        if now.is_none() && Self::expire(shared, client, session.number).await {
+            return;
+        }
+        if forget_what_is_forbidden(shared, &session, now.as_ref()).await {
+            shared.store.send(shared.sessions.record(client).into_iter().collect(), None);
         }
     }
 }
 
 impl Entries {
+    /// Why a client may not have a session that outlives its connection, if it may not.
+    fn objection(&self, client: &ClientId, holder: Option<&Holder>, config: &BrokerConfig) -> Option<&'static str> {
+        let before = self.of.get(client).filter(|entry| entry.session.durable);
+        if self.durable - usize::from(before.is_some()) >= config.max_sessions {
+            return Some("a client was not let in: there are as many sessions as there may be (max_sessions)");
+        }
+        let holder = holder?;
+        let its_before = before.is_some_and(|entry| entry.owner.holder.as_ref() == Some(holder));
+        let its = self.held.get(holder).copied().unwrap_or_default() - usize::from(its_before);
+        (its >= config.share_of(config.max_sessions)).then_some(
+            "a client was not let in: its user, or its address, has as many sessions as one may have (user_share_percent)",
+        )
+    }
+
     fn insert(&mut self, client: ClientId, entry: Entry) {
-        self.durable += usize::from(entry.session.durable);
+        if entry.session.durable {
+            self.durable += 1;
+            if let Some(holder) = &entry.owner.holder {
+                *self.held.entry(holder.clone()).or_default() += 1;
+            }
+        }
         self.of.insert(client, entry);
     }
 
     fn remove(&mut self, client: &ClientId) -> Option<Ended> {
         let mut entry = self.of.remove(client)?;
-        self.durable -= usize::from(entry.session.durable);
         entry.stop_lingering();
-        Some(Ended { session: entry.session, will: entry.will, stored: entry.stored })
+        let Entry { session, owner, will, stored, .. } = entry;
+        if session.durable {
+            self.durable -= 1;
+            if let Some(holder) = &owner.holder
+                && let Some(count) = self.held.get_mut(holder)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(holder);
+                }
+            }
+        }
+        Some(Ended { session, owner, will, stored })
     }
 }
 
@@ -420,7 +499,7 @@ impl Ended {
         // Before the will, which may have to wait: whoever gets them may answer them at once.
         shared.store.send(changes, None);
         if let Some(will) = self.will {
-            will::publish(shared, &self.session, will).await;
+            will::publish(shared, &self.session, &self.owner, will).await;
         }
         if self.stored {
             shared.store.send(vec![Change::End(self.session.number)], None);
@@ -428,11 +507,22 @@ impl Ended {
     }
 }
 
-/// Takes back subscriptions that the client may not have any more.
-async fn forget_what_is_forbidden(shared: &Shared, session: &Arc<Session>, principal: &Principal) {
+/// Takes back subscriptions that the client may not have any more, and what waits for them; all, where it is nobody any more. What came by a
+/// group goes to others of it. Gives back whether there were such subscriptions.
+async fn forget_what_is_forbidden(shared: &Shared, session: &Arc<Session>, principal: Option<&Principal>) -> bool {
+    let may_have = |filter: &str| principal.is_some_and(|principal| principal.may_subscribe(filter));
+    let mut changed = false;
     for filter in session.filters() {
-        if !principal.may_subscribe(filter::unshared(&filter)) && session.unsubscribe(&filter) {
+        if !may_have(filter::unshared(&filter)) && session.unsubscribe(&filter) {
             shared.routes.unsubscribe(session, &filter).await;
+            changed = true;
         }
     }
+    // Behind the subscriptions, so that nothing more comes.
+    let mut changes = Vec::new();
+    for (group, message) in session.drop_forbidden(may_have, &mut changes) {
+        shared.routes.offer_to_group(&group, message, &mut changes);
+    }
+    shared.store.send(changes, None);
+    changed
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::message::Delivery;
+use crate::message::{Delivery, Message};
 use crate::packet::Subscription;
 use crate::router::SessionNumber;
 use crate::session::Session;
@@ -13,6 +13,8 @@ use crate::store::Change;
 /// The sessions that share one filter under one name.
 pub(crate) struct Group {
     pub(crate) number: SessionNumber,
+    /// As its members subscribed to it.
+    filter: Arc<str>,
     members: Mutex<Members>,
 }
 
@@ -24,8 +26,8 @@ struct Members {
 }
 
 impl Group {
-    pub(crate) fn new(number: SessionNumber) -> Self {
-        Self { number, members: Mutex::default() }
+    pub(crate) fn new(number: SessionNumber, filter: &str) -> Self {
+        Self { number, filter: filter.into(), members: Mutex::default() }
     }
 
     /// Adds a member, or replaces its subscription.
@@ -51,6 +53,8 @@ impl Group {
         let Some(chosen) = chosen.or_else(|| turns.into_iter().next()) else { return };
         members.next = (chosen + 1) % count;
         let (session, subscription) = &members.list[chosen];
-        session.offer_for(std::iter::once(subscription), &delivery.message, changes);
+        // Whoever has it next knows by this who else may have it.
+        let message = Message { group: Some(self.filter.clone()), ..delivery.message.clone() };
+        session.offer_for(std::iter::once(subscription), &message, changes);
     }
 }

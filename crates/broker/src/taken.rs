@@ -1,5 +1,8 @@
 //! QoS 2 messages from a client by their packet ids, from PUBLISH to PUBREL (section 4.3.3).
 //!
+//! Promise: what counts towards receive maximum is what came on the client's present connection (section 4.9); there are never more ids
+//! than packet ids, so at most 65,535.
+//!
 //! Promise: an id whose message is not safe yet is never answered as received, however often the message is sent again (I1).
 
 use std::collections::HashMap;
@@ -28,49 +31,74 @@ pub(crate) enum Take {
 
 /// The ids in use.
 #[derive(Default)]
-pub(crate) struct Taken(HashMap<PacketId, State>);
+pub(crate) struct Taken {
+    /// With the connection of the session, counted from 1, that each came on last.
+    ids: HashMap<PacketId, (u64, State)>,
+    connection: u64,
+    /// How many came on that one.
+    here: usize,
+}
 
 impl Taken {
     /// The ids of messages that are safe.
     pub(crate) fn restored(ids: Vec<PacketId>) -> Self {
-        Self(ids.into_iter().map(|id| (id, State::Safe)).collect())
+        Self { ids: ids.into_iter().map(|id| (id, (0, State::Safe))).collect(), ..Self::default() }
+    }
+
+    /// A connection begins.
+    pub(crate) fn begin(&mut self) {
+        self.connection += 1;
+        self.here = 0;
     }
 
     pub(crate) fn take(&mut self, id: PacketId, asker: &Asker) -> Take {
-        match self.0.get_mut(&id) {
-            Some(State::Safe) => Take::Again,
-            Some(State::Pending(again)) => {
+        let connection = self.connection;
+        let Some((came_on, state)) = self.ids.get_mut(&id) else {
+            self.ids.insert(id, (connection, State::Pending(None)));
+            self.here += 1;
+            return Take::New;
+        };
+        self.here += usize::from(*came_on != connection);
+        *came_on = connection;
+        match state {
+            State::Safe => Take::Again,
+            State::Pending(again) => {
                 *again = Some(asker.clone());
                 Take::Pending
-            }
-            None => {
-                self.0.insert(id, State::Pending(None));
-                Take::New
             }
         }
     }
 
     /// The message is safe. Gives back who sent it again while it was not.
     pub(crate) fn keep(&mut self, id: PacketId) -> Option<Asker> {
-        self.0.insert(id, State::Safe)?.asker()
+        // Where it is not known it is the journal that says so, and it came long ago.
+        let (_, state) = self.ids.entry(id).or_insert((0, State::Safe));
+        std::mem::replace(state, State::Safe).asker()
     }
 
     /// The message is not taken after all. Gives back who sent it again meanwhile.
     pub(crate) fn give_back(&mut self, id: PacketId) -> Option<Asker> {
-        self.0.remove(&id)?.asker()
+        self.remove(id)?.asker()
     }
 
     /// The client releases the id. False where no safe message has it.
     pub(crate) fn release(&mut self, id: PacketId) -> bool {
-        let safe = matches!(self.0.get(&id), Some(State::Safe));
+        let safe = matches!(self.ids.get(&id), Some((_, State::Safe)));
         if safe {
-            self.0.remove(&id);
+            self.remove(id);
         }
         safe
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
+    fn remove(&mut self, id: PacketId) -> Option<State> {
+        let (came_on, state) = self.ids.remove(&id)?;
+        self.here -= usize::from(came_on == self.connection && came_on > 0);
+        Some(state)
+    }
+
+    /// How many came on the client's present connection.
+    pub(crate) const fn count(&self) -> usize {
+        self.here
     }
 }
 
@@ -92,6 +120,7 @@ mod tests {
     #[test]
     fn an_id_is_answered_again_only_once_its_message_is_safe() {
         let (mut taken, id) = (Taken::default(), PacketId::MIN);
+        taken.begin();
         let asker = Asker { outlet: Outlet::default(), version: Version::V5 };
         assert_eq!(taken.take(id, &asker), Take::New);
         assert_eq!(taken.take(id, &asker), Take::Pending);
@@ -104,5 +133,23 @@ mod tests {
         assert!(taken.give_back(id).is_none(), "nobody sent it again");
         assert_eq!((taken.take(id, &asker), taken.count()), (Take::New, 1));
         assert_eq!(Taken::restored(vec![id]).take(id, &asker), Take::Again);
+    }
+
+    #[test]
+    fn what_came_on_a_connection_before_does_not_count() {
+        let asker = Asker { outlet: Outlet::default(), version: Version::V5 };
+        let ids: Vec<PacketId> = (1..=3).filter_map(PacketId::new).collect();
+        let mut taken = Taken::restored(vec![ids[0]]);
+        taken.begin();
+        assert_eq!((taken.take(ids[1], &asker), taken.count()), (Take::New, 1));
+        taken.keep(ids[1]);
+        taken.begin();
+        assert_eq!(taken.count(), 0);
+        assert_eq!((taken.take(ids[1], &asker), taken.count()), (Take::Again, 1), "it came on this one, too");
+        assert_eq!((taken.take(ids[2], &asker), taken.count()), (Take::New, 2));
+        assert!(taken.release(ids[0]) && taken.release(ids[1]));
+        assert_eq!(taken.count(), 1);
+        assert!(taken.give_back(ids[2]).is_none());
+        assert_eq!(taken.count(), 0);
     }
 }

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -18,11 +20,24 @@ use webpki::EndEntityCert;
 
 use crate::config::{BrokerError, ClientCertificates, Identity, TlsConfig, TlsVersion};
 
+/// A certificate that a client showed, and who it says that is.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) name: String,
+    /// Its own first.
+    chain: Vec<CertificateDer<'static>>,
+}
+
 /// The certificates that are in force.
 pub(crate) struct Tls {
     /// With paths that can be opened.
     config: TlsConfig,
-    acceptor: RwLock<TlsAcceptor>,
+    in_force: RwLock<InForce>,
+}
+
+struct InForce {
+    acceptor: TlsAcceptor,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
@@ -35,14 +50,21 @@ impl Tls {
             revoked: config.revoked.as_ref().map(|path| base.join(path)),
             ..config.clone()
         };
-        let acceptor = RwLock::new(acceptor(&config)?);
-        Ok(Self { config, acceptor })
+        let in_force = RwLock::new(in_force(&config)?);
+        Ok(Self { config, in_force })
     }
 
     /// Reads the files again.
     pub(crate) fn reload(&self) -> Result<(), BrokerError> {
-        *self.acceptor.write() = acceptor(&self.config)?;
+        *self.in_force.write() = in_force(&self.config)?;
         Ok(())
+    }
+
+    /// Whether a certificate that was shown would be taken now.
+    pub(crate) fn trusts(&self, shown: &Shown) -> bool {
+        let verifier = self.in_force.read().verifier.clone();
+        let Some((own, between)) = shown.chain.split_first() else { return false };
+        verifier.is_some_and(|verifier| verifier.verify_client_cert(own, between, UnixTime::now()).is_ok())
     }
 
     /// The files it reads.
@@ -52,23 +74,22 @@ impl Tls {
     }
 
     /// Shakes hands. Gives back who the client's certificate says it is, where it showed one.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, Option<String>)> {
-        let acceptor = self.acceptor.read().clone();
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<Shown>>)> {
+        let acceptor = self.in_force.read().acceptor.clone();
         let stream = acceptor.accept(stream).await?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let identity = match shown {
-            None => None,
-            Some(certificate) => {
-                let identity = identity(certificate, self.config.identity);
-                let nameless = || std::io::Error::other("the client's certificate names nobody");
-                Some(identity.filter(|name| !name.is_empty()).ok_or_else(nameless)?)
-            }
-        };
-        Ok((stream, identity))
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let Some(own) = chain.first() else { return Ok((stream, None)) };
+        let name = identity(own, self.config.identity).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| std::io::Error::other("the client's certificate names nobody"))?;
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Ok((stream, Some(Arc::new(Shown { name, chain }))))
     }
 }
 
-fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, BrokerError> {
+fn in_force(config: &TlsConfig) -> Result<InForce, BrokerError> {
     let wrong = |path: &Path, why: String| BrokerError::Tls { path: path.to_owned(), why };
     let unreadable = |path: &Path| {
         let path = path.to_owned();
@@ -87,8 +108,8 @@ fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, BrokerError> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .map_err(|error| wrong(&config.certificate, error.to_string()))?;
-    let builder = match &config.client_ca {
-        None => builder.with_no_client_auth(),
+    let verifier = match &config.client_ca {
+        None => None,
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for authority in read(path)? {
@@ -104,14 +125,18 @@ fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, BrokerError> {
             if config.client_certificates == ClientCertificates::Optional {
                 verifier = verifier.allow_unauthenticated();
             }
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| wrong(path, error.to_string()))?)
+            Some(verifier.build().map_err(|error| wrong(path, error.to_string()))?)
         }
+    };
+    let builder = match &verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+        None => builder.with_no_client_auth(),
     };
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(unreadable(&config.key))?;
     // New tickets with each configuration: a session of before a revocation cannot be resumed after it.
     let server = builder.with_single_cert(read(&config.certificate)?, key);
     let server = server.map_err(|error| wrong(&config.certificate, error.to_string()))?;
-    Ok(TlsAcceptor::from(Arc::new(server)))
+    Ok(InForce { acceptor: TlsAcceptor::from(Arc::new(server)), verifier })
 }
 
 /// Who a certificate says it is for.

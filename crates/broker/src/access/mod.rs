@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 
 use crate::config::{Anonymous, BrokerError};
 use crate::packet::{Connect, Reason};
+use crate::tls::Shown;
 pub(crate) use acl::Grant;
 use password::Passwords;
 pub use users::{User, Users, hash_password};
@@ -26,16 +27,39 @@ pub use users::{User, Users, hash_password};
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) address: IpAddr,
-    /// Of the client's certificate, where it showed one that we trust.
-    pub(crate) identity: Option<String>,
+    /// The client's certificate, where it showed one that we trust.
+    pub(crate) identity: Option<Arc<Shown>>,
+}
+
+/// Whose share of a common bound something counts to: a user's or, where no name was given, an address's.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Holder {
+    User(Arc<str>),
+    Address(IpAddr),
+}
+
+impl Holder {
+    /// Of what belongs to this user, wherever it comes from.
+    pub(crate) fn of(user: Option<&str>) -> Option<Self> {
+        user.map(|user| Self::User(user.into()))
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Address(_) => None,
+        }
+    }
 }
 
 /// Somebody who was let in.
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
     pub(crate) user: Option<String>,
-    /// By a certificate.
-    pub(crate) certified: bool,
+    /// The certificate that it was let in by.
+    pub(crate) certificate: Option<Arc<Shown>>,
+    /// Where it is; `None` where it is away.
+    pub(crate) address: Option<IpAddr>,
     client: String,
     rights: Rights,
 }
@@ -67,6 +91,11 @@ impl Principal {
 
     fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// To whose share what it leaves here counts.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        Holder::of(self.user()).or_else(|| self.address.map(Holder::Address))
     }
 }
 
@@ -108,7 +137,7 @@ impl Access {
     pub(crate) async fn admit(&self, connect: &Connect, client: &str, origin: &Origin) -> Result<Principal, Reason> {
         let users = self.users();
         let user = match (&origin.identity, &connect.user, &users) {
-            (Some(identity), _, _) => Some(identity.clone()),
+            (Some(identity), _, _) => Some(identity.name.clone()),
             (None, Some(name), Some(users)) => {
                 self.check(users, name, connect.password.clone().unwrap_or_default()).await?;
                 Some(name.clone())
@@ -120,14 +149,30 @@ impl Access {
             return Err(Reason::NotAuthorized);
         }
         let rights = rights(users.as_deref(), user.as_deref()).ok_or(Reason::NotAuthorized)?;
-        Ok(Principal { user, certified: origin.identity.is_some(), client: client.to_owned(), rights })
+        let address = Some(origin.address);
+        Ok(Principal { user, certificate: origin.identity.clone(), address, client: client.to_owned(), rights })
+    }
+
+    /// The name, where the site knows it.
+    pub(crate) fn known(&self, name: Option<&str>) -> Option<String> {
+        name.filter(|name| self.users().is_some_and(|users| users.get(name).is_some())).map(str::to_owned)
+    }
+
+    /// What somebody who is away may do now; `None` where its user is gone.
+    pub(crate) fn of_absent(&self, user: Option<&str>, client: &str) -> Option<Principal> {
+        let rights = rights(self.users().as_deref(), user)?;
+        let user = user.map(str::to_owned);
+        Some(Principal { user, certificate: None, address: None, client: client.to_owned(), rights })
     }
 
     /// Why a client was not let in, in words for whoever looks after the site, and its name where the site knows it.
     pub(crate) fn explain(&self, connect: &Connect, origin: &Origin, reason: Reason) -> (Option<String>, &'static str) {
         let users = self.users();
         if let Some(identity) = &origin.identity {
-            return (Some(identity.clone()), "a client was not let in: its certificate's name is not in the user file");
+            return (
+                Some(identity.name.clone()),
+                "a client was not let in: its certificate's name is not in the user file",
+            );
         }
         let Some(name) = &connect.user else {
             let why =

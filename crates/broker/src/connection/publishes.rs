@@ -11,7 +11,7 @@ use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason
 use super::{Connection, End};
 use crate::answers::{Answers, Asker, AtIntake, Deferred, Settles};
 use crate::filter::is_ours;
-use crate::message::{Delivery, Message};
+use crate::message::{Delivery, Message, Publisher};
 use crate::packet::{self, AckKind, Carried, Incoming, Reason, Version};
 use crate::store::Change;
 use crate::taken::Take;
@@ -212,7 +212,7 @@ impl Connection {
             let Publish { topic, payload, qos, retain, received, .. } = publish;
             let own = own.unwrap_or_default();
             let mut message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
-            message.publisher = retain.then(|| self.client().clone());
+            message.publisher = retain.then(|| self.publisher());
             let delivery = Delivery { message, from: self.session().number };
             if *qos <= at_once && !barred {
                 self.heard |= self.shared.route(&delivery, &mut changes);
@@ -225,6 +225,10 @@ impl Connection {
         let unanswered = self.unanswered.at_intake.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);
         self.shared.intake.submit(publishes, unanswered, answer).await;
+    }
+
+    fn publisher(&self) -> Arc<Publisher> {
+        Arc::new(Publisher { client: self.client().clone(), holder: self.principal.holder() })
     }
 
     /// Hands over what was routed before it was durable. Gives back what the batch's end must wait for: its acknowledgements, and, so that a

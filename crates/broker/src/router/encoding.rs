@@ -11,7 +11,7 @@ use crate::message::{Delivery, Message};
 pub(super) fn wrap(delivery: &Delivery, number: u64) -> Bytes {
     let Delivery { message, from } = delivery;
     let mut wrapped = BytesMut::with_capacity(HEADER + message.properties.len() + message.payload.len());
-    wrapped.put_u8(message.qos as u8 | (u8::from(message.retain) << 2));
+    wrapped.put_u8(message.qos as u8 | (u8::from(message.retain) << 2) | (u8::from(message.at_once) << 3));
     wrapped.put_u64(*from);
     wrapped.put_u64(number);
     wrapped.put_i64(message.expires.unwrap_or(Timestamp::MAX).as_micros());
@@ -44,8 +44,10 @@ pub(super) fn unwrap(topic: Topic, wrapped: &Bytes) -> Option<(Delivery, u64)> {
         retain: flags & 4 != 0,
         properties,
         expires: (expires != Timestamp::MAX).then_some(expires),
+        at_once: flags & 8 != 0,
         identifiers: Vec::new(),
         publisher: None,
+        group: None,
     };
     Some((Delivery { message, from }, number))
 }

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::message::Message;
+use crate::outgoing::{Common, DeliveryMetrics, SessionBounds};
 use crate::packet::{self, Packet, Subscription, Version};
 use crate::peer::PeerLimits;
 use crate::queue::SharedBudget;
-use crate::session::{Common, DeliveryMetrics, SessionBounds};
 
 struct Bench {
     router: RouterHandle,
@@ -33,7 +33,7 @@ impl Bench {
 
     async fn subscriber(&mut self, filters: &[&str]) -> Subscriber {
         self.sessions += 1;
-        let budget = Arc::new(SharedBudget::new(usize::MAX));
+        let budget = Arc::new(SharedBudget::new(usize::MAX, 0));
         let common = Arc::new(Common { metrics: DeliveryMetrics::new(&self.telemetry), budget });
         let bounds = SessionBounds { queue: 60_000, queue_bytes: usize::MAX, in_flight: 1 };
         let session = Arc::new(Session::new(self.sessions, ClientId::new("c"), false, bounds, common));
@@ -70,8 +70,10 @@ impl Bench {
             retain: false,
             properties: Bytes::new(),
             expires: None,
+            at_once: false,
             identifiers: Vec::new(),
             publisher: None,
+            group: None,
         };
         self.router.publish(Delivery { message, from: 0 });
     }

@@ -1,14 +1,18 @@
 //! Records as bytes. The first byte is the version of the form; a field of variable length has its length in front. Older forms are
-//! read for ever: a session of version 1 does not say what was sent, a message of version 1 not who published it.
+//! read for ever: a session of version 1 does not say what was sent, a message of version 1 not who published it, one of version 2 neither
+//! that one's user nor the group that it came by.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nearside_schemas::{ClientId, QoS, Timestamp, Topic};
 
 use super::SessionRecord;
-use crate::message::Message;
+use crate::access::Holder;
+use crate::message::{Message, Publisher};
 use crate::packet::{Carried, Subscription, Will};
 
-const MESSAGE: u8 = 2;
+const MESSAGE: u8 = 3;
 const SESSION: u8 = 2;
 
 /// The bytes are not what was written.
@@ -16,20 +20,39 @@ const SESSION: u8 = 2;
 pub(super) struct Malformed;
 
 pub(super) fn encode_message(message: &Message) -> Vec<u8> {
-    // Only retained messages say who published them; the others stay as they were.
-    let mut out = Out(vec![if message.publisher.is_some() { MESSAGE } else { 1 }]);
+    // Only retained messages say who published them, and only those of a group by which they came; the others stay as they were.
+    let publisher = message.publisher.as_ref();
+    let is_plain = publisher.is_none() && message.group.is_none() && !message.at_once;
+    let mut out = Out(vec![if is_plain { 1 } else { MESSAGE }]);
     out.message(message);
-    if let Some(publisher) = &message.publisher {
-        out.block(publisher.as_str().as_bytes());
+    if is_plain {
+        return out.0;
     }
+    out.u8(u8::from(publisher.is_some()) | (u8::from(message.at_once) << 1));
+    if let Some(publisher) = publisher {
+        out.block(publisher.client.as_str().as_bytes());
+        // Addresses are not kept: another may have it tomorrow. User names are never empty.
+        out.block(publisher.holder.as_ref().and_then(Holder::user).unwrap_or_default().as_bytes());
+    }
+    // Nor are the filters of groups.
+    out.block(message.group.as_deref().unwrap_or_default().as_bytes());
     out.0
 }
 
 pub(super) fn decode_message(bytes: Vec<u8>) -> Result<Message, Malformed> {
     let (mut fields, version) = In::new(bytes, MESSAGE)?;
     let message = fields.message()?;
-    let publisher = if version >= 2 { Some(ClientId::new(&fields.text()?)) } else { None };
-    fields.end(Message { publisher, ..message })
+    let message = match version {
+        1 => message,
+        2 => Message { publisher: Some(fields.publisher(false)?), ..message },
+        _ => {
+            let flags = fields.u8()?;
+            let publisher = if flags & 1 != 0 { Some(fields.publisher(true)?) } else { None };
+            let group = Some(fields.text()?).filter(|group| !group.is_empty()).map(Into::into);
+            Message { publisher, at_once: flags & 2 != 0, group, ..message }
+        }
+    };
+    fields.end(message)
 }
 
 pub(super) fn encode_session(record: &SessionRecord) -> Vec<u8> {
@@ -188,6 +211,12 @@ impl In {
         Topic::new(&self.text()?).map_err(|_| Malformed)
     }
 
+    fn publisher(&mut self, with_user: bool) -> Result<Arc<Publisher>, Malformed> {
+        let client = ClientId::new(&self.text()?);
+        let user = if with_user { Some(self.text()?).filter(|user| !user.is_empty()) } else { None };
+        Ok(Arc::new(Publisher { client, holder: Holder::of(user.as_deref()) }))
+    }
+
     fn message(&mut self) -> Result<Message, Malformed> {
         let flags = self.u8()?;
         let (expires, topic) = (self.time()?, self.topic()?);
@@ -198,7 +227,8 @@ impl In {
         }
         let qos = QoS::try_from(flags & 3).map_err(|_| Malformed)?;
         let retain = flags & 4 != 0;
-        Ok(Message { topic, payload, qos, retain, properties, expires, identifiers, publisher: None })
+        let (at_once, publisher, group) = (false, None, None);
+        Ok(Message { topic, payload, qos, retain, properties, expires, at_once, identifiers, publisher, group })
     }
 
     fn will(&mut self) -> Result<Will, Malformed> {
@@ -269,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_the_second_form_come_back() {
+        let carried = Carried { expiry_secs: Some(0), ..Carried::default() };
+        let (topic, at) = (Topic::new("a").unwrap(), Timestamp::from_secs(5));
+        let plain = Message::new(topic, "x".into(), QoS::AtLeastOnce, true, Carried::default(), at);
+        let mut bytes = encode_message(&plain);
+        assert_eq!(bytes[0], 1);
+        bytes[0] = 2;
+        bytes.extend([1, 0, 0, 0, b'c']);
+        let publisher = Some(Arc::new(Publisher { client: ClientId::new("c"), holder: None }));
+        assert!(decode_message(bytes) == Ok(Message { publisher, ..plain.clone() }));
+        assert!(Message::new(plain.topic, "x".into(), QoS::AtLeastOnce, true, carried, at).at_once);
+    }
+
+    #[test]
     fn what_is_cut_short_or_too_long_is_refused() {
         let whole = encode_session(&record());
         for length in 0..whole.len() {
@@ -282,7 +326,8 @@ mod tests {
         fn messages_come_back(
             topic in "[^\0+#]{1,20}", payload in prop::collection::vec(any::<u8>(), 0..40), qos in 0u8..3, retain: bool,
             expires in prop::option::of(any::<i32>()), identifiers in prop::collection::vec(1u32..1_000, 0..3),
-            publisher in prop::option::of("[a-z+#\u{e4}]{0,9}"),
+            publisher in prop::option::of(("[a-z+#\u{e4}]{0,9}", prop::option::of("[a-z\u{e4}]{1,9}"))),
+            group in prop::option::of("[a-z+#/]{1,9}"), at_once: bool,
         ) {
             let message = Message {
                 topic: Topic::new(&topic).unwrap(),
@@ -292,7 +337,11 @@ mod tests {
                 properties: payload.into(),
                 expires: expires.map(|secs| Timestamp::from_secs(i64::from(secs))),
                 identifiers,
-                publisher: publisher.map(|client| ClientId::new(&client)),
+                at_once,
+                publisher: publisher.map(|(client, user)| {
+                    Arc::new(Publisher { client: ClientId::new(&client), holder: Holder::of(user.as_deref()) })
+                }),
+                group: group.map(Into::into),
             };
             prop_assert!(decode_message(encode_message(&message)) == Ok(message));
         }

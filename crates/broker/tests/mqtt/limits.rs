@@ -19,7 +19,7 @@ async fn connections_are_counted_in_all_and_by_address() {
     type Limit = fn(&mut nearside_broker::BrokerConfig);
     let limits: [(Limit, u8, &str); 2] = [
         (|config| config.max_connections = 2, 0x89, "server_busy"),
-        (|config| config.max_connections_per_address = 2, 0x97, "quota_exceeded"),
+        (|config| config.max_connections_per_address = Some(2), 0x97, "quota_exceeded"),
     ];
     for (limit, reason, label) in limits {
         let broker = Setup::default().with(limit).start().await;
@@ -112,6 +112,7 @@ async fn a_queue_is_bounded_in_bytes_too() {
 async fn queues_are_bounded_in_all() {
     let setup = Setup::default().with(|config| {
         config.sessions_bytes = ByteSize::kib(8);
+        config.session_share = ByteSize::kib(1);
         config.system_interval = HumanDuration(Duration::from_millis(10));
     });
     let broker = setup.start().await;
@@ -129,6 +130,88 @@ async fn queues_are_bounded_in_all() {
     broker.wait_for("nearside_broker_session_bytes{}", 4_000.0).await;
     assert!(broker.metric("nearside_broker_session_bytes{}") <= 8_192.0);
     assert!(broker.metric("nearside_broker_publishes_dropped_total{reason=\"slow_subscriber\"}") >= 8.0);
+}
+
+/// Sessions whose clients are away have filled the memory of all: who is there gets everything, who is away its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_away_silence_nobody() {
+    let setup = Setup::default().with(|config| {
+        config.sessions_bytes = ByteSize::kib(64);
+        config.session_share = ByteSize::kib(8);
+        config.system_interval = HumanDuration(Duration::from_millis(10));
+    });
+    let broker = setup.start().await;
+    let away = async |id: &str, filter: &str| {
+        let mut client = broker.client().await;
+        client.send(Connect::new(5, id).persistent(3_600).bytes()).await;
+        client.receive().await;
+        client.subscribe(5, &[(filter, 1)]).await;
+        client.leave().await;
+    };
+    for id in ["a", "b", "c", "d"] {
+        away(id, "mine/#").await;
+    }
+    let mut publisher = broker.connect(5, "p").await;
+    for _ in 0..30 {
+        publisher.publish(5, &Publish::new("mine/x", &"x".repeat(4_000), 1, 1)).await;
+    }
+    away("late", "ward/#").await;
+    for version in [4, 5] {
+        let mut live = broker.connect(version, "live").await;
+        live.subscribe(version, &[("ward/#", 1)]).await;
+        // The last is larger than a share.
+        for (n, size) in [3_000; 20].into_iter().chain([20_000]).enumerate() {
+            // What came before is answered.
+            live.expect_nothing().await;
+            let payload = format!("{n:02}{}", "x".repeat(size));
+            publisher.publish(5, &Publish::new("ward/1", &payload, n as u8 % 2, 1)).await;
+            assert_eq!(live.message(version).await.payload, payload.as_bytes());
+        }
+        // Commands take the same way.
+        let topic = nearside_schemas::Topic::new("ward/command").unwrap();
+        broker.door.publisher().publish(&topic, "now".into(), nearside_schemas::QoS::AtLeastOnce, false).unwrap();
+        assert_eq!(live.message(version).await.payload, b"now");
+        live.leave().await;
+    }
+    let mut client = broker.client().await;
+    for n in 0..5 {
+        publisher.publish(5, &Publish::new("ward/1", &format!("{n}{}", "x".repeat(3_000)), 1, 1)).await;
+    }
+    client.send(Connect::new(5, "late").persistent(3_600).bytes()).await;
+    client.receive().await;
+    for n in 3..5 {
+        assert_eq!(client.message(5).await.payload[0], b'0' + n);
+    }
+    client.expect_nothing().await;
+    assert!(broker.metric("nearside_broker_session_bytes{}") <= f64::from((64 + 6 * 8) << 10));
+}
+
+/// QoS 1 messages were told to be safe; what waits at QoS 0 goes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn qos_0_takes_no_other_messages_place() {
+    let broker = Setup::default().with(|config| config.session_queue = 10).start().await;
+    let mut slow = broker.client().await;
+    slow.send(Connect::new(5, "slow").property(&[0x21, 0, 1]).bytes()).await;
+    slow.receive().await;
+    slow.subscribe(5, &[("x", 1)]).await;
+    let mut publisher = broker.connect(5, "p").await;
+    for n in 0..5 {
+        publisher.publish(5, &Publish::new("x", &n.to_string(), 1, 1)).await;
+    }
+    for n in 0..30 {
+        publisher.publish(5, &Publish::new("x", &n.to_string(), 0, 0)).await;
+    }
+    publisher.expect_nothing().await;
+    for n in 0..5 {
+        let got = slow.message(5).await;
+        assert_eq!((got.qos, got.payload), (1, n.to_string().into_bytes()));
+    }
+    // Of the others those that came last, in their order.
+    for n in 24..30 {
+        let got = slow.message(5).await;
+        assert_eq!((got.qos, got.payload), (0, n.to_string().into_bytes()));
+    }
+    slow.expect_nothing().await;
 }
 
 /// What is on its way counts too: a client that takes everything and acknowledges nothing holds no more than one that is away.

@@ -11,6 +11,7 @@ mod hostile;
 mod limits;
 mod packets;
 mod properties;
+mod rights;
 mod sessions;
 mod stored;
 mod straight;

@@ -83,6 +83,32 @@ async fn messages_expire() {
     late.expect_nothing().await;
 }
 
+/// Section 3.3.2.3.3: one that may not wait is for who is there, by whichever way, and for nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_may_not_wait_is_for_who_is_there() {
+    for straight in [0, 10] {
+        let broker = Setup::default().with(|config| config.straight_subscribers = straight).start().await;
+        let persistent = Connect::new(5, "away").persistent(3_600);
+        let mut away = broker.client().await;
+        away.send(persistent.bytes()).await;
+        away.receive().await;
+        away.subscribe(5, &[("a", 1)]).await;
+        away.leave().await;
+        let mut client = broker.connect(5, "c").await;
+        client.subscribe(5, &[("a", 1)]).await;
+        let mut publisher = broker.connect(5, "p").await;
+        for qos in [0, 1] {
+            publisher.publish(5, &Publish::new("a", "now", qos, 1).property(&[0x02, 0, 0, 0, 0])).await;
+            let got = client.message(5).await;
+            assert_eq!((&got.payload[..], got.properties), (&b"now"[..], vec![0x02, 0, 0, 0, 0]));
+        }
+        let mut away = broker.client().await;
+        away.send(persistent.bytes()).await;
+        away.receive().await;
+        away.expect_nothing().await;
+    }
+}
+
 /// Section 3.3.2.3.4, from the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_may_number_its_topics() {

@@ -169,6 +169,54 @@ async fn qos_2_is_taken_once() {
     }
 }
 
+/// Section 4.9: what may be on its way is counted anew on each connection, whatever waits for its release.
+#[tokio::test(flavor = "multi_thread")]
+async fn receive_maximum_counts_for_one_connection() {
+    let broker = Setup::default().with(|config| config.receive_maximum = 2).start().await;
+    let (mut client, _) = resume(&broker, 5, "c").await;
+    let publish = |id| Publish::new("a", "x", 2, id).bytes(5);
+    for id in [1, 2] {
+        client.send(publish(id)).await;
+        client.expect(ack(PUBREC, id)).await;
+    }
+    drop(client);
+    let (mut client, _) = resume(&broker, 5, "c").await;
+    for id in [3, 4] {
+        client.send(publish(id)).await;
+        client.expect(ack(PUBREC, id)).await;
+    }
+    // Those from before are known all the same.
+    client.send(ack(PUBREL, 1)).await;
+    client.expect(ack(PUBCOMP, 1)).await;
+    client.send(publish(5)).await;
+    client.expect(packet(0xE0, &[0x93])).await;
+}
+
+/// [MQTT-4.3.3-4]: each PUBREC is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_received_again_is_released_again() {
+    let broker = Broker::start().await;
+    for version in [4, 5] {
+        for id in ["ends", "stays"] {
+            let mut client = broker.connect(version, id).await;
+            if id == "stays" {
+                client = resume(&broker, version, id).await.0;
+            }
+            client.subscribe(version, &[("a", 2)]).await;
+            let mut publisher = broker.connect(version, "p").await;
+            publisher.publish(version, &Publish::new("a", "x", 2, 1)).await;
+            let message = client.receive().await.publish(version);
+            for _ in 0..3 {
+                client.send(ack(PUBREC, message.id)).await;
+                client.expect(ack(PUBREL, message.id)).await;
+            }
+            client.send(ack(PUBCOMP, message.id)).await;
+            client.expect_nothing().await;
+            client.leave().await;
+        }
+    }
+}
+
 /// Section 4.3.3: a PUBREC with an error ends the message; one for nothing is told so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_v5_client_may_refuse_a_message() {

@@ -189,12 +189,18 @@ async fn certificates_are_taken_over_and_revoked_without_a_restart() {
     let (ann, bob) = (authority.issue("ann", "a", 2), authority.issue("bob", "b", 3));
     let connect = Connect::new(4, "c");
     let mut connected = shake_hands(&broker, &authority, Some(&ann), &rustls::version::TLS13).await.unwrap();
-    assert_eq!(answer(&mut connected, &Connect::new(4, "ann")).await, Some(0));
+    let will = |id: &str| Connect::new(4, id).will("gone", "x", 0, false, &[]);
+    assert_eq!(answer(&mut connected, &will("ann")).await, Some(0));
+    let mut other = shake_hands(&broker, &authority, Some(&bob), &rustls::version::TLS13).await.unwrap();
+    assert_eq!(answer(&mut other, &will("bob")).await, Some(0));
     std::fs::write(folder.path().join("revoked.pem"), authority.revoked(&[2])).unwrap();
     // Her connection ends, and she does not come back; others do.
     assert_eq!(timeout(PATIENCE, connected.read(&mut [0])).await.expect("it ends in time").unwrap_or(0), 0);
     assert_eq!(enter(&broker, &authority, Some(&ann), &connect).await, None);
     assert_eq!(enter(&broker, &authority, Some(&bob), &connect).await, Some(0));
+    // Her will is not published. Who has another certificate stays.
+    broker.wait_for("nearside_broker_access_denied_total{what=\"will\"}", 1.0).await;
+    assert!(timeout(std::time::Duration::from_millis(500), other.read(&mut [0])).await.is_err());
     // Another certificate of ours, of another authority.
     let (certificate, key) = next.issue("broker", "localhost", 9);
     std::fs::write(folder.path().join("server.key"), key).unwrap();
