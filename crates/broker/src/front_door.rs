@@ -24,7 +24,7 @@ use crate::recovery::Recovery;
 use crate::refusals::RefusalLog;
 use crate::retained::Retained;
 use crate::router;
-use crate::routes::Routes;
+use crate::routes::{Routed, Routes};
 use crate::session::{Common, DeliveryMetrics, Session, SessionBounds};
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
@@ -110,8 +110,8 @@ impl Metrics {
 
 impl Shared {
     /// Hands a message to whoever subscribed, and keeps it where it is retained. What must be stored for it is added to
-    /// `changes`. Gives back whether anybody subscribed.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
+    /// `changes`.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> Routed {
         if delivery.message.retain {
             match self.retained.keep(&delivery.message) {
                 Some(change) => changes.extend(change),
@@ -182,14 +182,14 @@ impl FrontDoor {
         let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
-        let straight = config.straight_subscribers;
+        let (straight, most) = (config.straight_subscribers, config.subscriptions_bytes.bytes() as usize);
         let shared = Arc::new(Shared {
             retained: Retained::new(config.max_retained, config.max_retained_bytes.bytes() as usize, saved.retained),
             config,
             intake: ports.intake,
             clock: ports.clock,
             access,
-            routes: Routes::new(router, straight, telemetry),
+            routes: Routes::new(router, straight, most, telemetry),
             sessions: Sessions::new(telemetry),
             store,
             recovery: ports.recovery,
