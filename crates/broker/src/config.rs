@@ -29,7 +29,7 @@ pub struct BrokerConfig {
     /// How much of `max_sessions`, `max_retained` and `max_retained_bytes` one user may have, in percent, so that nobody keeps out all
     /// others. Clients without a name are told apart by their addresses, as far as they are known since the start.
     pub user_share_percent: u8,
-    /// The largest packet that is read; a client that sends a larger one is disconnected.
+    /// The largest packet that is read; a client that sends a larger one is disconnected. A CONNECT has at most 128 KiB.
     pub max_packet: ByteSize,
     /// Most QoS 1 and 2 publishes of one connection that wait for the disk; when met, the connection is not read.
     pub receive_maximum: u16,
@@ -74,6 +74,9 @@ pub struct BrokerConfig {
     pub inflight: u16,
     /// Most subscriptions of one client.
     pub max_subscriptions: usize,
+    /// Most memory of the subscriptions of all clients together, about: each takes half a kilobyte and four times its filter's length. When
+    /// met, further ones are refused.
+    pub subscriptions_bytes: ByteSize,
     /// Most retained messages; when met, new topics are not retained, and counted.
     pub max_retained: usize,
     /// Most bytes of retained messages; when met, further ones are not retained, and counted.
@@ -191,6 +194,7 @@ impl Default for BrokerConfig {
             router_queue_bytes: ByteSize::mib(64),
             inflight: 1_024,
             max_subscriptions: 1_000,
+            subscriptions_bytes: ByteSize::mib(64),
             max_retained: 10_000,
             max_retained_bytes: ByteSize::mib(256),
             system_interval: HumanDuration::secs(10),
@@ -328,6 +332,7 @@ impl BrokerConfig {
                 ("session_expiry_cap", self.session_expiry_cap.get().as_secs() == 0),
                 ("system_interval", self.system_interval.get().is_zero()),
                 ("max_subscriptions", self.max_subscriptions == 0),
+                ("subscriptions_bytes", self.subscriptions_bytes.bytes() == 0),
                 ("keep_alive_cap", self.keep_alive_cap.get().as_secs() == 0),
                 ("handshake_timeout", self.handshake_timeout.get().is_zero()),
             ])

@@ -25,7 +25,7 @@ use crate::recovery::Recovery;
 use crate::refusals::RefusalLog;
 use crate::retained::{Retained, RetainedBounds, Room};
 use crate::router;
-use crate::routes::Routes;
+use crate::routes::{Routed, Routes};
 use crate::session::Session;
 use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
@@ -117,8 +117,8 @@ impl Metrics {
 
 impl Shared {
     /// Hands a message to whoever subscribed, and keeps it where it is retained. What must be stored for it is added to
-    /// `changes`. Gives back whether anybody subscribed.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
+    /// `changes`.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> Routed {
         if delivery.message.retain {
             match self.retained.keep(&delivery.message) {
                 Some(change) => changes.extend(change),
@@ -208,7 +208,7 @@ impl FrontDoor {
         let budget = Arc::new(SharedBudget::new(config.sessions_bytes.bytes() as usize, share));
         let (store, saved) = open_store(ports.store, telemetry)?;
         let (stop, stopping) = watch::channel(false);
-        let straight = config.straight_subscribers;
+        let (straight, most) = (config.straight_subscribers, config.subscriptions_bytes.bytes() as usize);
         let shared = Arc::new(Shared {
             retained: Retained::new(retained_bounds(&config), saved.retained),
             config,
@@ -216,7 +216,7 @@ impl FrontDoor {
             clock: ports.clock,
             access,
             tls: tls.clone(),
-            routes: Routes::new(router, straight, telemetry),
+            routes: Routes::new(router, straight, most, telemetry),
             sessions: Sessions::new(telemetry),
             store,
             recovery: ports.recovery,

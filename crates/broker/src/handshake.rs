@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nearside_schemas::{ClientId, FEEDBACK_TOPIC};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::access::{Origin, Principal};
+use crate::arrivals;
 use crate::connection::READ;
 use crate::filter::is_ours;
 use crate::front_door::Shared;
 use crate::packet::{self, Connect, Reason, Version};
 use crate::sessions::{Opened, Sessions};
 
+/// The longest CONNECT that is taken: with a will of 64 KiB and whatever else there can be. Nobody is known yet, so nobody gets more room.
+const CONNECT_BYTES: usize = 128 << 10;
+/// The longest protocol's name whose end is waited for, to tell in which version to answer.
+const NAME_BYTES: usize = 64;
 /// The longest client id that is taken.
 const CLIENT_ID_BYTES: usize = 1_024;
 /// How long a connection that is turned away may take to say which version it speaks, and one that was told why it ends to close.
@@ -40,8 +45,8 @@ pub(crate) async fn greet(
     deadline: Instant,
     shared: &Arc<Shared>,
 ) -> Result<Hello, Refusal> {
-    let late = |_| (Reason::KeepAlive, Version::V311);
-    let connect = read_connect(reader, buffer, shared.config.max_packet.bytes() as usize);
+    let late = |_| (Reason::ConnectTime, Version::V311);
+    let connect = read_connect(reader, buffer, CONNECT_BYTES.min(shared.config.max_packet.bytes() as usize));
     let connect = timeout_at(deadline, connect).await.map_err(late)??;
     let refused = |reason| (reason, connect.version);
     let assigned = connect.client.is_empty();
@@ -98,8 +103,7 @@ pub(crate) async fn hear_out(reader: &mut (impl AsyncRead + Unpin), buffer: &mut
         loop {
             tokio::task::consume_budget().await;
             buffer.clear();
-            buffer.reserve(*READ.start());
-            if !matches!(reader.read_buf(buffer).await, Ok(n) if n > 0) {
+            if !matches!(arrivals::read(reader, buffer, *READ.start()).await, Ok(n) if n > 0) {
                 return;
             }
         }
@@ -132,13 +136,17 @@ async fn read_connect(
         if buffer.first().is_some_and(|first| *first != 0x10) {
             return Err((Reason::Protocol, Version::V311));
         }
-        let frame = packet::frame(buffer, max_packet);
-        if let Some(frame) = frame.map_err(|reason| (reason, Version::V311))? {
-            // The version is in the seventh byte of the body, where there is one.
-            let version = if frame.body.get(6) == Some(&5) { Version::V5 } else { Version::V311 };
-            return packet::connect(frame).map_err(|reason| (reason, version));
+        // Cutting the frame out takes its bytes away.
+        let version = packet::connect_version(buffer);
+        let refused = |reason| (reason, version.unwrap_or(Version::V311));
+        match packet::frame(buffer, max_packet) {
+            Ok(Some(frame)) => return packet::connect(frame).map_err(refused),
+            // What has too long a name for the version to be told is no CONNECT.
+            Err(reason) if version.is_some() || buffer.len() > NAME_BYTES => return Err(refused(reason)),
+            Err(Reason::PacketTooLarge) | Ok(None) => {}
+            Err(reason) => return Err(refused(reason)),
         }
-        match reader.read_buf(buffer).await {
+        match arrivals::read(reader, buffer, *READ.start()).await {
             Ok(n) if n > 0 => {}
             _ => return Err((Reason::Protocol, Version::V311)),
         }

@@ -7,6 +7,7 @@
 mod accept_all;
 mod access;
 mod answers;
+mod arrivals;
 mod config;
 mod connection;
 mod filter;

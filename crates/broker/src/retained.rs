@@ -89,23 +89,17 @@ impl Retained {
         Some(Some(Change::Retain(number, message)))
     }
 
-    /// Shows the messages that a filter asks for, but for those that have expired. None is replaced meanwhile: what is published then
+    /// The topics that have one.
+    pub(crate) fn topics(&self) -> Vec<Topic> {
+        self.kept.read().messages.keys().cloned().collect()
+    }
+
+    /// Shows the messages of these topics, but for those that have expired. None is replaced meanwhile: what is published then
     /// reaches a subscriber after what is shown here, not before.
-    pub(crate) fn for_each_match(&self, filter: &str, now: Timestamp, mut found: impl FnMut(&Message)) {
+    pub(crate) fn show(&self, topics: &[&Topic], now: Timestamp, mut found: impl FnMut(&Message)) {
         let kept = self.kept.read();
-        let show = |(_, message): &(u64, Message)| {
-            if !message.is_expired(|| now) {
-                found(message);
-            }
-        };
-        // A filter without wildcards is a topic.
-        match Topic::new(filter) {
-            Ok(topic) => kept.messages.get(&topic).into_iter().for_each(show),
-            Err(_) => {
-                let matching = kept.messages.iter().filter(|(topic, _)| filter::matches(filter, topic.as_str()));
-                matching.map(|(_, kept)| kept).for_each(show);
-            }
-        }
+        let messages = topics.iter().filter_map(|topic| kept.messages.get(*topic)).map(|(_, message)| message);
+        messages.filter(|message| !message.is_expired(|| now)).for_each(&mut found);
     }
 
     /// Forgets what has expired. Gives back what the store is told.
@@ -175,6 +169,7 @@ mod tests {
     use super::*;
     use crate::message::Publisher;
     use crate::packet::Carried;
+    use bytes::Bytes;
     use nearside_schemas::{ClientId, QoS};
     use std::sync::Arc;
     use std::time::Duration;
@@ -189,20 +184,19 @@ mod tests {
         let room = Room { messages: 10, bytes: 1_000 };
         let retained = Retained::new(RetainedBounds { all: room, each: room }, Vec::new());
         retained.keep(&message("old"));
-        for filter in ["a", "#"] {
-            std::thread::scope(|scope| {
-                let mut replacing = None;
-                retained.for_each_match(filter, now, |_| {
-                    let newer = replacing.insert(scope.spawn(|| retained.keep(&message("new")).is_some()));
-                    std::thread::sleep(Duration::from_millis(50));
-                    assert!(!newer.is_finished(), "{filter}");
-                });
-                assert!(replacing.unwrap().join().unwrap());
+        let topic = Topic::new("a").unwrap();
+        std::thread::scope(|scope| {
+            let mut replacing = None;
+            retained.show(&[&topic], now, |_| {
+                let newer = replacing.insert(scope.spawn(|| retained.keep(&message("new")).is_some()));
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!newer.is_finished());
             });
-        }
+            assert!(replacing.unwrap().join().unwrap());
+        });
         let mut shown = Vec::new();
-        retained.for_each_match("+", now, |message| shown.push(message.payload.clone()));
-        assert_eq!(shown, ["new"]);
+        retained.show(&[&topic], now, |message| shown.push(message.payload.clone()));
+        assert_eq!((shown, retained.topics()), (vec![Bytes::from("new")], vec![topic]));
     }
 
     #[test]

@@ -53,6 +53,19 @@ impl PartialEq for Subscriber {
     }
 }
 
+/// What a message came to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Routed {
+    /// Whether anybody subscribed to it.
+    pub(crate) is_heard: bool,
+    /// How much work that was, in that of taking a small packet.
+    pub(crate) work: usize,
+}
+
+/// Nodes of the tree that are looked at, and subscribers that are found, in the time that a small packet takes.
+const LOOKS_PER_PACKET: usize = 16;
+const FOUND_PER_PACKET: usize = 32;
+
 /// All subscriptions.
 pub(crate) struct Routes {
     router: RouterHandle,
@@ -62,11 +75,19 @@ pub(crate) struct Routes {
     straight: AtomicUsize,
     most_straight: usize,
     groups: Mutex<HashMap<String, Arc<Group>>>,
+    /// What all of them take in memory, about, and may take.
+    bytes: AtomicUsize,
+    most_bytes: usize,
     subscriptions: Gauge,
 }
 
+/// What a subscription takes in memory, about: its filter stands in several places.
+const fn size(filter: &str) -> usize {
+    512 + 4 * filter.len()
+}
+
 impl Routes {
-    pub(crate) fn new(router: RouterHandle, most_straight: usize, telemetry: &Telemetry) -> Self {
+    pub(crate) fn new(router: RouterHandle, most_straight: usize, most_bytes: usize, telemetry: &Telemetry) -> Self {
         Self {
             router,
             routed: RwLock::default(),
@@ -74,6 +95,8 @@ impl Routes {
             straight: AtomicUsize::new(0),
             most_straight,
             groups: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            most_bytes,
             subscriptions: telemetry.gauge(Metric::Subscriptions, &[]),
         }
     }
@@ -86,6 +109,11 @@ impl Routes {
     /// Whether some message may have to be stored for somebody.
     pub(crate) fn has_direct(&self) -> bool {
         !self.direct.read().is_empty()
+    }
+
+    /// Whether there is room for one more subscription of all clients.
+    pub(crate) fn has_room_for(&self, filter: &str) -> bool {
+        self.bytes.load(Ordering::Acquire) + size(filter) <= self.most_bytes
     }
 
     /// The session ends: forgets its subscriptions.
@@ -144,6 +172,7 @@ impl Routes {
             self.router.subscribe(session.number, subscription.filter.clone()).await;
         }
         if new {
+            self.bytes.fetch_add(size(&subscription.filter), Ordering::AcqRel);
             self.subscriptions.inc();
         }
     }
@@ -162,6 +191,7 @@ impl Routes {
             self.routed.write().remove(filter, &session.number);
             self.router.unsubscribe(session.number, filter.to_owned()).await;
         }
+        self.bytes.fetch_sub(size(filter), Ordering::AcqRel);
         self.subscriptions.dec();
     }
 
@@ -173,17 +203,18 @@ impl Routes {
         }
     }
 
-    /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`. Gives back whether anybody did.
-    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> bool {
+    /// Hands a message to whoever subscribed; what must be stored for it is added to `changes`.
+    pub(crate) fn route(&self, delivery: &Delivery, changes: &mut Vec<Change>) -> Routed {
         let topic = delivery.message.topic.as_str();
         let routed = self.routed.read().matches_any(topic);
         if routed {
             self.router.publish(delivery.clone());
         }
         let mut found: SmallVec<[Subscriber; 2]> = SmallVec::new();
-        self.direct.read().for_each_match(topic, |subscriber| found.push(subscriber.clone()));
+        let looks = self.direct.read().for_each_match(topic, |subscriber| found.push(subscriber.clone()));
+        let work = looks / LOOKS_PER_PACKET + found.len() / FOUND_PER_PACKET;
         if found.is_empty() {
-            return routed;
+            return Routed { is_heard: routed, work };
         }
         // A session with overlapping filters gets the message once.
         found.sort_by_key(Subscriber::number);
@@ -196,6 +227,6 @@ impl Routes {
                 Subscriber::Group(group) => group.offer(&delivery, changes),
             }
         }
-        true
+        Routed { is_heard: true, work }
     }
 }

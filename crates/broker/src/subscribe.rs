@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use nearside_schemas::PacketId;
+use nearside_schemas::{PacketId, Topic};
 
 use crate::connection::{Connection, End};
 use crate::filter;
 use crate::packet::{self, Filters, Reason, Subscription, Subscriptions, Version};
+
+/// Filters of a packet, and topics that a filter is held against, before others have their turn.
+const FILTERS_A_TURN: usize = 64;
+const TOPICS_A_TURN: usize = 256;
 
 impl Connection {
     /// What a filter is refused for, if it is.
@@ -22,7 +26,8 @@ impl Connection {
         let mut codes = Vec::new();
         // A filter that stands there several times is granted as it stood there last, and its retained messages are sent once.
         let mut granted: HashMap<String, (Subscription, bool)> = HashMap::new();
-        for subscription in subscriptions {
+        for (place, subscription) in subscriptions.enumerate() {
+            take_turns(place).await;
             match self.hold(&subscription).await {
                 Ok(new) => {
                     codes.push(subscription.qos as u8);
@@ -47,8 +52,12 @@ impl Connection {
             granted.clear();
         }
         self.send(|out| packet::suback(out, self.version, id, &codes))?;
+        let mut topics = None;
         for (subscription, new) in granted.into_values() {
-            self.offer_retained(&subscription, new).await;
+            if self.is_over() {
+                break;
+            }
+            self.offer_retained(&subscription, new, &mut topics).await;
         }
         Ok(())
     }
@@ -60,6 +69,10 @@ impl Connection {
         }
         let held = self.session().subscribe(subscription.clone(), self.shared.config.max_subscriptions);
         let new = held.ok_or(Reason::QuotaExceeded)?;
+        if new && !self.shared.routes.has_room_for(&subscription.filter) {
+            self.session().unsubscribe(&subscription.filter);
+            return Err(Reason::QuotaExceeded);
+        }
         let number = || self.shared.sessions.next_number();
         self.shared.routes.subscribe(self.session(), subscription, new, number).await;
         Ok(new)
@@ -67,25 +80,47 @@ impl Connection {
 
     /// Retained messages are for new subscriptions, or all, or none, as the client wants it; shared ones get none (section 4.8.2).
     /// They are as many as the session's queue holds; further ones shed the first, counted.
-    async fn offer_retained(&self, subscription: &Subscription, new: bool) {
+    ///
+    /// `topics` are those that have one; what is retained on another meanwhile reaches the subscription as it is published.
+    async fn offer_retained(&self, subscription: &Subscription, new: bool, topics: &mut Option<Vec<Topic>>) {
         let wanted = subscription.retain_handling == 0 || (subscription.retain_handling == 1 && new);
         if !wanted || filter::share(&subscription.filter).is_some() {
             return;
         }
+        // A filter without wildcards is a topic.
+        if let Ok(topic) = Topic::new(&subscription.filter) {
+            return self.show(subscription, &[&topic]).await;
+        }
+        let topics = topics.get_or_insert_with(|| self.shared.retained.topics());
+        for some in topics.chunks(TOPICS_A_TURN) {
+            let is_asked_for = |topic: &&Topic| filter::matches(&subscription.filter, topic.as_str());
+            let matching: Vec<&Topic> = some.iter().filter(is_asked_for).collect();
+            self.show(subscription, &matching).await;
+            // Whoever asks for everything again and again does not keep others from their turn.
+            tokio::task::yield_now().await;
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Hands the client the retained messages of these topics.
+    async fn show(&self, subscription: &Subscription, topics: &[&Topic]) {
+        if topics.is_empty() {
+            return;
+        }
         self.shared.store.room().await;
         let mut changes = Vec::new();
-        let now = self.shared.clock.now();
-        self.shared.retained.for_each_match(&subscription.filter, now, |message| {
+        self.shared.retained.show(topics, self.shared.clock.now(), |message| {
             self.session().offer_retained(subscription, message.clone(), &mut changes);
         });
         self.shared.store.send(changes, None);
-        // Whoever asks for everything again and again does not keep others from their turn.
-        tokio::task::yield_now().await;
     }
 
     pub(crate) async fn unsubscribe(&self, id: PacketId, filters: Filters) -> Result<(), End> {
         let mut codes = Vec::new();
-        for filter in filters {
+        for (place, filter) in filters.enumerate() {
+            take_turns(place).await;
             codes.push(if self.forget(&filter).await { 0 } else { 0x11 });
         }
         self.store().await;
@@ -106,5 +141,12 @@ impl Connection {
             Some(record) => self.shared.store.commit(vec![record]).await,
             None => true,
         }
+    }
+}
+
+/// Lets others of the thread have their turn now and then.
+async fn take_turns(place: usize) {
+    if place % FILTERS_A_TURN == FILTERS_A_TURN - 1 {
+        tokio::task::yield_now().await;
     }
 }

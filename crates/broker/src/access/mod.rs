@@ -1,11 +1,13 @@
 //! Who may connect, and what they may do.
 //!
 //! Promises: once there is a user file nobody may do what it does not grant; a password is only ever compared with its hash, and
-//! that costs a bounded share of the machine whoever asks; a changed user file takes effect without a restart. Never: a
+//! that costs a bounded share of the machine whoever asks, and keeps others waiting no longer than their turn; a changed user file takes effect without a restart. Never: a
 //! password is logged, or a name that the site does not know itself (promise I2).
 
 mod acl;
+mod failures;
 mod password;
+mod turns;
 mod users;
 
 use std::net::IpAddr;
@@ -20,7 +22,7 @@ use crate::config::{Anonymous, BrokerError};
 use crate::packet::{Connect, Reason};
 use crate::tls::Shown;
 pub(crate) use acl::Grant;
-use password::Passwords;
+use password::{Attempt, Checked, Passwords};
 pub use users::{User, Users, hash_password};
 
 /// Where a connection comes from.
@@ -139,7 +141,8 @@ impl Access {
         let user = match (&origin.identity, &connect.user, &users) {
             (Some(identity), _, _) => Some(identity.name.clone()),
             (None, Some(name), Some(users)) => {
-                self.check(users, name, connect.password.clone().unwrap_or_default()).await?;
+                let password = connect.password.clone().unwrap_or_default();
+                self.check(users, Attempt { from: Some(origin.address), name, password }).await?;
                 Some(name.clone())
             }
             // A name that nobody can check is no name.
@@ -183,6 +186,10 @@ impl Access {
             let why = "a client was not let in: it gave a user name, but there is no user file, and [broker] anonymous does not allow it";
             return (None, why);
         };
+        if reason == Reason::ServerBusy {
+            let why = "a client was not let in: too many passwords from its address were wrong, or wait to be checked";
+            return (users.get(name).map(|_| name.clone()), why);
+        }
         match users.get(name) {
             None => (None, "a client was not let in: its user name is not in the user file"),
             Some(user) if user.password.is_none() => {
@@ -200,9 +207,13 @@ impl Access {
         rights(self.users().as_deref(), principal.user()).as_ref() == Some(&principal.rights)
     }
 
-    async fn check(&self, users: &Arc<Users>, name: &str, password: Bytes) -> Result<(), Reason> {
-        let hash = users.get(name).and_then(|user| user.password.clone());
-        if self.passwords.check(hash, password).await { Ok(()) } else { Err(Reason::Credentials) }
+    async fn check(&self, users: &Arc<Users>, attempt: Attempt<'_>) -> Result<(), Reason> {
+        let hash = users.get(attempt.name).and_then(|user| user.password.clone());
+        match self.passwords.check(hash, attempt).await {
+            Checked::Right => Ok(()),
+            Checked::Wrong => Err(Reason::Credentials),
+            Checked::Busy => Err(Reason::ServerBusy),
+        }
     }
 }
 
@@ -236,7 +247,8 @@ impl Credentials {
     /// The role of a user who gave the right password; `None` for anybody else, and where there is no user file.
     pub async fn check(&self, name: &str, password: &str) -> Option<Role> {
         let users = self.0.users()?;
-        self.0.check(&users, name, Bytes::copy_from_slice(password.as_bytes())).await.ok()?;
+        let password = Bytes::copy_from_slice(password.as_bytes());
+        self.0.check(&users, Attempt { from: None, name, password }).await.ok()?;
         users.get(name).map(|user| user.role)
     }
 

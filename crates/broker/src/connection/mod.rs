@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearside_schemas::{ClientId, PacketId, QoS, Topic};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::publishes::Batch;
 use crate::access::{Origin, Principal};
 use crate::answers::Unanswered;
+use crate::arrivals;
 use crate::front_door::Shared;
 use crate::handshake::{self, Hello};
 use crate::packet::{self, Accepted, AckKind, Packet, Reason, Version};
@@ -36,7 +37,7 @@ use crate::writer::{Outlet, Writer};
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
 pub(crate) const READ: std::ops::RangeInclusive<usize> = (2 << 10)..=(256 << 10);
 /// Packets that a connection takes before it lets the others of its thread have a turn, however many more are there; a read that brought
-/// none counts as one.
+/// none counts as one, and a message that is much work to route as many.
 const TURN: usize = 1_024;
 /// How long what was taken may wait for its answer when a connection ends: less than the client's next connection waits for that.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -55,6 +56,19 @@ impl ReadSize {
     }
 }
 
+/// A client whose packet is on its way is waited for as long again as its bytes would take at this speed: a keep-alive is for packets, not
+/// for bytes (section 3.1.2.10), but a large one on a slow line is no silence.
+const SLOWEST_BYTES_PER_SEC: u64 = 1 << 10;
+
+/// What became of what was in the buffer.
+#[derive(Clone, Copy)]
+struct Handled {
+    /// Whether no whole packet is left.
+    is_empty: bool,
+    /// Whether there was one.
+    some: bool,
+}
+
 /// Since when the client is waited for.
 struct ReadsFrom {
     begin: Instant,
@@ -69,18 +83,24 @@ impl Default for ReadsFrom {
 }
 
 impl ReadsFrom {
-    fn now(&self) {
-        self.millis.store(self.begin.elapsed().as_millis() as u64, Ordering::Release);
+    fn now(&self) -> u64 {
+        self.begin.elapsed().as_millis() as u64
+    }
+
+    fn set(&self, millis: u64) {
+        self.millis.store(millis, Ordering::Release);
     }
 
     /// Waits until it has been waited for as long as this.
     async fn silence(self: Arc<Self>, patience: Duration) {
         loop {
             let by = self.begin + Duration::from_millis(self.millis.load(Ordering::Acquire)) + patience;
-            if Instant::now() >= by {
+            let now = Instant::now();
+            if now >= by {
                 return;
             }
-            sleep_until(by).await;
+            // Once its large packet is whole a client is waited for no longer than any other.
+            sleep_until(by.min(now + patience)).await;
         }
     }
 }
@@ -94,12 +114,13 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
 ) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let hello = match handshake::greet(&mut reader, &mut buffer, &origin, deadline, &shared).await {
+    // What comes before and after the time in which it is served has its room only then.
+    let hello = match Box::pin(handshake::greet(&mut reader, &mut buffer, &origin, deadline, &shared)).await {
         Ok(hello) => hello,
         Err(refusal) => {
             shared.refuse(refusal.0);
-            if handshake::refuse(&mut writer, refusal).await {
-                handshake::hear_out(&mut reader, &mut buffer, &shared).await;
+            if Box::pin(handshake::refuse(&mut writer, refusal)).await {
+                Box::pin(handshake::hear_out(&mut reader, &mut buffer, &shared)).await;
             }
             return;
         }
@@ -117,12 +138,12 @@ pub(crate) async fn serve(
         Err(end) => end,
     };
     let (shared, is_told) = (connection.shared.clone(), end.is_told(connection.version));
-    connection.close(end).await;
+    Box::pin(connection.close(end)).await;
     // The writer ends on `close`, or when the client is gone.
     if timeout(Duration::from_secs(5), &mut writing).await.is_err() {
         writing.abort();
     } else if is_told {
-        handshake::hear_out(&mut reader, &mut buffer, &shared).await;
+        Box::pin(handshake::hear_out(&mut reader, &mut buffer, &shared)).await;
     }
 }
 
@@ -164,8 +185,8 @@ pub(crate) struct Connection {
     last_topic: Option<(Bytes, Topic)>,
     /// Of their names.
     topic_bytes: usize,
-    /// The topics that the client gave numbers, from 1.
-    aliases: HashMap<u16, Bytes>,
+    /// The topics that the client gave numbers, from 1; none where one is out of bounds.
+    aliases: HashMap<u16, Option<Bytes>>,
     rate: Rate,
     /// What counts towards its [`TURN`].
     taken: usize,
@@ -215,6 +236,11 @@ impl Connection {
     /// Says that the client may not do what it asked for.
     pub(crate) fn say_refused(&self, why: &'static str) {
         self.shared.refusals.say(self.address, self.principal.user.as_deref(), why);
+    }
+
+    /// Whether the connection is to end, whatever it is at.
+    pub(crate) fn is_over(&self) -> bool {
+        self.opened.live.kick.borrow().is_some() || *self.shared.stopping.borrow()
     }
 
     fn client(&self) -> &ClientId {
@@ -284,11 +310,15 @@ impl Connection {
         });
         let reads_from = Arc::new(ReadsFrom::default());
         let mut silence = Seldom::new(reads_from.clone().silence(patience));
+        // Since the last whole packet, CONNECT at first, but for the time in which the client was not read.
+        let (mut since, mut was_whole) = (0, true);
         loop {
-            let is_empty = match self.handle_buffer(buffer).await {
-                Ok(is_empty) => is_empty,
+            let Handled { is_empty, some } = match self.handle_buffer(buffer).await {
+                Ok(handled) => handled,
                 Err(end) => return end,
             };
+            was_whole |= some;
+            let not_read_from = if was_whole { 0 } else { reads_from.now() };
             let most = if self.heard { self.most_unanswered() } else { 1 };
             if let Some(until) = self.paused_until.take() {
                 tokio::select! {
@@ -317,14 +347,16 @@ impl Connection {
             if let Err(end) = self.room().await {
                 return end;
             }
+            let now = reads_from.now();
+            since = if was_whole { now } else { since + now.saturating_sub(not_read_from) };
             if !is_empty {
                 continue;
             }
-            buffer.reserve(size.0);
-            reads_from.now();
+            was_whole = false;
+            reads_from.set(since + buffer.len() as u64 * 1_000 / SLOWEST_BYTES_PER_SEC);
             let read = tokio::select! {
                 biased;
-                read = reader.read_buf(buffer) => read,
+                read = arrivals::read(reader, buffer, size.0) => read,
                 end = &mut over => return end,
                 () = &mut silence => return End::Kick(Reason::KeepAlive),
             };
@@ -353,23 +385,26 @@ impl Connection {
         }
     }
 
-    /// Handles every whole packet in the buffer: publishes together, in order with what is around them. False where there are more, but
-    /// others of the thread have their turn first.
-    async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<bool, End> {
+    /// Handles every whole packet in the buffer: publishes together, in order with what is around them. There may be more left, where
+    /// others of the thread have their turn first or the client publishes too fast.
+    async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<Handled, End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
         let bound = self.most_unanswered();
         let mut batch = Batch::default();
         // What one read brought was received at one time.
         let mut received = None;
-        let mut is_empty = true;
+        let (mut is_empty, mut some) = (true, false);
+        let room = self.rate.room(Instant::now);
         loop {
-            if self.taken >= TURN {
+            let too_fast = room.is_some_and(|room| batch.messages >= room) && !buffer.is_empty();
+            if self.taken >= TURN || too_fast {
                 is_empty = false;
                 break;
             }
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
+                    some = true;
                     self.taken += 1;
                     packet::packet(frame, self.version)
                 }
@@ -393,7 +428,7 @@ impl Connection {
             };
             match taken {
                 Ok(None) => {}
-                Ok(Some(apart)) => self.answer_apart(apart, &mut batch).await?,
+                Ok(Some(apart)) => Box::pin(self.answer_apart(apart, &mut batch)).await?,
                 Err(reason) => {
                     // What came before the broken packet was right and counts.
                     self.submit(&mut batch).await;
@@ -407,15 +442,15 @@ impl Connection {
         self.submit(&mut batch).await;
         self.shared.store.send(std::mem::take(&mut self.changes), None);
         self.taken += 1;
-        if batch.messages > 0 {
-            let now = Instant::now();
-            let wait = self.rate.spend(batch.messages, now);
-            if !wait.is_zero() {
+        if let Some(room) = room {
+            self.rate.spend(batch.messages);
+            if batch.messages >= room && !buffer.is_empty() {
                 self.shared.metrics.throttled.inc();
-                self.paused_until = Some(now + wait);
+                let now = Instant::now();
+                self.paused_until = Some(now + self.rate.wait(now));
             }
         }
-        Ok(is_empty)
+        Ok(Handled { is_empty, some })
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {
@@ -427,8 +462,9 @@ impl Connection {
                 self.release(id);
                 Ok(())
             }
-            Packet::Subscribe(id, subscriptions) => self.subscribe(id, subscriptions).await,
-            Packet::Unsubscribe(id, filters) => self.unsubscribe(id, filters).await,
+            // Seldom, and not small: a connection that waits has no room for them.
+            Packet::Subscribe(id, subscriptions) => Box::pin(self.subscribe(id, subscriptions)).await,
+            Packet::Unsubscribe(id, filters) => Box::pin(self.unsubscribe(id, filters)).await,
             Packet::PingReq => {
                 self.outlet.send(packet::pingresp);
                 Ok(())

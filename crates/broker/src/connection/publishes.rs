@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
 
-use super::{Connection, End};
+use super::{Connection, End, TURN};
 use crate::answers::{Answers, Asker, AtIntake, Deferred, Settles};
 use crate::filter::is_ours;
 use crate::message::{Delivery, Message, Publisher};
@@ -34,6 +34,18 @@ pub(super) struct Batch {
     pub(super) messages: usize,
 }
 
+impl Batch {
+    /// Takes out the first publishes, with their acknowledgements.
+    fn take(&mut self, count: usize) -> (Vec<Publish>, Vec<(AckKind, PacketId)>) {
+        if count == self.publishes.len() {
+            return (std::mem::take(&mut self.publishes), std::mem::take(&mut self.acks));
+        }
+        let publishes: Vec<Publish> = self.publishes.drain(..count).collect();
+        let acks = publishes.iter().filter(|publish| publish.packet_id.is_some()).count();
+        (publishes, self.acks.drain(..acks).collect())
+    }
+}
+
 /// A publish that is answered apart from the batch.
 pub(super) enum Apart {
     /// It is refused while the connection stays.
@@ -53,10 +65,7 @@ impl Connection {
         batch.messages += 1;
         let topic = match incoming.topic_alias {
             None => self.topic(&incoming.topic)?,
-            Some(alias) => {
-                let name = self.aliased(alias, incoming.topic)?;
-                self.topic(&name)?
-            }
+            Some(alias) => self.aliased(alias, incoming.topic)?,
         };
         let topic = match topic {
             Ok(topic) => topic,
@@ -139,19 +148,23 @@ impl Connection {
         Ok(Ok(topic))
     }
 
-    /// Sets an alias where a topic comes with it, or tells what it was set to (section 3.3.2.3.4).
-    fn aliased(&mut self, alias: u16, name: Bytes) -> Result<Bytes, Reason> {
+    /// Sets an alias where a topic comes with it; gives back the topic that it stands for (section 3.3.2.3.4), or why this client may not
+    /// publish to it.
+    fn aliased(&mut self, alias: u16, name: Bytes) -> Result<Result<Topic, Reason>, Reason> {
         if alias == 0 || alias > self.shared.config.topic_alias_maximum {
             return Err(Reason::TopicAlias);
         }
         if name.is_empty() {
-            return self.aliases.get(&alias).cloned().ok_or(Reason::Protocol);
+            let known = self.aliases.get(&alias).cloned().ok_or(Reason::Protocol)?;
+            return match known {
+                Some(name) => self.topic(&name),
+                None => Ok(Err(Reason::TopicName)),
+            };
         }
-        // One that is out of bounds is refused with its message, and not remembered.
-        if std::str::from_utf8(&name).is_ok_and(|text| self.shared.config.is_topic_in_bounds(text)) {
-            self.aliases.insert(alias, Bytes::copy_from_slice(&name));
-        }
-        Ok(name)
+        // One that is out of bounds is refused with its message, and its name not remembered; but the alias stands for no other any more.
+        let is_in_bounds = std::str::from_utf8(&name).is_ok_and(|text| self.shared.config.is_topic_in_bounds(text));
+        self.aliases.insert(alias, is_in_bounds.then(|| Bytes::copy_from_slice(&name)));
+        self.topic(&name)
     }
 
     /// Answers one publish, after those before it. v3.1.1 has no way to refuse but to close: an acknowledgement would mean that it
@@ -183,15 +196,25 @@ impl Connection {
     /// QoS 0 and 1 go to subscribers at once: a publisher that is told nothing, or that its message was refused, sends it again, and
     /// QoS 1 may arrive twice. QoS 2 may not, and goes on when it is durable. Where the intake has begun to refuse, QoS 1 waits for its
     /// answer too; so does everything behind a retained message that waits.
+    ///
+    /// A batch whose routing is much work goes in parts, and others of the thread have their turn between them.
     pub(super) async fn submit(&mut self, batch: &mut Batch) {
-        if batch.publishes.is_empty() {
-            return;
+        if !batch.publishes.is_empty() {
+            self.heard = false;
         }
-        let (publishes, acks) = (std::mem::take(&mut batch.publishes), std::mem::take(&mut batch.acks));
-        let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
+        while !batch.publishes.is_empty() {
+            self.submit_some(batch).await;
+            if !batch.publishes.is_empty() {
+                self.taken = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn submit_some(&mut self, batch: &mut Batch) {
         self.unanswered.below(self.most_unanswered()).await;
         let has_subscribers = !self.shared.routes.is_empty();
-        let is_retained = publishes.iter().any(|publish| publish.retain);
+        let is_retained = batch.publishes.iter().any(|publish| publish.retain);
         if is_retained || has_subscribers && self.shared.routes.has_direct() {
             self.shared.store.room().await;
         }
@@ -201,11 +224,17 @@ impl Connection {
         let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         // The retained message that came last is the one that is kept [MQTT-3.3.1-5]: behind one that waits everything waits.
         let mut barred = self.unanswered.barring.load(Ordering::Acquire) > 0;
-        self.heard = false;
         let mut later = Vec::new();
         let mut changes = Vec::new();
-        for (place, publish) in publishes.iter().enumerate() {
-            let own = carried.next_if(|(whose, _)| *whose == place).map(|(_, carried)| carried);
+        let mut work = 0;
+        let mut carried = std::mem::take(&mut batch.carried).into_iter().peekable();
+        let mut done = 0;
+        for publish in &batch.publishes {
+            if work >= TURN {
+                break;
+            }
+            let own = carried.next_if(|(whose, _)| *whose == done).map(|(_, carried)| carried);
+            done += 1;
             if !publish.retain && !has_subscribers {
                 continue;
             }
@@ -215,12 +244,17 @@ impl Connection {
             message.publisher = retain.then(|| self.publisher());
             let delivery = Delivery { message, from: self.session().number };
             if *qos <= at_once && !barred {
-                self.heard |= self.shared.route(&delivery, &mut changes);
+                let routed = self.shared.route(&delivery, &mut changes);
+                self.heard |= routed.is_heard;
+                work += routed.work;
             } else {
                 barred |= *retain;
                 later.push(delivery);
             }
         }
+        self.taken += work;
+        batch.carried.extend(carried.map(|(whose, carried)| (whose - done, carried)));
+        let (publishes, acks) = batch.take(done);
         let storing = self.store_at_once(changes);
         let unanswered = self.unanswered.at_intake.load(Ordering::Acquire);
         let answer = self.answer(&publishes, acks, later, storing);

@@ -28,7 +28,7 @@ pub(crate) fn frame(buffer: &mut BytesMut, max_packet: usize) -> Result<Option<F
                 return Err(Reason::PacketTooLarge);
             }
             if buffer.len() < header + length {
-                buffer.reserve(header + length - buffer.len());
+                // No room is made for what is only announced.
                 return Ok(None);
             }
             let first = buffer[0];
@@ -38,6 +38,16 @@ pub(crate) fn frame(buffer: &mut BytesMut, max_packet: usize) -> Result<Option<F
         }
     }
     Err(Reason::Malformed)
+}
+
+/// The version that a packet which begins as a CONNECT names behind its protocol's name, whatever name that is; `None`: more bytes are
+/// needed to tell.
+pub(crate) fn connect_version(buffer: &[u8]) -> Option<Version> {
+    let length = buffer.get(1..)?.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    let body = &buffer[length + 2..];
+    let name = u16::from_be_bytes([*body.first()?, *body.get(1)?]);
+    let version = *body.get(2 + usize::from(name))?;
+    Some(if version == 5 { Version::V5 } else { Version::V311 })
 }
 
 /// Reads a CONNECT (section 3.1).
@@ -275,4 +285,28 @@ fn disconnect(fields: &mut Fields, version: Version) -> Result<Packet, Reason> {
     }
     fields.end()?;
     Ok(Packet::Disconnect { with_will, session_expiry_secs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_made_for_what_is_only_announced() {
+        let mut buffer = BytesMut::from(&[0x30, 0xFC, 0xFF, 0x3F, 0, 1, b'a'][..]);
+        assert!(matches!(frame(&mut buffer, 1 << 20), Ok(None)));
+        assert!(buffer.capacity() < 100, "{}", buffer.capacity());
+    }
+
+    #[test]
+    fn the_version_is_told_whatever_the_name() {
+        for (name, version) in [("MQTT", 4), ("MQTT", 5), ("", 5), ("MQIsdp", 3), ("MQIsdp", 5)] {
+            let body = [&(name.len() as u16).to_be_bytes(), name.as_bytes(), &[version, 0]].concat();
+            let packet = [&[0x10, body.len() as u8][..], &body].concat();
+            let expected = if version == 5 { Version::V5 } else { Version::V311 };
+            assert_eq!(connect_version(&packet), Some(expected), "{name}");
+            assert_eq!(connect_version(&packet[..packet.len() - 2]), None, "{name}");
+        }
+        assert_eq!(connect_version(&[0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 5]), None);
+    }
 }

@@ -4,7 +4,7 @@ mod decode;
 mod encode;
 mod reader;
 
-pub(crate) use decode::{connect, frame, packet};
+pub(crate) use decode::{connect, connect_version, frame, packet};
 pub(crate) use encode::{
     Accepted, Outbound, ack, connack, disconnect, not_found, pingresp, publish, refuse, suback, unsuback,
 };
@@ -43,6 +43,8 @@ pub(crate) enum Reason {
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
     Administrative = 0x98,
+    /// Never said: who has not come to an end with CONNECT has no version to say it in.
+    ConnectTime = 0xA0,
 }
 
 impl Reason {
@@ -59,6 +61,7 @@ impl Reason {
             Self::Administrative => "administrative",
             Self::ServerShuttingDown => "shutting_down",
             Self::KeepAlive => "keep_alive",
+            Self::ConnectTime => "handshake_timeout",
             Self::TakenOver => "taken_over",
             Self::TopicFilter => "topic_filter",
             Self::TopicName => "topic_name",

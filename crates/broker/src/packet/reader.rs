@@ -146,9 +146,10 @@ impl Properties {
             0x03 | 0x1F => {
                 fields.text()?;
             }
-            // The response topic is one to publish to (section 3.3.2.3.5).
+            // The response topic is one to publish to (sections 3.3.2.3.5 and 4.7.3).
             0x08 => {
-                if fields.text()?.contains(['+', '#']) {
+                let topic = fields.text()?;
+                if topic.is_empty() || topic.contains(['+', '#']) {
                     return Err(Reason::Protocol);
                 }
             }

@@ -165,3 +165,34 @@ async fn a_changed_user_file_takes_effect() {
         .unwrap();
     ann.expect_nothing().await;
 }
+
+/// Neither somebody elsewhere who tries passwords by the hundred, nor one beside it who tries one name's, keeps others out.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_keep_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = format!("{}{}{}", Users::TEMPLATE, user("ann", "device", ""), user("eve", "device", ""));
+    let broker = setup(&folder, &users).with(|config| config.anonymous = Anonymous::Never).start().await;
+    let mut guesses = Vec::new();
+    for n in 0..400 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        let mut stream = socket.connect(broker.door.local_addr()).await.unwrap();
+        let connect = Connect::new(5, &format!("g{n}")).login(&format!("name-{n}"), &format!("guess {n}"));
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &connect.bytes()).await.unwrap();
+        guesses.push(stream);
+    }
+    enter(&broker, &login(5, "ann")).await;
+    drop(guesses);
+    let mut guesses = Vec::new();
+    for n in 0..100 {
+        let mut client = broker.client().await;
+        client.send(Connect::new(5, &format!("h{n}")).login("nobody", &format!("guess {n}")).bytes()).await;
+        guesses.push(client);
+    }
+    enter(&broker, &login(4, "eve")).await;
+    let mut codes = Vec::new();
+    for mut guess in guesses {
+        codes.push(guess.receive().await.connack().1);
+    }
+    assert!(codes.contains(&0x86) && codes.contains(&0x89), "{codes:?}");
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nearside_schemas::HumanDuration;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::*;
 
@@ -77,6 +78,28 @@ async fn what_v5_is_refused() {
     }
 }
 
+/// [MQTT-3.1.2-1]: whatever the name, a client that speaks version 5 is answered in it. So is one whose CONNECT is too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn v5_is_refused_in_v5() {
+    let broker = Broker::start().await;
+    let connect = |name: &str| [&text(name)[..], &[5, 2, 0, 0, 0], &text("c")].concat();
+    for name in ["", "MQTTX", "MQIsdp"] {
+        let mut client = broker.client().await;
+        client.send(packet(0x10, &connect(name))).await;
+        assert_eq!(client.receive().await.connack().1, 0x84, "{name}");
+        client.expect_end().await;
+    }
+    let mut client = broker.client().await;
+    let long = [connect("MQTT"), vec![0; 2 << 20]].concat();
+    client.send(&packet(0x10, &long)[..1_000]).await;
+    assert_eq!(client.receive().await.connack().1, 0x95);
+    client.expect_end().await;
+    // A will as long as wills can be is none too long.
+    let mut client = broker.client().await;
+    client.send(Connect::new(5, "c").will("w", &"x".repeat(65_535), 0, false, &[]).bytes()).await;
+    assert_eq!(client.receive().await.connack().1, 0);
+}
+
 /// What the broker can do and what it changed of the client's wishes (section 3.2.2.3).
 #[tokio::test(flavor = "multi_thread")]
 async fn v5_is_told_what_holds() {
@@ -134,6 +157,38 @@ async fn who_is_silent_is_cut_off() {
     let mut client = setup.start().await.client().await;
     client.send([0x10]).await;
     client.expect_end().await;
+}
+
+/// [MQTT-3.1.2-22]: a keep-alive is for packets, not for bytes; but one that comes slowly is on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_without_an_end_is_silence() {
+    let broker = Broker::start().await;
+    let packet_of = |bytes: usize| Publish::new("a", &"x".repeat(bytes), 1, 1).bytes(5);
+    let connect = Connect { keep_alive: 1, ..Connect::new(5, "c") }.bytes();
+    let mut drips = broker.client().await;
+    drips.send(&connect).await;
+    drips.receive().await;
+    let start = tokio::time::Instant::now();
+    let dripping = async {
+        for byte in packet_of(10_000) {
+            if drips.stream.write_all(&[byte]).await.is_err() || start.elapsed() > Duration::from_secs(6) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        start.elapsed()
+    };
+    let took = dripping.await;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    drips.expect(packet(0xE0, &[0x8D])).await;
+    let mut slow = broker.client().await;
+    slow.send(Connect { keep_alive: 1, ..Connect::new(5, "d") }.bytes()).await;
+    slow.receive().await;
+    for piece in packet_of(20_000).chunks(2_000) {
+        slow.send(piece).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    slow.expect(ack(PUBACK, 1)).await;
 }
 
 /// Ids of any kind are taken, and stay apart.

@@ -50,7 +50,7 @@ async fn stalled_handshakes_hold_nobody_up() {
     for mut client in stalled {
         client.expect_end().await;
     }
-    broker.wait_for("nearside_broker_connections_refused_total{reason=\"keep_alive\"}", 100.0).await;
+    broker.wait_for("nearside_broker_connections_refused_total{reason=\"handshake_timeout\"}", 100.0).await;
     bystanders.are_served().await;
 }
 
@@ -206,4 +206,54 @@ async fn broken_connections_leave_nothing_behind() {
     .await
     .unwrap();
     assert_eq!(broker.metric("nearside_broker_subscriptions{}"), 1.0);
+}
+
+/// Thousands of filters as deep as filters may be, all of which a topic matches but for its end: each message costs its publisher's turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn deep_wildcards_leave_room_for_others() {
+    let broker = Broker::start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let level = |n: usize, depth: usize| if ((n * 2_654_435_761) >> (depth % 24)) & 1 == 0 { "a" } else { "+" };
+    let filter = |n: usize| (0..127).map(|depth| level(n, depth)).chain(["z"]).collect::<Vec<_>>().join("/");
+    let mut owners = Vec::new();
+    for owner in 0..4 {
+        let mut client = broker.connect(5, &format!("deep-{owner}")).await;
+        let filters: Vec<String> = (0..1_000).map(|n| filter(owner * 1_000 + n)).collect();
+        let filters: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 0)).collect();
+        assert!(client.subscribe(5, &filters).await.iter().all(|code| *code == 0));
+        owners.push(client);
+    }
+    let mut publisher = broker.connect(5, "p").await;
+    let topic = vec!["a"; 128].join("/");
+    let start = tokio::time::Instant::now();
+    publisher.send(Publish::new(&topic, "x", 0, 0).bytes(5).repeat(30)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    bystanders.are_served().await;
+    let served = start.elapsed();
+    publisher.expect_nothing().await;
+    let all = start.elapsed();
+    assert!(served < all / 4, "{served:?} of {all:?}");
+}
+
+/// A search of many retained messages for many filters ends with its connection, and others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_of_retained_messages_keeps_nobody_out() {
+    let broker = Broker::start().await;
+    let mut bystanders = Bystanders::new(&broker).await;
+    let mut publisher = broker.connect(4, "p").await;
+    let front = vec!["a"; 100].join("/");
+    for n in 0..2_000 {
+        publisher.send(Publish::new(&format!("{front}/{n}"), "x", 0, 0).retained().bytes(4)).await;
+    }
+    publisher.publish(4, &Publish::new("last", "x", 1, 1)).await;
+    let filters: Vec<String> = (0..1_000).map(|n| format!("{}/a{n}/b", vec!["+"; 99].join("/"))).collect();
+    let filters: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 0)).collect();
+    let mut searches = broker.connect(5, "searches").await;
+    assert_eq!(searches.subscribe(5, &filters).await, vec![0; 1_000]);
+    for _ in 0..5 {
+        bystanders.are_served().await;
+    }
+    let start = tokio::time::Instant::now();
+    broker.connect(5, "searches").await.expect_nothing().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

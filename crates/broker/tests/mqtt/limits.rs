@@ -60,6 +60,37 @@ async fn who_publishes_too_fast_is_slowed_down() {
     assert!(broker.metric("nearside_broker_throttled_total{}") >= 1.0);
 }
 
+/// One read may bring a minute's messages: a second's are taken, and the others as their time comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_is_taken_no_faster_than_the_rate() {
+    let broker = Setup::default().with(|config| config.publish_rate = 10).start().await;
+    let mut client = broker.connect(4, "c").await;
+    let start = tokio::time::Instant::now();
+    client.send([Publish::new("a", "x", 0, 0).bytes(4).repeat(25), PINGREQ.to_vec()].concat()).await;
+    client.expect(PINGRESP).await;
+    let took = start.elapsed();
+    assert!((Duration::from_millis(1_300)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    client.expect_nothing().await;
+}
+
+/// Of all clients together, so that a crowd takes no more memory than was planned for.
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_are_bounded_in_all() {
+    let broker = Setup::default().with(|config| config.subscriptions_bytes = ByteSize::kib(2)).start().await;
+    let mut first = broker.connect(5, "first").await;
+    assert_eq!(first.subscribe(5, &[("a", 0), ("b", 0), ("$share/g/c", 0), ("d", 0)]).await, [0, 0, 0, 0x97]);
+    let mut second = broker.connect(4, "second").await;
+    assert_eq!(second.subscribe(4, &[("a", 0)]).await, [0x80]);
+    // What is there can be changed, and what is given up is free for others.
+    assert_eq!(first.subscribe(5, &[("a", 1)]).await, [1]);
+    first.send(unsubscribe(5, 2, &["a", "$share/g/c"])).await;
+    assert_eq!(first.receive().await.kind(), 11);
+    assert_eq!(second.subscribe(4, &[("a", 0)]).await, [0]);
+    first.leave().await;
+    assert_eq!(second.subscribe(4, &[("b", 0), ("c", 0)]).await, [0, 0]);
+    assert!(broker.metric("nearside_broker_access_denied_total{what=\"subscribe\"}") >= 2.0);
+}
+
 /// It hears that its session is somebody else's, however long it has to wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_slowed_down_for_long_does_not_keep_its_session_from_the_next() {

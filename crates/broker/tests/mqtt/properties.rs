@@ -128,6 +128,37 @@ async fn a_client_may_number_its_topics() {
     again.expect(packet(0xE0, &[0x82])).await;
 }
 
+/// An alias whose last topic was refused does not stand for the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_of_a_refused_topic_stands_for_no_other() {
+    let broker = Setup::default().with(|config| config.max_topic_levels = 3).start().await;
+    let mut watcher = broker.connect(5, "watcher").await;
+    watcher.subscribe(5, &[("#", 0)]).await;
+    let mut client = broker.connect(5, "c").await;
+    let publish = |topic: &str, id: u16| Publish::new(topic, "x", 1, id).property(&[0x23, 0, 1]).bytes(5);
+    client
+        .send([publish("good", 1), publish("a/b/c/d", 2), publish("", 3), publish("new", 4), publish("", 5)].concat())
+        .await;
+    for (id, code) in [(1, None), (2, Some(0x90)), (3, Some(0x90)), (4, None), (5, None)] {
+        let answer = [&[0, id][..], code.as_slice()].concat();
+        client.expect(packet(PUBACK, &answer)).await;
+    }
+    for topic in ["good", "new", "new"] {
+        assert_eq!(watcher.message(5).await.topic, topic);
+    }
+    watcher.expect_nothing().await;
+}
+
+/// [MQTT-4.7.3-1]: a topic has a character, one for answers too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_response_topic_is_none() {
+    let broker = Broker::start().await;
+    let mut client = broker.connect(5, "c").await;
+    client.send(Publish::new("a", "x", 0, 0).property(&[0x08, 0, 0]).bytes(5)).await;
+    client.expect(packet(0xE0, &[0x82])).await;
+    client.expect_end().await;
+}
+
 /// Section 3.3.2.3.4, from us: as many as the client takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_numbered_where_the_client_takes_it() {

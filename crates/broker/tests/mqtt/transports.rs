@@ -239,10 +239,27 @@ async fn upgrade(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str,
     status
 }
 
-/// A client's frame, masked with zeros.
+/// A client's frame, masked.
 fn frame(first: u8, bytes: &[u8]) -> Vec<u8> {
-    assert!(bytes.len() < 126);
-    [&[first, 0x80 | bytes.len() as u8, 0, 0, 0, 0], bytes].concat()
+    let mask = [1, 2, 3, 4];
+    let length = match bytes.len() {
+        short @ 0..126 => vec![0x80 | short as u8],
+        long => [&[0xFF][..], &(long as u64).to_be_bytes()].concat(),
+    };
+    let body = bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    [&[first][..], &length, &mask, &body.collect::<Vec<u8>>()].concat()
+}
+
+/// The payload of the next frame, which must begin so.
+async fn payload(client: &mut Client, first: u8) -> Vec<u8> {
+    let read = async {
+        let [got, length] = [client.stream.read_u8().await.unwrap(), client.stream.read_u8().await.unwrap()];
+        assert_eq!(got, first);
+        let mut payload = vec![0; usize::from(length)];
+        client.stream.read_exact(&mut payload).await.unwrap();
+        payload
+    };
+    timeout(PATIENCE, read).await.expect("a frame in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,4 +312,66 @@ async fn websocket_works_over_tls_and_beside_a_plain_port() {
     let mut answer = [0; 6];
     timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(answer, [0x82, 4, 0x20, 2, 0, 0]);
+}
+
+/// [MQTT-6.0.0-2]: a message may hold any number of packets, however long it is with them, in any number of frames.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_message_may_be_longer_than_a_packet() {
+    let broker = Broker::start().await;
+    let mut client = broker.client().await;
+    upgrade(&mut client.stream, "/mqtt", "Sec-WebSocket-Protocol: mqtt\r\n").await;
+    client.send(frame(0x82, &Connect::new(4, "ws").bytes())).await;
+    assert_eq!(payload(&mut client, 0x82).await, [0x20, 2, 0, 0]);
+    let large = "x".repeat(400_000);
+    let packets: Vec<u8> = (1..=3).flat_map(|id| Publish::new("a", &large, 1, id).bytes(4)).collect();
+    let acks = [ack(PUBACK, 1), ack(PUBACK, 2), ack(PUBACK, 3)].concat();
+    let answered = async |client: &mut Client| {
+        let mut got = Vec::new();
+        while got.len() < acks.len() {
+            got.extend(payload(client, 0x82).await);
+        }
+        assert_eq!(got, acks);
+    };
+    client.send(frame(0x82, &packets)).await;
+    answered(&mut client).await;
+    let pieces: Vec<&[u8]> = packets.chunks(100_000).collect();
+    for (n, piece) in pieces.iter().enumerate() {
+        let first = if n == 0 { 0x02 } else { 0x00 };
+        let last = if n + 1 == pieces.len() { 0x80 } else { 0x00 };
+        client.send(frame(first | last, piece)).await;
+    }
+    answered(&mut client).await;
+    // A ping is answered, and so is a close.
+    client.send(frame(0x89, b"there?")).await;
+    assert_eq!(payload(&mut client, 0x8A).await, b"there?");
+    client.send(frame(0x88, &[0x03, 0xE8])).await;
+    assert_eq!(payload(&mut client, 0x88).await, [0x03, 0xE8]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_opens_no_websocket_is_told_so() {
+    let broker = Broker::start().await;
+    let good = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
+    for (change, with, status) in [
+        ("", "", "101"),
+        ("Version: 13", "Version: 8", "426"),
+        ("Upgrade: websocket\r\n", "", "400"),
+        ("GET ", "GETX ", "400"),
+        ("HTTP/1.1", "HTTP/1.0", "400"),
+        ("Host: broker", "no header at all", "400"),
+    ] {
+        let mut client = broker.client().await;
+        client.send(if change.is_empty() { good.to_owned() } else { good.replacen(change, with, 1) }).await;
+        let mut head = Vec::new();
+        let read = async {
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.stream.read_u8().await.unwrap());
+            }
+        };
+        timeout(PATIENCE, read).await.expect("an answer in time");
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{change} {with}: {head}");
+        assert_eq!(head.contains("sec-websocket-version: 13"), status == "426", "{head}");
+    }
 }
