@@ -116,6 +116,11 @@ impl BeatFinder {
         self.resamplers.first().map_or(RATE_HZ, Resampler::rate_hz)
     }
 
+    /// Samples of the unbroken signal at [`RATE_HZ`].
+    pub(super) const fn samples(&self) -> u64 {
+        self.pushed
+    }
+
     /// Tells what is held, forgets the signal after a gap, and keeps what it knows of the patient. The signal goes on at this rate.
     pub fn restart(&mut self, rate_hz: f64, found: &mut Vec<Beat>) {
         self.flush(found);
