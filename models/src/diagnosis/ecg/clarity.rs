@@ -36,8 +36,7 @@ const MOSTLY: f64 = 0.4;
 /// Correlation from which on two beats have one shape, and the ratio of their sizes that is no more than breathing makes.
 const ALIKE: f32 = 0.8;
 const SIZES: std::ops::Range<f32> = 0.6..1.67;
-/// The rate that shapes are looked at, every second sample of the signal, and what is below is taken out.
-const SHAPE_HZ: f64 = RATE_HZ / 2.0;
+/// Shapes are of every second sample of the signal; what is below is taken out.
 const BASE_LINE_HZ: f64 = 5.0;
 /// A shape from 0.14 s before a beat's middle to 0.18 s after it, and how far two are moved to fit.
 const LEN: usize = 29;
