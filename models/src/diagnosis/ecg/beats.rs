@@ -128,6 +128,11 @@ impl BeatFinder {
         self.pushed as f64 / RATE_HZ
     }
 
+    /// Samples of the unbroken signal at [`RATE_HZ`].
+    pub(super) const fn samples(&self) -> u64 {
+        self.pushed
+    }
+
     /// Tells what is held, forgets the signal after a gap of so many seconds, and keeps what it knows of the patient. The signal goes on at
     /// this rate.
     pub fn restart(&mut self, rate_hz: f64, gap: f64, found: &mut Vec<Beat>) {

@@ -4,7 +4,9 @@
 //! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm, whose
 //!    pace may be another after a gap ([`strip`]).
 //! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
-//! 4. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
+//! 4. [`clarity`] lets only beats count that a heart could have made: it looks at those before and after each, so findings wait for four
+//!    more beats, or 3 s.
+//! 5. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
 //!    classed beats.
 //!
 //! A beat is judged 0.45 s after the next one, or 2.5 s after itself; one that the signal's beginning or end cuts is not. After a gap of
@@ -12,10 +14,13 @@
 //! a claim about what the patient has; it suggests.
 
 pub mod beats;
+mod clarity;
 pub mod class;
 mod clock;
 mod filter;
 pub mod network;
+#[cfg(test)]
+mod noise_tests;
 mod pace;
 mod pieces;
 pub mod qrs;
@@ -33,6 +38,7 @@ use candle_core::Device;
 use nearside_schemas::{FieldKind, FieldName, FieldSpec, FieldValue, ModelRef};
 
 use self::beats::{Beat, BeatFinder, INPUTS};
+use self::clarity::{Clarity, Clearness};
 use self::class::{BeatClass, CLASSES};
 use self::clock::{Follows, SampleClock};
 use self::network::{Network, OUTPUTS};
@@ -57,10 +63,14 @@ pub const MOST_LEADS: usize = 2;
 const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 /// A beat has at least this share of the usual range: where the signal is gone, noise has the shape of beats.
 const LEAST_AMPLITUDE: f64 = 0.2;
-const VERSION: u8 = 6;
-/// A state of before the pieces of a signal were counted ends without them, and one of before the pace of a strip was asked for without that.
+/// Beats that wait until it is known whether they are clear, at most.
+const MOST_WAITING: usize = 32;
+const VERSION: u8 = 7;
+/// A state of before the pieces of a signal were counted ends without them, one of before the pace of a strip was asked for without that,
+/// and one of before beats were held against those around them without that.
 const WITHOUT_PIECES: u8 = 4;
 const WITHOUT_STRIPS: u8 = 5;
+const WITHOUT_CLARITY: u8 = 6;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
@@ -103,6 +113,8 @@ impl EcgRhythm {
             rhythm: Rhythm::default(),
             range: Range::default(),
             pieces: Pieces::default(),
+            clarity: None,
+            waiting: VecDeque::new(),
             pending: VecDeque::new(),
         }
     }
@@ -164,6 +176,11 @@ impl RowModel for EcgRhythm {
             let is_new = reader.u8()? == 1;
             state.finder.iter_mut().for_each(|finder| finder.set_new(is_new));
         }
+        if version > WITHOUT_CLARITY {
+            state.read_clarity(&mut reader)?;
+        } else if let Some(finder) = &state.finder {
+            state.clarity = Some(Clarity::new(finder.rate_hz(), state.leads.len(), finder.samples()));
+        }
         reader.finish()?;
         Ok(Box::new(state))
     }
@@ -184,6 +201,10 @@ impl RowModel for EcgRhythm {
 struct Taken {
     /// Beats that became known, with how many inputs each has.
     beats: Vec<(Classed, usize)>,
+    /// What is now known of beats of this row or of earlier ones.
+    clear: Vec<Clearness>,
+    /// Whether there has been no clear beat for a while.
+    is_noisy: bool,
     /// The sample at which the signal was lost.
     lost: Option<f64>,
     /// What has kept the signal from being judged for a while.
@@ -202,6 +223,9 @@ struct EcgState {
     rhythm: Rhythm,
     range: Range,
     pieces: Pieces,
+    clarity: Option<Clarity>,
+    /// Classed beats of which it is not known whether they are clear.
+    waiting: VecDeque<Classed>,
     pending: VecDeque<Taken>,
 }
 
@@ -233,12 +257,24 @@ impl EcgState {
             }
             finder.hold(self.range.is_lost());
             finder.push(&self.samples, &mut found);
+            if let Some(clarity) = &mut self.clarity {
+                taken.is_noisy = clarity.push(&self.samples, self.range.is_lost());
+            }
         }
         for beat in found {
             // A beat that the signal's beginning or end cuts is not judged, only counted.
             let leads = if beat.is_whole { beat.leads() } else { 0 };
             inputs.extend_from_slice(&beat.inputs[..leads * INPUTS]);
-            taken.beats.push((self.classed(&beat), leads));
+            let classed = self.classed(&beat);
+            if let Some(clarity) = &mut self.clarity {
+                clarity.add(&beat, classed.at);
+            }
+            taken.beats.push((classed, leads));
+        }
+        match &mut self.clarity {
+            Some(clarity) if follows == Follows::Breaks => clarity.flush(&mut taken.clear),
+            Some(clarity) => clarity.ready(&mut taken.clear),
+            None => {}
         }
         taken
     }
@@ -252,8 +288,22 @@ impl EcgState {
             Some(finder) => finder.restart(rate_hz, since - finder.seconds(), &mut told),
             None => self.finder = Some(BeatFinder::new(rate_hz, self.leads.len())),
         }
+        match &mut self.clarity {
+            Some(clarity) if self.finder.is_some() => clarity.restart(rate_hz),
+            clarity => *clarity = self.finder.as_ref().map(|_| Clarity::new(rate_hz, self.leads.len(), 0)),
+        }
         debug_assert!(told.is_empty(), "the gap has told what was held");
         self.range.restart();
+    }
+
+    /// What is known of how clear beats are, and those that wait for it.
+    fn read_clarity(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
+        if reader.u8()? == 1 {
+            self.clarity = Some(Clarity::read(reader, self.leads.len().max(1))?);
+        }
+        let count = reader.count(MOST_WAITING)?;
+        self.waiting = (0..count).map(|_| Classed::read(reader)).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// A beat that waits for its class.
@@ -267,6 +317,19 @@ impl EcgState {
             quality: if beat.amplitude < LEAST_AMPLITUDE * self.range.usual() { 0.0 } else { beat.quality },
         }
     }
+}
+
+/// The beat that this is known of, with it, out of those that wait; older ones are forgotten.
+fn known(waiting: &mut VecDeque<Classed>, clear: Clearness) -> Option<Classed> {
+    while waiting.pop_front_if(|beat| beat.at < clear.at).is_some() {}
+    let mut beat = waiting.pop_front_if(|beat| beat.at == clear.at)?;
+    if !clear.is_clear {
+        beat.quality = 0.0;
+    }
+    if !clear.is_quiet_before {
+        beat.interval = None;
+    }
+    Some(beat)
 }
 
 impl RowState for EcgState {
@@ -288,7 +351,18 @@ impl RowState for EcgState {
             let Some((own, others)) = rest.split_at_checked(leads * OUTPUTS) else { break };
             rest = others;
             (beat.class, beat.probability) = decide(own);
-            self.rhythm.push(beat, field, self.threshold, &mut sightings);
+            if self.waiting.len() == MOST_WAITING {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(beat);
+        }
+        for clear in taken.clear {
+            if let Some(beat) = known(&mut self.waiting, clear) {
+                self.rhythm.push(beat, field, self.threshold, &mut sightings);
+            }
+        }
+        if taken.is_noisy {
+            self.rhythm.unclear(field, self.threshold, &mut sightings);
         }
         let quiet = self.rhythm.score(self.threshold);
         let score = sightings.iter().fold(quiet, |most, sighting| most.max(sighting.score));
@@ -313,6 +387,12 @@ impl RowState for EcgState {
         self.range.write(&mut writer);
         self.pieces.write(&mut writer);
         writer.u8(u8::from(self.finder.as_ref().is_some_and(BeatFinder::is_new)));
+        writer.u8(u8::from(self.clarity.is_some()));
+        if let Some(clarity) = &self.clarity {
+            clarity.write(&mut writer);
+        }
+        writer.u32(self.waiting.len() as u32);
+        self.waiting.iter().for_each(|beat| beat.write(&mut writer));
         writer.finish()
     }
 }

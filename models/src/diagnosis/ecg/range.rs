@@ -55,6 +55,11 @@ impl Range {
         }
         self.samples = 0;
         let range = f64::from(self.high - self.low);
+        // One value from the start: nothing is usual yet, and it is no signal.
+        if range <= 0.0 && self.usual <= 0.0 {
+            self.quiet = self.quiet.saturating_add(1);
+            return self.quiet == LOST_SECONDS;
+        }
         if self.seconds >= LEAST_SECONDS && range < NO_RANGE * self.usual {
             self.quiet = self.quiet.saturating_add(1);
             if self.seconds < YOUNG_SECONDS && self.quiet >= RELEARN_SECONDS {

@@ -9,20 +9,21 @@
 //! | `pause` | an interval above [`PAUSE_SECONDS`] and [`PAUSE_RATIO`] usual ones, between two clear beats |
 //! | `irregular_rhythm` | most intervals differ from the one before, without ectopic beats: suggests atrial fibrillation |
 //! | `fast_rhythm`, `slow_rhythm` | a heart rate above [`FAST_RATE`] or below [`SLOW_RATE`] a minute |
-//! | `noisy_signal` | the mean quality of the last [`CLEAR_BEATS`] beats is low: until it is better beats count for nothing |
+//! | `noisy_signal` | the mean quality of the last [`CLEAR_BEATS`] beats is low, or no beat was clear for [`UNCLEAR_SECONDS`]: until as many are clear in a row beats count for nothing |
 //!
 //! A supraventricular beat counts where it follows [`STEP`] sooner than the one before did, or goes on with a run of such: a sinus node
 //! that hurries makes every beat early by the pace of late, but none by much against the last.
 //!
 //! Beats count as ectopic from a probability of [`LEAST_PROBABILITY`] on, two of a run's do; less likely ones speak against fibrillation. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
 //! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. Quality is how much of the energy lies in the complexes
-//! ([`super::beats::Beat::quality`]). Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. The texts of `fast_rhythm` and `slow_rhythm` give the rate. Never: a text repeats a sample.
+//! ([`super::beats::Beat::quality`]), and none where [`super::clarity`] finds a beat unclear. Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. The texts of `fast_rhythm` and `slow_rhythm` give the rate. Never: a text repeats a sample.
 
 use std::collections::VecDeque;
 
 use nearside_schemas::{Contribution, FieldName, Severity};
 
 use super::RATES_HZ;
+use super::clarity::UNCLEAR_SECONDS;
 use super::class::{BeatClass, CLASSES};
 use super::pieces::{LEAST_SECONDS, Unusable};
 use super::range::LOST_SECONDS;
@@ -130,12 +131,13 @@ impl Rhythm {
         let quality = self.quality();
         let was_noisy = self.told & (1 << Told::Noisy as u8) != 0;
         let is_noisy = quality < if was_noisy { NOISY.1 } else { NOISY.0 };
-        if self.begins(Told::Noisy, is_noisy, !is_noisy) {
+        let is_over = !is_noisy && self.beats.iter().rev().take(CLEAR_BEATS).all(Classed::is_clear);
+        if self.begins(Told::Noisy, is_noisy, is_over) {
             sightings.push(self.sighting("noisy_signal", Severity::Notice, threshold, field, (0.0, "",), String::from(
-                "Much of the ECG's energy lies between the complexes: suggests movement or a loose electrode. Beats are not judged until it is clear.",
+                "Much of the ECG's energy lies between the complexes, or they are not alike: suggests movement or a loose electrode. Beats are not judged until it is clear.",
             )));
         }
-        if is_noisy {
+        if is_noisy || (was_noisy && !is_over) {
             // What noise looked like is no evidence later either.
             self.beats.iter_mut().rev().take(CLEAR_BEATS).for_each(|beat| {
                 (beat.class, beat.interval) = (BeatClass::Unknown, None);
@@ -147,6 +149,16 @@ impl Rhythm {
         self.ectopic(field, sightings);
         self.patterns(field, sightings);
         self.intervals(field, sightings);
+    }
+
+    /// No beat has been clear for a while, though there is a signal; says so, where it was not said.
+    pub(super) fn unclear(&mut self, field: &FieldName, threshold: f64, sightings: &mut Vec<Sighting>) {
+        if self.begins(Told::Noisy, true, false) {
+            let text = format!(
+                "There is a signal and for {UNCLEAR_SECONDS} s no heartbeat could be told in it: suggests movement, a loose electrode or mains interference. Beats are not judged until it is clear. Look at the patient."
+            );
+            sightings.push(self.sighting("noisy_signal", Severity::Notice, threshold, field, (0.0, ""), text));
+        }
     }
 
     /// The score where nothing is said.
@@ -331,34 +343,37 @@ impl Rhythm {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u32(self.beats.len() as u32);
-        for beat in &self.beats {
-            writer.i64(beat.at);
-            writer.f64(beat.interval.unwrap_or(-1.0));
-            writer.f64(beat.usual_interval);
-            writer.u8(beat.class.output().unwrap_or(CLASSES.len()) as u8);
-            writer.f32(beat.probability);
-            writer.f64(beat.quality);
-        }
+        self.beats.iter().for_each(|beat| beat.write(writer));
         writer.u8(self.told);
         writer.u32(self.since_bigeminy);
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
         let count = reader.count(BEATS)?;
-        let beat = |_| {
-            let at = reader.i64()?;
-            let interval = Some(reader.f64()?).filter(|interval| *interval >= 0.0);
-            let usual_interval = reader.f64()?;
-            let class = CLASSES.get(usize::from(reader.u8()?)).copied().unwrap_or(BeatClass::Unknown);
-            let (probability, quality) = (reader.f32()?, reader.f64()?);
-            Ok(Classed { at, interval, usual_interval, class, probability, quality })
-        };
-        let beats = (0..count).map(beat).collect::<Result<_, ModelError>>()?;
+        let beats = (0..count).map(|_| Classed::read(reader)).collect::<Result<_, ModelError>>()?;
         Ok(Self { beats, told: reader.u8()?, since_bigeminy: reader.u32()? })
     }
 }
 
 impl Classed {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.i64(self.at);
+        writer.f64(self.interval.unwrap_or(-1.0));
+        writer.f64(self.usual_interval);
+        writer.u8(self.class.output().unwrap_or(CLASSES.len()) as u8);
+        writer.f32(self.probability);
+        writer.f64(self.quality);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let at = reader.i64()?;
+        let interval = Some(reader.f64()?).filter(|interval| *interval >= 0.0);
+        let usual_interval = reader.f64()?;
+        let class = CLASSES.get(usize::from(reader.u8()?)).copied().unwrap_or(BeatClass::Unknown);
+        let (probability, quality) = (reader.f32()?, reader.f64()?);
+        Ok(Self { at, interval, usual_interval, class, probability, quality })
+    }
+
     fn is_clear(&self) -> bool {
         self.quality >= CLEAR
     }
