@@ -51,6 +51,8 @@ pub const PAUSE_RATIO: f64 = 1.8;
 pub const FAST_RATE: f64 = 130.0;
 /// Beats a minute.
 pub const SLOW_RATE: f64 = 40.0;
+/// Of a patient's first beats so many do not say it.
+const FIRST_BEATS: usize = 5;
 /// Beats that say whether the signal is clear.
 pub const CLEAR_BEATS: usize = 8;
 
@@ -194,7 +196,8 @@ impl Rhythm {
 
     /// The mean quality of the last beats; 1 before there are some.
     fn quality(&self) -> f64 {
-        if self.beats.len() < CLEAR_BEATS {
+        // The first have few before them that they could be like.
+        if self.beats.len() < CLEAR_BEATS + FIRST_BEATS {
             return 1.0;
         }
         self.beats.iter().rev().take(CLEAR_BEATS).map(|beat| beat.quality.min(1.0)).sum::<f64>() / CLEAR_BEATS as f64

@@ -242,7 +242,7 @@ fn a_state_goes_on_from_its_snapshot_while_the_pace_of_a_strip_is_not_known() {
         let mut state = model.restore(&fields(), &before).unwrap();
         let mut again = show(&mut *state, 120.0, &faster[..cut]);
         let snapshot = state.snapshot();
-        assert!(snapshot.len() < 8_192, "{}", snapshot.len());
+        assert!(snapshot.len() < 16_384, "{}", snapshot.len());
         let mut state = model.restore(&fields(), &snapshot).unwrap();
         again.extend(show(&mut *state, 120.0 + cut as f64 / HZ, &faster[cut..]));
         assert_eq!(again, seen, "{cut}");
