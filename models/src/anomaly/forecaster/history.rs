@@ -114,11 +114,6 @@ impl History {
         self.rows
     }
 
-    /// Whether it is known for each time of the day what the value was on an earlier one.
-    pub fn knows_days(&self) -> bool {
-        self.day.known == DAY_BINS as u32
-    }
-
     /// What the value was at this hour of earlier weeks, as a difference to the first one; `None` before that is known for every hour.
     pub fn of_week(&self, time: Timestamp) -> Option<f64> {
         if self.week.known == WEEK_BINS as u32 { self.week.at(self.week.pass_of(time)) } else { None }

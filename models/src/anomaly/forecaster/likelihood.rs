@@ -26,9 +26,6 @@ const BLIND: u32 = 8;
 pub const MOST_EVIDENCE: f64 = 6.0;
 /// An error with more evidence than this, by its own size, is odd.
 pub const ODD: f64 = 4.0;
-/// What rows weigh from the time on when days are known, relative to those before: without a day to go by forecasts were off by what is
-/// usual in a day, and that would hide what is not for as long as the sketches remember.
-const DAYS_KNOWN: f32 = 20.0;
 /// Odd rows in a row: more are a new state of the stream and no slip.
 const ODD_ROWS: u32 = 8;
 /// Odd stretches in the sketches' memory: more are usual for the stream.
@@ -142,11 +139,6 @@ impl Sketch {
         whole + f64::from(self.weights[bucket]) * (bucket as f64 + 1.0 - at)
     }
 
-    /// What comes from now on weighs this many times what came before.
-    fn favour(&mut self, times: f32) {
-        self.newest *= times;
-    }
-
     /// Takes a value in.
     pub fn learn(&mut self, value: f64) {
         self.rows = self.rows.saturating_add(1);
@@ -239,8 +231,6 @@ pub struct Errors {
     odd_rows: u32,
     /// Odd stretches, fading as the sketches do.
     odd_stretches: f32,
-    /// Whether forecasts go by earlier days.
-    knows_days: bool,
     rows: u32,
     now: Sketch,
     short: Sketch,
@@ -249,14 +239,6 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Forecasts go by earlier days from now on.
-    pub fn days_are_known(&mut self) {
-        if !std::mem::replace(&mut self.knows_days, true) {
-            let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
-            sketches.into_iter().for_each(|sketch| sketch.favour(DAYS_KNOWN));
-        }
-    }
-
     /// Judges an error by the past and takes it in.
     pub fn judge(&mut self, error: f64) -> Evidence {
         self.rows = self.rows.saturating_add(1);
@@ -317,7 +299,6 @@ impl Errors {
         self.learnt.iter().for_each(|error| writer.f32(*error));
         writer.u32(self.odd_rows);
         writer.f32(self.odd_stretches);
-        writer.u8(u8::from(self.knows_days));
     }
 
     /// Reads itself back, from a snapshot of this version of the model's.
@@ -341,7 +322,6 @@ impl Errors {
         }
         errors.odd_rows = reader.u32()?;
         errors.odd_stretches = reader.f32()?;
-        errors.knows_days = reader.u8()? == 1;
         Ok(errors)
     }
 }

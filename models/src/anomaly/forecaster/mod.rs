@@ -153,8 +153,6 @@ struct Taken {
     relative: f64,
     norm: Norm,
     is_flat: bool,
-    /// Whether its forecast goes by earlier days.
-    knows_days: bool,
     /// What evidence loses because rows come fast.
     discount: f64,
     notice: Option<Notice>,
@@ -177,6 +175,7 @@ impl Notice {
         };
         match self {
             Self::Slow(Kind::Drift) => format!("{name} has been moving away in one direction for hours."),
+            Self::Slow(Kind::Level) => format!("{name} has been at another level for hours."),
             Self::Slow(Kind::Season) => format!("{name} does not go with the time of the day as it used to."),
             Self::Missing(secs, usual) => {
                 format!("There was no {name} for {}; one every {} is usual here.", long(secs), long(usual))
@@ -188,6 +187,7 @@ impl Notice {
         match self {
             Self::Slow(Kind::Drift) => DRIFT,
             Self::Slow(Kind::Season) => CHANGED_SEASON,
+            Self::Slow(Kind::Level) => LEVEL_SHIFT,
             Self::Missing(..) => MISSING,
         }
     }
@@ -213,9 +213,8 @@ impl RowState for ForecasterState {
                 let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
                 let notice = field.notice(row.time, relative);
-                let knows_days = field.history.knows_days();
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, knows_days, discount, notice }
+                Taken { value, relative, norm, is_flat, discount, notice }
             }));
         }
         count
@@ -232,7 +231,7 @@ impl RowState for ForecasterState {
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
                 // What is told of hours or of a gap is no fault of this row.
-                (Some(_), score) if judged.notice.is_some() => score.min(held),
+                (Some(_), score) if judged.notice.is_some() && !judged.raises => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -307,6 +306,8 @@ struct Judged {
     strength: f64,
     label: Option<&'static str>,
     notice: Option<Notice>,
+    /// Whether the row itself raises an alarm.
+    raises: bool,
 }
 
 impl Field {
@@ -338,9 +339,6 @@ impl Field {
         let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
-        if taken.knows_days {
-            self.errors.days_are_known();
-        }
         let evidence = self.errors.judge(error);
         let strength = (evidence.mean - taken.discount).max(0.0);
         let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
@@ -359,6 +357,7 @@ impl Field {
             strength,
             label,
             notice: taken.notice,
+            raises,
         }
     }
 

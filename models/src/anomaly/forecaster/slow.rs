@@ -2,7 +2,8 @@
 //!
 //! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
 //! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
-//! day itself does, so that the day has become flatter, steeper or another. Which of the two explains the last [`BLOCKS`] moves better decides.
+//! day itself does, so that the day has become flatter, steeper or another; `level_shift`: they are steady, and far from where they were
+//! steady some hours ago, though no row stood out. Which of the two explains the last [`BLOCKS`] moves better decides.
 //!
 //! (A whole week is waited for: on a first Saturday much goes another way.)
 //!
@@ -30,6 +31,9 @@ const EACH: f32 = 1.5;
 const SEASON: f32 = 3.0;
 /// Share of the moves' squares that may be left unexplained by the season.
 const UNEXPLAINED: f32 = 0.35;
+/// Another level is so many usual moves away, and before and after differ by at most this share of that.
+const LEVEL: f32 = 5.0;
+const STEADY: f32 = 0.35;
 /// One leaves at most this share unexplained of what the other does; else it is waited for.
 const CLEARLY: f32 = 0.5;
 /// Blocks for which it stays quiet after it told something: three days.
@@ -42,6 +46,8 @@ pub enum Kind {
     Drift,
     /// The field does not follow the day as it used to.
     Season,
+    /// The field is at another level.
+    Level,
 }
 
 fn sum(moves: &[(f32, f32)], of: fn(&(f32, f32)) -> f32) -> f32 {
@@ -62,9 +68,9 @@ pub struct Slow {
     count: u32,
     /// The size of a usual move.
     usual: f32,
-    /// Blocks for which it is quiet, but for a season after a drift.
+    /// Blocks for which it is quiet, but for a season after what is no season.
     quiet: u32,
-    told_drift: bool,
+    told_other: bool,
 }
 
 impl Slow {
@@ -91,9 +97,9 @@ impl Slow {
         self.quiet = self.quiet.saturating_sub(1);
         let kind = if self.count >= WARM_UP { self.kind() } else { None };
         // What looked like a drift in the morning may turn out to be another day.
-        let kind = kind.filter(|kind| self.quiet == 0 || (self.told_drift && *kind == Kind::Season));
+        let kind = kind.filter(|kind| self.quiet == 0 || (self.told_other && *kind == Kind::Season));
         if let Some(kind) = kind {
-            (self.quiet, self.told_drift) = (QUIET, kind == Kind::Drift);
+            (self.quiet, self.told_other) = (QUIET, kind != Kind::Season);
         }
         self.learn();
         kind
@@ -123,6 +129,9 @@ impl Slow {
         if squares > least && moves_by_day && by_season < UNEXPLAINED * squares && by_season < CLEARLY * by_drift {
             return Some(Kind::Season);
         }
+        if self.has_another_level() {
+            return Some(Kind::Level);
+        }
         let last = &moves[BLOCKS - DRIFT..];
         let is_one_way = |sign: f32| last.iter().all(|(step, _)| sign * step > EACH * self.usual);
         let is_even = {
@@ -133,6 +142,20 @@ impl Slow {
         let is_clear = !moves_by_day || by_drift < CLEARLY * by_season;
         let is_drift = self.usual > 0.0 && is_even && is_clear && (is_one_way(1.0) || is_one_way(-1.0));
         is_drift.then_some(Kind::Drift)
+    }
+
+    /// Whether the last three blocks are alike, the first three too, and far from them; the one between may be partly either.
+    fn has_another_level(&self) -> bool {
+        let half = BLOCKS / 2;
+        let of = |blocks: &[(f32, f32)]| {
+            let (least, most) = blocks.iter().fold((f32::MAX, f32::MIN), |(least, most), (difference, _)| {
+                (least.min(*difference), most.max(*difference))
+            });
+            (least + most, most - least)
+        };
+        let ((before, before_range), (after, after_range)) = (of(&self.blocks[..half]), of(&self.blocks[half + 1..]));
+        let step = 0.5 * (after - before).abs();
+        self.usual > 0.0 && step > LEVEL * self.usual && before_range.max(after_range) < STEADY * step
     }
 
     fn learn(&mut self) {
@@ -158,7 +181,7 @@ impl Slow {
         writer.u32(self.count);
         writer.f32(self.usual);
         writer.u32(self.quiet);
-        writer.u8(u8::from(self.told_drift));
+        writer.u8(u8::from(self.told_other));
     }
 
     /// Reads itself back.
@@ -169,7 +192,7 @@ impl Slow {
             *block = (reader.f32()?, reader.f32()?);
         }
         (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
-        slow.told_drift = reader.u8()? == 1;
+        slow.told_other = reader.u8()? == 1;
         Ok(slow)
     }
 }
@@ -251,7 +274,14 @@ mod tests {
     fn an_ordinary_day_is_neither() {
         assert_eq!(told(|_, day| day), []);
         assert_eq!(told(|row, day| if row == 4_000 { 60.0 } else { day }), [], "one row far off");
-        assert_eq!(told(|row, day| if row >= 4_000 { day + 8.0 } else { day }), [], "another level");
+    }
+
+    #[test]
+    fn another_level_is_told_once() {
+        for row in [4_000, 4_007] {
+            let told = told(|at, day| if at >= row { day + 3.0 } else { day });
+            assert!(matches!(told[..], [(at, Kind::Level)] if (row..row + DAY / 2).contains(&at)), "{row}: {told:?}");
+        }
     }
 
     #[test]
