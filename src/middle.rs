@@ -268,19 +268,21 @@ impl Current {
 
 impl Intake for Current {
     fn submit(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
-        // Most batches that no stream claims pass without waiting for anything.
-        let (batch, answer) = match self.gate.try_read() {
-            Ok(_taken) => match self.get().ingest.take_at_once(batch, unanswered, answer) {
-                Ok(()) => return Box::pin(std::future::ready(())),
-                Err(back) => back,
-            },
-            Err(_) => (batch, answer),
+        let Ok(taken) = self.gate.try_read() else {
+            return Box::pin(async move {
+                let _taken = self.gate.read().await;
+                self.get().ingest.take(batch, unanswered, answer).await;
+            });
         };
-        Box::pin(async move {
-            let _taken = self.gate.read().await;
-            let middle = self.get();
-            middle.ingest.take(batch, unanswered, answer).await;
-        })
+        let middle = self.get();
+        // Most batches that no stream claims pass without waiting for anything.
+        match middle.ingest.take_at_once(batch, unanswered, answer) {
+            Ok(()) => Box::pin(std::future::ready(())),
+            Err((batch, answer)) => Box::pin(async move {
+                let _taken = taken;
+                middle.ingest.take_in(batch, answer).await;
+            }),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use nearside_deadletters::{DeadLetter, DeadLetters};
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
 use nearside_schemas::codec::{Decode, Decoded, DecodedRow};
 use nearside_schemas::{
-    Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, QoS, RefusalReason, SecretKey, SetAsideReason,
+    Answer, Durability, FEEDBACK_TOPIC, KeyValues, Personal, Publish, RefusalReason, SecretKey, SetAsideReason,
     StreamId, StreamMap, StreamName, Topic,
 };
 use nearside_telemetry::{Counter, Metric, Telemetry};
@@ -301,28 +301,15 @@ impl Ingest {
         }
     }
 
-    /// Takes messages that need no journal and answers them, or gives them back.
-    ///
-    /// # Errors
-    /// Where they are to be taken by [`Ingest::take`].
-    pub fn take_at_once(
-        &self,
-        batch: Vec<Publish>,
-        unanswered: usize,
-        answer: Answer,
-    ) -> Result<(), (Vec<Publish>, Answer)> {
-        let waits = unanswered > 0 || self.draining.load(Ordering::Acquire);
-        if waits || batch.iter().any(|publish| self.is_kept(publish)) {
-            return Err((batch, answer));
-        }
-        batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
-        answer(Durability::NotKept);
-        Ok(())
-    }
-
     /// Takes the next messages of one connection; see [`Intake::submit`](nearside_schemas::Intake::submit).
     pub async fn take(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) {
-        let Err((batch, answer)) = self.take_at_once(batch, unanswered, answer) else { return };
+        if let Err((batch, answer)) = self.take_at_once(batch, unanswered, answer) {
+            self.take_in(batch, answer).await;
+        }
+    }
+
+    /// Takes messages by way of the journal: those that [`Ingest::take_at_once`] gave back.
+    pub async fn take_in(&self, batch: Vec<Publish>, answer: Answer) {
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
             return;
@@ -355,14 +342,6 @@ impl Ingest {
             answer(earlier.unwrap_or(last));
         });
         self.commit(part, Some(whole)).await;
-    }
-
-    /// Whether somebody would read the message from the journal. What no stream claims nobody would, but the packet ids of QoS 2 are
-    /// known from there after a crash.
-    fn is_kept(&self, publish: &Publish) -> bool {
-        publish.qos == QoS::ExactlyOnce
-            || publish.topic.as_str() == FEEDBACK_TOPIC
-            || !matches!(self.route(&publish.topic), Route::None)
     }
 
     /// Moves messages to `part` once they hold credit, message by message where there is none for all.

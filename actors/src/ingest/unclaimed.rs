@@ -4,11 +4,15 @@
 //! see which topics those are.
 //! Never: a topic is logged: it may hold a key (promise I2).
 
+use std::sync::atomic::Ordering;
+
 use ahash::AHashSet;
 use nearside_deadletters::{DeadLetter, DeadLetters};
-use nearside_schemas::{Publish, SetAsideReason, Topic};
+use nearside_schemas::{Answer, Durability, FEEDBACK_TOPIC, Publish, QoS, SetAsideReason, Topic};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::Mutex;
+
+use super::{Ingest, Route};
 
 /// Most topics of which a message is kept.
 const TOPICS: usize = 16;
@@ -38,5 +42,34 @@ impl Unclaimed {
             let letter = DeadLetter::of(publish, None, "route", SetAsideReason::NoStream);
             letters.put(letter.because("no stream claims this topic"));
         }
+    }
+}
+
+impl Ingest {
+    /// Takes messages that need no journal and answers them, or gives them back.
+    ///
+    /// # Errors
+    /// Where they are to be taken by [`Ingest::take_in`].
+    pub fn take_at_once(
+        &self,
+        batch: Vec<Publish>,
+        unanswered: usize,
+        answer: Answer,
+    ) -> Result<(), (Vec<Publish>, Answer)> {
+        let waits = unanswered > 0 || self.draining.load(Ordering::Acquire);
+        if waits || batch.iter().any(|publish| self.is_kept(publish)) {
+            return Err((batch, answer));
+        }
+        batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
+        answer(Durability::NotKept);
+        Ok(())
+    }
+
+    /// Whether somebody would read the message from the journal. What no stream claims nobody would, but the packet ids of QoS 2 are
+    /// known from there after a crash.
+    fn is_kept(&self, publish: &Publish) -> bool {
+        publish.qos == QoS::ExactlyOnce
+            || publish.topic.as_str() == FEEDBACK_TOPIC
+            || !matches!(self.route(&publish.topic), Route::None)
     }
 }

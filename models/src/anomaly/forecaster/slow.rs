@@ -2,8 +2,8 @@
 //!
 //! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
 //! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
-//! day itself does, so that the day has become flatter, steeper or another; `level_shift`: they are steady, and far from where they were
-//! steady some hours ago, though no row stood out. Which of the two explains the last [`BLOCKS`] moves better decides.
+//! day itself does, so that the day has become flatter, steeper or another. Which of these two explains the last [`BLOCKS`] moves clearly
+//! better decides. `level_shift`: they are steady, and far from where they were steady some hours ago, though no row stood out.
 //!
 //! (A whole week is waited for: on a first Saturday much goes another way.)
 //!
@@ -26,6 +26,8 @@ const WARM_UP: u32 = 24;
 /// Rate at which the size of usual moves is learnt, and the largest that is learnt from, in such sizes.
 const RATE: f32 = 1.0 / 48.0;
 const CUT: f32 = 3.0;
+/// No move of a drift is more than this share of them all.
+const LARGEST: f32 = 0.6;
 /// Each move of a drift is as large as this many usual ones, and those of a season are in the mean square.
 const EACH: f32 = 1.5;
 const SEASON: f32 = 3.0;
@@ -62,9 +64,9 @@ pub struct Slow {
     rows: u32,
     difference: f64,
     expected: f64,
-    /// Means of the last blocks: difference to the day, and the day. The newest last.
+    /// Means of the last blocks: difference to what was expected, and that. The newest last.
     blocks: [(f32, f32); BLOCKS + 1],
-    /// How many blocks there were, up to [`WARM_UP`].
+    /// How many blocks there were.
     count: u32,
     /// The size of a usual move.
     usual: f32,
@@ -74,7 +76,7 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Takes a value that should have been `expected` by the time of the day.
+    /// Takes a value that should have been `expected` by the hour of the week.
     pub fn take(&mut self, micros: i64, value: f64, expected: f64) -> Option<Kind> {
         if self.rows == 0 {
             self.began = micros;
@@ -137,7 +139,7 @@ impl Slow {
         let is_even = {
             let steps = last.iter().map(|(step, _)| step.abs());
             let most = steps.clone().fold(0.0, f32::max);
-            most < 0.6 * steps.sum::<f32>()
+            most < LARGEST * steps.sum::<f32>()
         };
         let is_clear = !moves_by_day || by_drift < CLEARLY * by_season;
         let is_drift = self.usual > 0.0 && is_even && is_clear && (is_one_way(1.0) || is_one_way(-1.0));
