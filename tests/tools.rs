@@ -170,6 +170,8 @@ fn trainings_answer_in_json_and_refuse_what_gives_nothing() {
     for task in ["anomaly", "multivariate", "activity", "sleep", "deterioration", "text"] {
         refused(&["train", task, "--epochs", "0", "--out", &path("none")], "at least one pass");
     }
+    refused(&["train", "multivariate", "--data", &path("texts"), "--out", &path("none")], "too little to learn from");
+    refused(&["train", "multivariate", "--data", &path("texts"), "--out", &path("texts")], "nothing was written");
     for task in ["glucose", "ecg"] {
         refused(
             &["train", task, "--epochs", "0", "--data", &path("texts"), "--out", &path("none")],

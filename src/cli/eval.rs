@@ -3,6 +3,7 @@
 
 mod anomaly;
 mod glucose;
+mod multivariate;
 mod skab;
 mod text;
 
@@ -26,6 +27,8 @@ enum Task {
     Anomaly(anomaly::Anomaly),
     /// A detector of several fields on a folder of files as the Skoltech Anomaly Benchmark has them; sub-folders are walked.
     Skab(skab::Skab),
+    /// A detector of several fields on simulated devices: faults that a person sees at once, and devices without fault.
+    Multivariate(multivariate::Multivariate),
     /// The glucose forecast on a folder of continuous recordings, against "it stays as it is".
     Glucose(glucose::Glucose),
     /// Heartbeats of recorded ECGs: found in the raw signal and classed, held against annotations where there are any.
@@ -45,6 +48,7 @@ pub fn run(args: &EvalArgs) -> Result<(), StartError> {
     match &args.task {
         Task::Anomaly(args) => anomaly::run(args),
         Task::Skab(args) => skab::run(args),
+        Task::Multivariate(args) => multivariate::run(args),
         Task::Glucose(args) => glucose::run(args),
         Task::Ecg(args) => super::eval_ecg::run(args),
         Task::Activity(args) => args.activity(),

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use nearside_models::card::LabelRoles;
 use nearside_models::train::{
-    Epoch, TrainAnomaly, TrainEcg, TrainReport, TrainText, train_anomaly, train_ecg, train_glucose, train_multivariate,
-    train_text,
+    Epoch, TrainAnomaly, TrainEcg, TrainMultivariate, TrainReport, TrainText, train_anomaly, train_ecg, train_glucose,
+    train_multivariate, train_text,
 };
 use serde_json::json;
 
@@ -65,8 +65,13 @@ enum Task {
         #[arg(long)]
         resume: bool,
     },
-    /// The multivariate detector, on simulated plants with simulated faults.
+    /// The multivariate detector, on simulated plants with simulated faults, and on a folder of a site's own recordings.
     Multivariate {
+        /// The folder; its .csv files and those of its sub-folders are read: a column of times, then one for each sensor. They should
+        /// show the devices as they ordinarily are; faults are simulated upon them. Columns `anomaly` and `changepoint` are no sensors,
+        /// and rows that the first calls anomalous are left out. Without it, simulated plants alone: the model that ships.
+        #[arg(long)]
+        data: Option<PathBuf>,
         /// The folder that card.toml and model.safetensors are written to.
         #[arg(long)]
         out: PathBuf,
@@ -173,8 +178,9 @@ pub fn run(args: &TrainArgs) -> Result<(), StartError> {
         Task::Ecg { data, out, seed, epochs, resume } => {
             train_ecg(data, out, TrainEcg { seed: *seed, epochs: *epochs }, *resume, &mut progress)
         }
-        Task::Multivariate { out, seed, epochs, resume } => {
-            train_multivariate(out, *seed, *epochs, *resume, &mut progress)
+        Task::Multivariate { data, out, seed, epochs, resume } => {
+            let (data, seed, epochs, resume) = (data.as_deref(), *seed, *epochs, *resume);
+            train_multivariate(&TrainMultivariate { data, out, seed, epochs, resume }, &mut progress)
         }
         Task::Glucose { data, out, seed, epochs, resume } => {
             train_glucose(data, out, *seed, *epochs, *resume, &mut progress)
@@ -204,10 +210,10 @@ impl Task {
     /// The folders of data and of an encoder that are read.
     fn inputs(&self) -> (Option<&Path>, Option<&Path>) {
         match self {
-            Self::Anomaly { data, .. } => (data.as_deref(), None),
+            Self::Anomaly { data, .. } | Self::Multivariate { data, .. } => (data.as_deref(), None),
             Self::Ecg { data, .. } | Self::Glucose { data, .. } => (Some(data), None),
             Self::Text { data, encoder, .. } => (data.as_deref(), encoder.as_deref()),
-            Self::Multivariate { .. } | Self::Activity(_) | Self::Sleep(_) | Self::Deterioration(_) => (None, None),
+            Self::Activity(_) | Self::Sleep(_) | Self::Deterioration(_) => (None, None),
         }
     }
 }

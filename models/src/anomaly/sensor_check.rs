@@ -2,7 +2,7 @@
 //!
 //! `flat_line`: all numeric fields of a row repeat exactly, [`FROZEN_AFTER`] times and four times as often as ever before.
 //! One field may well repeat by chance, a whole row hardly does, so this is seen within a few rows where a detector of
-//! single fields must wait. `missing`: a field that came in nearly all of the last [`USUAL_ROWS`] rows is absent [`MISSING_AFTER`] times in a
+//! single fields must wait. A stream with a single number is one of those: its value must be repeated [`FLAT_AFTER`] times. `missing`: a field that came in nearly all of the last [`USUAL_ROWS`] rows is absent [`MISSING_AFTER`] times in a
 //! row. Either is said once, and again only after it was over. Score: 1 on the row that is flagged, else 0.
 //!
 //! Never: says anything about whether a value is plausible.
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use nearside_schemas::{Contribution, FieldKind, FieldSpec, FieldValue, ModelRef, Severity};
 
-use super::repeats::Repeats;
+use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
 use crate::card::Card;
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
@@ -23,7 +23,7 @@ pub const FROZEN_AFTER: u32 = 4;
 pub const MISSING_AFTER: u32 = 4;
 /// Rows before them in which the field must have come, all but one.
 pub const USUAL_ROWS: u32 = 12;
-/// Fewer numeric fields than this repeat by chance.
+/// Fewer numbers than this repeat by chance.
 const LEAST_FIELDS: usize = 2;
 
 const VERSION: u8 = 1;
@@ -44,6 +44,7 @@ impl SensorCheck {
 
     fn state(&self, fields: &[FieldSpec]) -> SensorCheckState {
         SensorCheckState {
+            is_single: fields.iter().filter(|field| field.kind == FieldKind::Number).count() == 1,
             specs: fields.to_vec(),
             threshold: self.threshold,
             repeats: Repeats::default(),
@@ -67,10 +68,12 @@ impl RowModel for SensorCheck {
     }
 
     fn accepts(&self, fields: &[FieldSpec]) -> Result<(), ModelError> {
-        if fields.len() >= LEAST_FIELDS {
+        if fields.len() >= LEAST_FIELDS || fields.iter().any(|field| field.kind == FieldKind::Number) {
             return Ok(());
         }
-        let why = String::from("it compares the fields of a row and the stream has only one");
+        let why = String::from(
+            "it looks at numbers that repeat and fields that stop coming, and the stream's only field is no number",
+        );
         Err(ModelError::Unfit { model: self.reference.name.to_string(), why })
     }
 
@@ -125,6 +128,8 @@ struct Taken {
 
 struct SensorCheckState {
     specs: Vec<FieldSpec>,
+    /// Whether only one of them is a number.
+    is_single: bool,
     threshold: f64,
     repeats: Repeats,
     presence: Vec<Presence>,
@@ -133,7 +138,10 @@ struct SensorCheckState {
 
 impl SensorCheckState {
     fn is_frozen(&mut self, row: &Row<'_>) -> bool {
-        let numbers = row.values.iter().filter_map(FieldValue::number);
+        let mut numbers = row.values.iter().filter_map(FieldValue::number);
+        if self.is_single {
+            return numbers.next().is_some_and(|number| self.repeats.count(number, FLAT_AFTER));
+        }
         if numbers.clone().count() < LEAST_FIELDS {
             return false;
         }
@@ -181,7 +189,8 @@ impl RowState for SensorCheckState {
             text,
         };
         if let Some(contributions) = taken.frozen {
-            let text = String::from("The device repeats one row exactly and used to change: it may no longer measure.");
+            let what = if self.is_single { "one value" } else { "one row exactly" };
+            let text = format!("The device repeats {what} and used to change: it may no longer measure.");
             verdict.sightings.push(sighting(FLAT_LINE, text, contributions));
         }
         if !taken.missing.is_empty() {
@@ -290,8 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn one_field_is_refused() {
+    fn a_single_number_is_given_longer_and_missed_where_rows_come_without_it() {
         let model = catalog::load("sensor-check", None).unwrap();
-        assert!(matches!(model.accepts(&fields(1)), Err(ModelError::Unfit { .. })));
+        let mut rows = lively(0..60);
+        rows.extend([rows[59]; 100]);
+        rows.extend(lively(60..80));
+        rows.extend([[None, None]; 10]);
+        assert_eq!(
+            labels(&mut *model.new_state(&fields(1)), &rows),
+            [(59 + FLAT_AFTER as usize, FLAT_LINE), (183, MISSING)]
+        );
+        assert!(model.accepts(&fields(1)).is_ok());
+        let text = FieldSpec { kind: FieldKind::Text, ..fields(1).remove(0) };
+        assert!(matches!(model.accepts(&[text]), Err(ModelError::Unfit { .. })));
+        assert!(matches!(model.accepts(&[]), Err(ModelError::Unfit { .. })));
     }
 }

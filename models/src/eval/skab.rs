@@ -257,11 +257,22 @@ impl Run {
 
 /// What the model says of every row, in order.
 pub fn judge(model: &dyn RowModel, run: &Run) -> Result<Vec<Said>, ModelError> {
-    model.accepts(&run.fields)?;
-    let mut state = model.new_state(&run.fields);
+    let said = verdicts(model, &run.fields, &run.times, &run.values)?.into_iter();
+    Ok(said.map(|RowVerdict { score, flagged, .. }| Said { score, flagged }).collect())
+}
+
+/// The verdicts of a model on rows of these fields, in order; `values` is row-major.
+pub(super) fn verdicts(
+    model: &dyn RowModel,
+    fields: &[FieldSpec],
+    times: &[Timestamp],
+    values: &[FieldValue],
+) -> Result<Vec<RowVerdict>, ModelError> {
+    model.accepts(fields)?;
+    let mut state = model.new_state(fields);
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    let mut said = Vec::with_capacity(run.times.len());
-    let rows: Vec<_> = run.times.iter().zip(run.values.chunks_exact(run.fields.len())).collect();
+    let mut verdicts = Vec::with_capacity(times.len());
+    let rows: Vec<_> = times.iter().zip(values.chunks_exact(fields.len())).collect();
     for rows in rows.chunks(BATCH) {
         inputs.clear();
         let counts: Vec<usize> =
@@ -270,12 +281,11 @@ pub fn judge(model: &dyn RowModel, run: &Run) -> Result<Vec<Said>, ModelError> {
         let mut rest = outputs.as_slice();
         for count in counts {
             let (own, later) = rest.split_at(count * model.output_width());
-            let RowVerdict { score, flagged, .. } = state.judge(own);
-            said.push(Said { score, flagged });
+            verdicts.push(state.judge(own));
             rest = later;
         }
     }
-    Ok(said)
+    Ok(verdicts)
 }
 
 /// Writes `timestamp,score,flagged` for every row, to the run's own path below `folder`.

@@ -98,7 +98,7 @@ pub fn fine_tune(
         }
         method => {
             let why = format!(
-                "`{method}` is not tuned by recordings; `{}` and `{}` are, and `multivariate` learns each stream by itself",
+                "`{method}` is not tuned by recordings; `{}` and `{}` are, and `multivariate` learns each stream by itself; `nearside train multivariate --data` learns from recordings",
                 forecaster::NAME,
                 glucose_forecast::NAME
             );

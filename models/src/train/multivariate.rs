@@ -1,4 +1,5 @@
-//! Trains the multivariate detector on simulated plants: cross-entropy of "this field is at fault in this row".
+//! Trains the multivariate detector on simulated plants, and on a site's own recordings where it has some: cross-entropy of "this field is
+//! at fault in this row".
 
 use std::path::Path;
 
@@ -9,11 +10,12 @@ use rand_chacha::ChaCha8Rng;
 use super::checkpoint::Checkpoint;
 use super::fit::{AT_ONCE, Epoch, Fit, TrainReport};
 use super::plant::simulate_plant;
+use super::recorded::{ROWS, Recorded, WARM_UPS};
 use super::samples::Samples;
 use crate::ModelError;
 use crate::anomaly::multivariate::watch::{INPUTS, Watch};
 use crate::anomaly::multivariate::{LAYOUT, NAME};
-use crate::card::{self, Metric, Training, TrainingData};
+use crate::card::{self, Card, Metric, Training, TrainingData};
 use crate::catalog;
 
 /// Numbers of fields of the plants.
@@ -21,47 +23,74 @@ const FIELDS: [usize; 6] = [2, 3, 4, 6, 8, 10];
 /// Plants of each number of fields to train on, and to hold back.
 const PLANTS: usize = 150;
 const HELD_BACK: usize = 40;
-/// Rows that a plant is normal for, and rows after them.
-const WARM_UPS: [u32; 4] = [200, 300, 400, 600];
-const ROWS: usize = 800;
 /// Samples drawn from a row of a plant, on average.
 const PER_ROW: f64 = 0.48;
 /// The version of the method; the weights' digest follows it.
-const METHOD: &str = "1";
+const METHOD: &str = "2";
 
-/// Trains the detector on simulated plants and writes its folder. No recorded data is used.
+/// How the detector is trained.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainMultivariate<'a> {
+    /// A folder of a site's own recordings; `None`: simulated plants alone.
+    pub data: Option<&'a Path>,
+    /// The folder that `model.safetensors` and `card.toml` are written to.
+    pub out: &'a Path,
+    /// Seed of the weights, the plants, the faults and the order of samples.
+    pub seed: u64,
+    /// Most passes over the samples.
+    pub epochs: usize,
+    /// Whether it goes on from what an earlier training left in `out`.
+    pub resume: bool,
+}
+
+/// Trains the detector on simulated plants, and on recordings with simulated faults, and writes its folder. What a file says of anomalies is
+/// never learnt: rows that it calls anomalous are left out.
 pub fn train_multivariate(
-    out: &Path,
-    seed: u64,
-    epochs: usize,
-    resume: bool,
+    settings: &TrainMultivariate<'_>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<TrainReport, ModelError> {
+    let TrainMultivariate { data, out, seed, epochs, resume } = *settings;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (samples, held_back) = both(&mut rng);
+    // First, so that a folder of nothing is said at once.
+    let recorded = data.map(|data| Recorded::read(data, &mut rng)).transpose()?;
+    let (mut samples, mut held_back) = both(&mut rng);
+    if let Some(recorded) = &recorded {
+        recorded.add(PER_ROW, &mut samples, &mut held_back, &mut rng);
+    }
     let checkpoint = Checkpoint::new(out, resume);
-    let (bytes, report) = fit(epochs).run(&samples, &held_back, &mut rng, Some(&checkpoint), progress)?;
-    let command = format!("nearside train multivariate --seed {seed} --epochs {epochs} --out FOLDER");
+    let (bytes, mut report) = fit(epochs).run(&samples, &held_back, &mut rng, Some(&checkpoint), progress)?;
     let mut card = catalog::card(NAME, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{METHOD}-{}", &report.sha256[..8]);
-    card.training = Some(Training {
-        command: command.clone(),
-        seed,
-        data: vec![TrainingData {
-            name: format!("{} simulated plants of 2 to 10 fields with simulated faults", PLANTS * FIELDS.len()),
-            licence: String::from("Apache-2.0, part of this program"),
-        }],
+    describe(&mut card, settings, recorded.as_ref().map(|recorded| recorded.recordings), &report);
+    card::write_folder(out, &card, &bytes)?;
+    checkpoint.remove()?;
+    report.set_aside = recorded.map(|recorded| recorded.set_aside).unwrap_or_default();
+    Ok(report)
+}
+
+/// Says on the card what it was trained on.
+fn describe(card: &mut Card, settings: &TrainMultivariate<'_>, recordings: Option<usize>, report: &TrainReport) {
+    let TrainMultivariate { seed, epochs, .. } = settings;
+    let data = if recordings.is_some() { " --data DIR" } else { "" };
+    let command = format!("nearside train multivariate{data} --seed {seed} --epochs {epochs} --out FOLDER");
+    let plants = TrainingData {
+        name: format!("{} simulated plants of 2 to 10 fields with simulated faults", PLANTS * FIELDS.len()),
+        licence: String::from("Apache-2.0, part of this program"),
+    };
+    let own = recordings.map(|recordings| TrainingData {
+        name: format!("{recordings} recordings of the site with simulated faults"),
+        licence: String::from("the site's own"),
     });
+    let of_own = if recordings.is_some() { " and of recordings that were held back" } else { "" };
+    card.training =
+        Some(Training { command: command.clone(), seed: *seed, data: std::iter::once(plants).chain(own).collect() });
     card.metrics = vec![Metric {
         name: String::from("cross-entropy of a field's fault"),
         value: (f64::from(report.held_back_loss) * 1e4).round() / 1e4,
-        on: format!("{} rows of {} other simulated plants", report.held_back, HELD_BACK * FIELDS.len()),
+        on: format!("{} rows of {} other simulated plants{of_own}", report.held_back, HELD_BACK * FIELDS.len()),
         command,
     }];
-    card::write_folder(out, &card, &bytes)?;
-    checkpoint.remove()?;
-    Ok(report)
 }
 
 /// How the detector is fitted.

@@ -124,7 +124,8 @@ impl Sensor {
     }
 }
 
-fn add_faults(columns: &mut [Vec<f64>], normal_rows: usize, faulty: &mut [bool], rng: &mut ChaCha8Rng) {
+/// Puts faults upon columns after `normal_rows`, and notes in `faulty`, row-major, where.
+pub(super) fn add_faults(columns: &mut [Vec<f64>], normal_rows: usize, faulty: &mut [bool], rng: &mut ChaCha8Rng) {
     let (fields, rows) = (columns.len(), columns[0].len());
     let sizes: Vec<f64> = columns.iter().map(|column| typical_size(&column[..normal_rows])).collect();
     let mut start = normal_rows + rng.random_range(0..300);

@@ -8,14 +8,22 @@
 //!    [`SMOOTHED`] rows. An alarm begins at the threshold and ends [`HYSTERESIS`] below it in log odds; between, the score is kept
 //!    at the threshold.
 //!
-//! Labels: `level_shift`, `changed_variance`, `changed_relation`, by what the most suspicious field does when the alarm begins.
-//! Contributions are the fields' shares of the suspicion, each with what was expected.
+//! 4. Beside the network, [`evidence`] of what a person sees at once, from the rows alone: a value that leaps, a relation that breaks, a
+//!    field that slowly leaves the others.
+//!
+//! Labels: `level_shift`, `changed_variance`, `changed_relation`, by what the most suspicious field does when the network's alarm begins;
+//! `spike` and `drop` on the one row that leaps; `changed_relation` and `drift` while a relation is not whole, in place of what the network
+//! says. Contributions are the fields' shares of the suspicion, each with what was expected.
 //!
 //! Never: flags during the warm-up; judges a field that hardly ever changes (a state, a setting); uses a threshold of the
 //! stream's own.
 
+mod alarm;
+mod evidence;
 mod field;
 mod relation;
+mod residual;
+mod trace;
 pub mod watch;
 
 use std::collections::VecDeque;
@@ -24,6 +32,10 @@ use std::sync::Arc;
 use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity};
 
+use self::alarm::{Alarm, Label};
+pub use self::alarm::{HYSTERESIS, SMOOTHED};
+use self::evidence::{Evidence, Part, Seen};
+use self::trace::Leap;
 use self::watch::{INPUTS, Taken, Watch};
 use crate::ModelError;
 use crate::card::Card;
@@ -39,17 +51,12 @@ pub const LAYOUT: Layout = Layout { model: NAME, inputs: INPUTS, hidden: 32, out
 const LEAST_FIELDS: usize = 2;
 /// More numeric fields are refused: the work of a row grows with the cube of them, the state with the square.
 const MOST_FIELDS: usize = 32;
-/// Rows that log odds are averaged over.
-pub const SMOOTHED: f64 = 20.0;
-/// How far below the threshold an alarm ends, in log odds.
-pub const HYSTERESIS: f64 = 1.5;
 /// Warm-ups outside of this are refused.
 const WARM_UP: std::ops::RangeInclusive<u32> = 100..=100_000;
-/// Log odds are cut here.
-const MOST_ODDS: f64 = 15.0;
 /// Fields with less of the suspicion are not listed.
 const LEAST_SHARE: f64 = 0.05;
-const VERSION: u8 = 1;
+/// Of a snapshot; version 1 knew nothing of evidence beside the network's, which is then learnt anew.
+const VERSION: u8 = 2;
 
 /// The detector as a row model.
 pub struct Multivariate {
@@ -77,6 +84,7 @@ impl Multivariate {
             numeric.map(|(column, field)| (column, field.name.clone())).unzip();
         State {
             watch: Watch::new(columns.len(), self.warm_up),
+            evidence: Evidence::new(columns.len(), self.warm_up),
             alarm: Alarm::new(columns.len(), self.threshold),
             columns,
             names,
@@ -121,12 +129,15 @@ impl RowModel for Multivariate {
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
         let mut state = self.state(fields);
-        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(NAME, 1..=VERSION, snapshot)?;
         if reader.count(u32::MAX as usize)? != state.names.len() {
             return Err(reader.damaged("the stream has other fields now"));
         }
         state.watch.read(&mut reader)?;
-        state.alarm.read(&mut reader)?;
+        state.alarm.read(&mut reader, version)?;
+        if version >= 2 {
+            state.evidence.read(&mut reader)?;
+        }
         reader.finish()?;
         Ok(Box::new(state))
     }
@@ -147,30 +158,42 @@ struct State {
     columns: Vec<usize>,
     names: Vec<FieldName>,
     watch: Watch,
+    evidence: Evidence,
     alarm: Alarm,
-    taken: VecDeque<Vec<Taken>>,
+    /// Rows that wait for their verdict.
+    taken: VecDeque<(Vec<Taken>, Seen)>,
 }
 
 impl RowState for State {
     fn take(&mut self, row: &Row<'_>, inputs: &mut Vec<f32>) -> usize {
         let values = self.columns.iter().map(|column| row.values.get(*column).and_then(FieldValue::number));
-        let taken = self.watch.take(values, inputs);
+        let values: Vec<Option<f64>> = values.collect();
+        let taken = self.watch.take(values.iter().copied(), inputs);
         let count = taken.len();
-        self.taken.push_back(taken);
+        self.taken.push_back((taken, self.evidence.observe(&values)));
         count
     }
 
     fn judge(&mut self, outputs: &[f32]) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.alarm.threshold, ..RowVerdict::default() };
-        let taken = self.taken.pop_front().unwrap_or_default();
-        if taken.is_empty() || outputs.len() != taken.len() {
-            return verdict;
+        let (taken, seen) = self.taken.pop_front().unwrap_or_default();
+        if !taken.is_empty() && outputs.len() == taken.len() {
+            verdict.score = self.alarm.judge(&taken, outputs);
+            verdict.sightings.extend(self.alarm.label.map(|label| self.sighting(label, &taken, verdict.score)));
         }
-        verdict.score = self.alarm.judge(&taken, outputs);
-        if let Some(label) = self.alarm.label {
-            verdict.flagged = true;
-            verdict.sightings.push(self.sighting(label, &taken, verdict.score));
+        let score = self.alarm.part(seen.parting.as_ref());
+        if let (Some(score), Some(label), Some(parting)) = (score, self.alarm.parted, &seen.parting) {
+            // It says the same and more.
+            verdict.sightings.clear();
+            verdict.sightings.push(self.parting(label, &parting.parts, score));
         }
+        if let Some((field, value, leap)) = seen.leap
+            && let Some(score) = self.alarm.score_of(leap.ratio.abs())
+        {
+            verdict.sightings.insert(0, self.leap(field, value, leap, score));
+        }
+        verdict.score = verdict.sightings.iter().fold(verdict.score, |most, sighting| most.max(sighting.score));
+        verdict.flagged = !verdict.sightings.is_empty();
         verdict
     }
 
@@ -189,6 +212,7 @@ impl RowState for State {
         writer.u32(self.names.len() as u32);
         self.watch.write(&mut writer);
         self.alarm.write(&mut writer);
+        self.evidence.write(&mut writer);
         writer.finish()
     }
 }
@@ -202,11 +226,6 @@ impl State {
         involved.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let first = &self.names[involved[0].1.field];
         let listed = 1 + involved.iter().skip(1).filter(|(share, _)| *share >= LEAST_SHARE).count();
-        let others = match listed - 1 {
-            0 => String::from("the other fields are as usual"),
-            1 => String::from("one other field is involved"),
-            count => format!("{count} other fields are involved"),
-        };
         let contributions = involved.into_iter().take(listed).map(|(share, taken)| Contribution {
             field: self.names[taken.field].clone(),
             seen: taken.value,
@@ -220,8 +239,62 @@ impl State {
             severity: Severity::Warning,
             score,
             contributions: contributions.collect(),
-            text: format!("{first} {}; {others}.", label.says()),
+            text: format!("{first} {}; {}.", label.says(), others(listed - 1)),
         }
+    }
+
+    /// A relation that is not whole.
+    fn parting(&self, label: Label, parts: &[Part], score: f64) -> Sighting {
+        let listed = parts.iter().enumerate().filter(|(index, part)| *index == 0 || part.share >= LEAST_SHARE);
+        let contributions: Vec<Contribution> = listed.map(|(_, part)| self.contribution(part)).collect();
+        let first = parts.first().map_or("a field", |part| self.names[part.field].as_str());
+        Sighting {
+            label: label.name(),
+            severity: Severity::Warning,
+            score,
+            text: format!("{first} {}; {}.", label.says(), others(contributions.len().saturating_sub(1))),
+            contributions,
+        }
+    }
+
+    fn contribution(&self, part: &Part) -> Contribution {
+        Contribution {
+            field: self.names[part.field].clone(),
+            seen: part.value,
+            expected: Some(part.expected),
+            band: Some((part.expected - part.margin, part.expected + part.margin)),
+            share: part.share,
+            note: Some(format!("{:+.1} usual residuals from what the other fields say", part.residuals)),
+        }
+    }
+
+    /// A value that leaps.
+    fn leap(&self, field: usize, value: f64, leap: Leap, score: f64) -> Sighting {
+        let label = if leap.ratio > 0.0 { Label::Spike } else { Label::Drop };
+        let name = &self.names[field];
+        let contribution = Contribution {
+            field: name.clone(),
+            seen: value,
+            expected: Some(leap.expected),
+            band: Some((leap.expected - leap.margin, leap.expected + leap.margin)),
+            share: 1.0,
+            note: None,
+        };
+        Sighting {
+            label: label.name(),
+            severity: Severity::Warning,
+            score,
+            contributions: vec![contribution],
+            text: format!("{name} {}.", label.says()),
+        }
+    }
+}
+
+fn others(count: usize) -> String {
+    match count {
+        0 => String::from("the other fields are as usual"),
+        1 => String::from("one other field is involved"),
+        count => format!("{count} other fields are involved"),
     }
 }
 
@@ -230,117 +303,6 @@ fn note(taken: &Taken) -> String {
     format!(
         "12-row mean {distance:+.1} usual deviations from its level, {unexplained:+.1} from what the other fields say; {roughness:.1} times as rough as usual"
     )
-}
-
-/// What the most suspicious field does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Label {
-    LevelShift,
-    ChangedVariance,
-    ChangedRelation,
-}
-
-impl Label {
-    const ALL: [Self; 3] = [Self::LevelShift, Self::ChangedVariance, Self::ChangedRelation];
-
-    fn of(taken: &Taken) -> Self {
-        let Taken { distance, unexplained, roughness, .. } = taken;
-        // Twice as rough or half as rough, and no farther than the scatter explains.
-        let explained = 2.0 * roughness.max(1.0);
-        if roughness.ln().abs() > 0.7 && distance.abs() < explained && unexplained.abs() < explained {
-            Self::ChangedVariance
-        } else if unexplained.abs() > 1.5 * distance.abs() {
-            Self::ChangedRelation
-        } else {
-            Self::LevelShift
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::LevelShift => "level_shift",
-            Self::ChangedVariance => "changed_variance",
-            Self::ChangedRelation => "changed_relation",
-        }
-    }
-
-    const fn says(self) -> &'static str {
-        match self {
-            Self::LevelShift => "leaves its usual level",
-            Self::ChangedVariance => "scatters differently than usual",
-            Self::ChangedRelation => "no longer goes with the other fields as it used to",
-        }
-    }
-}
-
-/// From the fields' log odds to one alarm an incident.
-#[derive(Clone, Debug, PartialEq)]
-struct Alarm {
-    of_card: f64,
-    /// The card's, or raised by feedback.
-    threshold: f64,
-    /// Log odds of a row, averaged; `None` before the first.
-    odds: Option<f64>,
-    /// `−ln(1 − p)` of each field, averaged.
-    suspicion: Vec<f64>,
-    /// What the alarm that goes on was raised for.
-    label: Option<Label>,
-}
-
-impl Alarm {
-    fn new(fields: usize, threshold: f64) -> Self {
-        Self { of_card: threshold, threshold, odds: None, suspicion: vec![0.0; fields], label: None }
-    }
-
-    /// The row's score; afterwards `label` says whether it is flagged and as what.
-    fn judge(&mut self, taken: &[Taken], outputs: &[f32]) -> f64 {
-        let mut sum = 0.0;
-        for (taken, output) in taken.iter().zip(outputs) {
-            let suspicion = f64::from(*output).clamp(-MOST_ODDS, MOST_ODDS).exp().ln_1p();
-            self.suspicion[taken.field] += (suspicion - self.suspicion[taken.field]) / SMOOTHED;
-            sum += suspicion;
-        }
-        // 1 − Π(1 − p) as log odds.
-        let row = sum.exp_m1().ln().clamp(-MOST_ODDS, MOST_ODDS);
-        let odds = self.odds.map_or(row, |odds| odds + (row - odds) / SMOOTHED);
-        self.odds = Some(odds);
-        let begins_at = (self.threshold / (1.0 - self.threshold)).ln();
-        let score = 1.0 / (1.0 + (-odds).exp());
-        match self.label {
-            None if odds >= begins_at => {
-                let first = taken.iter().max_by(|a, b| self.suspicion[a.field].total_cmp(&self.suspicion[b.field]));
-                self.label = first.map(Label::of);
-                score.max(self.threshold)
-            }
-            None => score.min(self.of_card.next_down()),
-            Some(_) if odds < begins_at - HYSTERESIS => {
-                self.label = None;
-                score
-            }
-            Some(_) => score.max(self.threshold),
-        }
-    }
-
-    fn write(&self, writer: &mut Writer) {
-        writer.u8(u8::from(self.odds.is_some()));
-        writer.f64(self.odds.unwrap_or(0.0));
-        writer.u8(self.label.map_or(0, |label| 1 + label as u8));
-        self.suspicion.iter().for_each(|suspicion| writer.f64(*suspicion));
-    }
-
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
-        let is_known = reader.u8()? == 1;
-        self.odds = Some(reader.f64()?).filter(|_| is_known);
-        let label = usize::from(reader.u8()?);
-        self.label = label.checked_sub(1).and_then(|label| Label::ALL.get(label).copied());
-        if label > Label::ALL.len() {
-            return Err(reader.damaged("a label is out of range"));
-        }
-        for suspicion in &mut self.suspicion {
-            *suspicion = reader.f64()?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -40,15 +40,33 @@ impl Relation {
         }
     }
 
+    /// Forgets how a field goes with the others.
+    pub(super) fn forget(&mut self, field: usize) {
+        let n = self.fields;
+        for other in (0..n).filter(|other| *other != field) {
+            self.products[field * n + other] = 0.0;
+            self.products[other * n + field] = 0.0;
+        }
+    }
+
     /// What each field says once the others are known.
     pub(super) fn conditional(&self) -> Conditional {
+        self.conditional_of(KEPT, &vec![true; self.fields])
+    }
+
+    /// The same with `kept` of each correlation, and of the fields that are `there` alone.
+    pub(super) fn conditional_of(&self, kept: f64, there: &[bool]) -> Conditional {
         let n = self.fields;
         let scale: Vec<f64> = (0..n).map(|i| self.products[i * n + i].max(1e-18).sqrt()).collect();
         // The Cholesky factor L of R, in place; R is positive definite because it was drawn towards the identity.
         let mut lower = vec![0.0; n * n];
         for i in 0..n {
             for j in 0..=i {
-                let r = if i == j { 1.0 } else { KEPT * self.products[i * n + j] / (scale[i] * scale[j]) };
+                let r = match (i == j, there[i] && there[j]) {
+                    (true, _) => 1.0,
+                    (false, true) => kept * self.products[i * n + j] / (scale[i] * scale[j]),
+                    (false, false) => 0.0,
+                };
                 let sum: f64 = r - (0..j).map(|k| lower[i * n + k] * lower[j * n + k]).sum::<f64>();
                 lower[i * n + j] = if i == j { sum.max(1e-6).sqrt() } else { sum / lower[j * n + j] };
             }
