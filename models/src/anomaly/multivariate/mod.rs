@@ -7,7 +7,6 @@
 //! 3. The row's score is the probability that at least one field is, `1 − Π(1 − p)`, its log odds averaged over the last
 //!    [`SMOOTHED`] rows. An alarm begins at the threshold and ends [`HYSTERESIS`] below it in log odds; between, the score is kept
 //!    at the threshold.
-//!
 //! 4. Beside the network, [`evidence`] of what a person sees at once, from the rows alone: a value that leaps, a relation that breaks, a
 //!    field that slowly leaves the others.
 //!

@@ -271,9 +271,13 @@ mod tests {
     fn a_field_that_comes_late_is_absent() {
         let mut trace = Trace::default();
         assert!(!trace.is_present());
-        (0..600).for_each(|row| drop(trace.observe((row % 3 == 0).then(|| noise(row)), 400, row >= 400)));
+        for row in 0..600 {
+            trace.observe((row % 3 == 0).then(|| noise(row)), 400, row >= 400);
+        }
         assert!(trace.is_present());
-        (0..4).for_each(|_| drop(trace.observe(None, 400, true)));
+        for _ in 0..4 {
+            trace.observe(None, 400, true);
+        }
         assert!(!trace.is_present());
     }
 }
