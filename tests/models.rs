@@ -235,6 +235,7 @@ async fn a_compressed_classifier_of_texts_is_smaller_as_good_and_judges_in_a_gat
     texts(&folder.path().join("texts"));
     let data = path("texts");
     succeed(&["train", "text", "--data", &data, "--epochs", "4", "--out", &path("own")]);
+    let mut version = String::new();
     for (how, smaller) in [
         (&["--quantize", "f16"][..], 1.2),
         (&["--quantize", "q8_0"], 1.9),
@@ -249,6 +250,7 @@ async fn a_compressed_classifier_of_texts_is_smaller_as_good_and_judges_in_a_gat
         assert!(number("/bytes/before") >= smaller * number("/bytes/after"), "{how:?}: {figures}");
         assert!(number("/accuracy/before/value") > 90.0, "{figures}");
         assert!(number("/accuracy/after/value") > number("/accuracy/before/value") - 1.0, "{how:?}: {figures}");
+        version = figures["compressed"].as_str().unwrap().rsplit_once('@').unwrap().1.to_owned();
         let tested = succeed(&["eval", "text", "--data", &data, "--folder", &out]);
         let accuracy = last_line(&tested)["report"]["labels"]["accuracy"].as_f64().unwrap();
         assert!((100.0 * accuracy - number("/accuracy/after/value")).abs() < 1e-6, "{tested}");
@@ -258,11 +260,10 @@ async fn a_compressed_classifier_of_texts_is_smaller_as_good_and_judges_in_a_gat
                   fields = { note = { path = \"$.note\", kind = \"text\" } }\n\
                   windows = [{ kind = \"count\", rows = 10 }]\nmodels = [\"text-triage\"]\n";
     write_site(folder.path(), stream);
-    let version = catalog::card("text-triage", Some(&folder.path().join("models/text-triage"))).unwrap().version;
     let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
     let in_force = format!("nearside_model_in_force{{model=\"text-triage\",version=\"{version}\"}}");
     assert_eq!(gateway.metric(&in_force), 1.0);
-    let note = |n: usize| (String::from("s/hall"), format!("{{\"note\": \"the pump has a leak, {n}\"}}"));
+    let note = |n: usize| (String::from("s/hall"), format!("{{\"note\": \"the pump has a leak, {n}\"}}").into_bytes());
     publish_all("notes", gateway.broker, (0..20).map(note).collect()).await;
     gateway.wait_for("nearside_findings_total{stream=\"notes\",label=\"water\",severity=\"notice\"}", 1.0);
     assert_eq!(gateway.terminate().0, Some(0));
