@@ -43,8 +43,8 @@ const WEEK_KNOWN: f32 = 4.0;
 /// Seconds between rows at which evidence counts as it is.
 const SLOW: f64 = 300.0;
 /// What evidence loses for each tenfold that rows come faster, and at most.
-const PER_TENFOLD: f64 = 0.6;
-const MOST_DISCOUNT: f64 = 1.5;
+const PER_TENFOLD: f64 = 0.75;
+const MOST_DISCOUNT: f64 = 1.7;
 /// What evidence gains for each tenfold that rows come slower, and at most.
 const PER_TENFOLD_SLOWER: f64 = 0.3;
 const MOST_GAIN: f64 = 0.6;
