@@ -20,8 +20,11 @@ use crate::row_model::{Row, RowModel};
 const BATCH: usize = 64;
 /// Thresholds that are tried: `1 − 2^(−k/20)` for these `k`, finely where the forecaster's lie, coarsely towards 1.
 fn steps() -> impl Iterator<Item = u32> {
-    (14..=45).chain((50..400).step_by(10))
+    (12..=40).chain([45, 55, 70, 90, 115, 150, 200, 260, 330, 400])
 }
+/// Steps on either side that a threshold's score is averaged with, the nearer the more. With one, which step was best hung by single
+/// windows; with four it is the middle of where scores are good, and weights of another seed choose the same within a step or two.
+const NEIGHBOURS: usize = 4;
 
 /// Makes the model with a threshold.
 pub type WithThreshold<'a> = dyn Fn(f64) -> Result<Arc<dyn RowModel>, ModelError> + 'a;
@@ -158,17 +161,24 @@ pub fn at_threshold(model: &dyn RowModel, corpus: &[Series], threshold: f64) -> 
     Ok(total(std::iter::once(&outcome(model, corpus.iter().zip(&outputs), threshold)?)).unwrap_or(0.0))
 }
 
-/// The threshold with the best score, each score averaged with its neighbours': a peak of one step is luck.
+/// The threshold with the best score, each score averaged with its neighbours'.
 fn choose(at: impl Fn(f64) -> Result<Outcome, ModelError>) -> Result<f64, ModelError> {
     let thresholds: Vec<f64> = steps().map(|step| 1.0 - (-f64::from(step) / 20.0).exp2()).collect();
     let raw = thresholds.iter().map(|threshold| at(*threshold).map(|outcome| outcome.raw));
     let raw: Vec<f64> = raw.collect::<Result<_, _>>()?;
-    let smooth = |index: usize| {
-        let (before, after) = (raw[index.saturating_sub(1)], raw[(index + 1).min(raw.len() - 1)]);
-        0.25 * before + 0.5 * raw[index] + 0.25 * after
+    Ok(steadiest(&raw).map_or(1.0, |index| thresholds[index]))
+}
+
+/// Where scores are best, each averaged with [`NEIGHBOURS`] on either side; beyond the ends they go on as at the ends.
+fn steadiest(raw: &[f64]) -> Option<usize> {
+    let smooth = |index: usize| -> f64 {
+        let near = (0..=2 * NEIGHBOURS).map(|place| {
+            let at = (index + place).saturating_sub(NEIGHBOURS).min(raw.len() - 1);
+            (NEIGHBOURS + 1 - place.abs_diff(NEIGHBOURS)) as f64 * raw[at]
+        });
+        near.sum()
     };
-    let best = (0..raw.len()).max_by(|a, b| smooth(*a).total_cmp(&smooth(*b)));
-    Ok(best.map_or(1.0, |index| thresholds[index]))
+    (0..raw.len()).max_by(|a, b| smooth(*a).total_cmp(&smooth(*b)))
 }
 
 fn total<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Option<f64> {
@@ -278,6 +288,17 @@ mod tests {
         assert!(two.score.is_some() && two.categories.iter().all(|one| one.threshold.is_some()));
         let none = left_out(&corpus(&[("a/1.csv", &[]), ("b/2.csv", &[])]));
         assert_eq!((none.score, none.at_card), (None, None), "nothing is to be found");
+    }
+
+    #[test]
+    fn the_middle_of_a_plateau_is_chosen_and_no_peak_beside_it() {
+        let mut raw = [0.0; 40];
+        raw[10..19].fill(5.0);
+        assert_eq!(steadiest(&raw), Some(14));
+        raw[30] = 12.0;
+        assert_eq!(steadiest(&raw), Some(14), "one step is luck");
+        assert_eq!(steadiest(&[3.0, 2.0, 1.0, 0.0, -1.0]), Some(0), "the end may be best");
+        assert_eq!(steadiest(&[]), None);
     }
 
     #[test]

@@ -1,8 +1,12 @@
-//! One alarm for what is one incident.
+//! One alarm for what is one incident, and fewer of a field that raises many.
 //!
 //! Promises: after an alarm it is quiet until [`HOLD`] rows have passed without evidence. It is raised again before that where it gets
 //! ten times rarer, and for a row that is odd by itself where its error is well above the largest of the incident, or nearly as large
 //! after the field had been back to normal. Never: an alarm for a row without evidence.
+//!
+//! Habituation: how often evidence reaches a threshold differs from field to field, by how its errors hang together, and no one threshold
+//! fits all. So alarms are counted, fading over [`MEMORY`] rows, and a field with `n` of them beyond [`FREE`] takes what is `1 + n` times as
+//! rare: evidence is a `log10`, so `log10(1 + n)` more of it.
 
 use super::likelihood::Evidence;
 use crate::ModelError;
@@ -18,6 +22,10 @@ const HIGHER: f64 = 1.5;
 const BACK_AFTER: u32 = 10;
 /// How many times the largest error of the incident an error must be to be told again when the field was back to normal.
 const AS_HIGH: f64 = 0.8;
+/// Rows over which alarms fade.
+pub const MEMORY: f64 = 5_000.0;
+/// An alarm that is one of so many changes nothing for the next.
+pub const FREE: f64 = 1.0;
 /// No error is larger: see [`super::likelihood::Errors`]. The largest of an incident that nothing is known of.
 const UNKNOWN: f64 = 1e30;
 
@@ -32,6 +40,8 @@ pub struct Hold {
     largest: f64,
     /// Rows since one that was odd.
     calm: u32,
+    /// Alarms so far, fading.
+    alarms: f64,
 }
 
 /// A row as the hold sees it.
@@ -53,14 +63,20 @@ impl Unusual {
 }
 
 impl Hold {
-    /// Whether a row raises an alarm; `least` is the evidence it takes.
+    /// What an alarm takes now of a field where one takes `least` evidence.
+    fn needed(&self, least: f64) -> f64 {
+        least + (1.0 + (self.alarms - FREE).max(0.0)).log10()
+    }
+
+    /// Whether a row raises an alarm; `least` is the evidence it takes where there were none.
     pub fn raises(&mut self, row: Unusual, least: f64) -> bool {
         let Unusual { strength, error, is_odd } = row;
+        self.alarms *= 1.0 - 1.0 / MEMORY;
         let is_quiet = self.rows > 0;
         let was_back = self.calm >= BACK_AFTER;
         self.rows = self.rows.saturating_sub(1);
         self.calm = if is_odd { 0 } else { self.calm.saturating_add(1) };
-        if strength < least {
+        if strength < self.needed(least) {
             return false;
         }
         self.rows = HOLD;
@@ -68,6 +84,7 @@ impl Hold {
         let raises = !is_quiet || strength > self.peak + ESCALATION || is_another;
         self.peak = if is_quiet { self.peak.max(strength) } else { strength };
         self.largest = if is_quiet { self.largest.max(error) } else { error };
+        self.alarms += f64::from(u8::from(raises));
         raises
     }
 
@@ -77,14 +94,23 @@ impl Hold {
         writer.f64(self.peak);
         writer.f64(self.largest);
         writer.u32(self.calm);
+        writer.f64(self.alarms);
     }
 
     /// Reads itself back, from a snapshot of this version of the model's.
     pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
-        let mut hold =
-            Self { rows: reader.count(HOLD as usize)? as u32, peak: reader.f64()?, largest: UNKNOWN, calm: 0 };
+        let mut hold = Self {
+            rows: reader.count(HOLD as usize)? as u32,
+            peak: reader.f64()?,
+            largest: UNKNOWN,
+            calm: 0,
+            alarms: 0.0,
+        };
         if version >= 2 {
             (hold.largest, hold.calm) = (reader.f64()?, reader.u32()?);
+        }
+        if version >= 3 {
+            hold.alarms = reader.f64()?.max(0.0);
         }
         Ok(hold)
     }
@@ -110,9 +136,29 @@ mod tests {
         assert!((0..50).all(|_| !hold.raises(row(2.9), 2.0)), "the same incident");
         assert!(hold.raises(row(4.0), 2.0), "ten times rarer");
         assert!((0..HOLD).all(|_| !hold.raises(row(0.0), 2.0)), "it is over");
-        assert!(hold.raises(row(2.0), 2.0));
+        assert!(hold.raises(row(2.5), 2.0), "and another, which takes a little more");
         (0..HOLD - 1).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-        assert!(!hold.raises(row(2.0), 2.0), "within the hold");
+        assert!(!hold.raises(row(2.5), 2.0), "within the hold");
+    }
+
+    /// Which of a hundred incidents of this evidence, `apart` rows from one another, raise an alarm.
+    fn raised(strength: f64, apart: u32) -> Vec<u32> {
+        let mut hold = Hold::default();
+        let mut raises = |_: &u32| {
+            let raises = hold.raises(row(strength), 2.0);
+            (1..apart).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
+            raises
+        };
+        (0..100).filter(|incident| raises(incident)).collect()
+    }
+
+    #[test]
+    fn a_field_that_raises_many_alarms_takes_more_for_the_next() {
+        assert_eq!(raised(2.0, 20_000).len(), 100, "seldom: what one takes is enough");
+        let often = raised(2.0, 200);
+        assert!(often.starts_with(&[0, 1]) && often.len() < 10, "{often:?}");
+        assert!(raised(2.5, 200).len() > often.len(), "what is rarer is told more often");
+        assert_eq!(raised(4.0, 200).len(), 100, "what is much rarer, always");
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //!
 //! Four measures of the last errors `e` (value − forecast): `|e|`, the absolute mean of the last 4 and of the last 16, and the
 //! mean of the last 8 `|e|`. Each has a [`Sketch`] of its own past that says how rare it is now: its evidence
-//! `−log10 P(at least as large)`, at most [`MOST_EVIDENCE`]. The evidence of a row is their mean: 2 means as rare as one in a hundred by all
-//! four at once. The idea of judging errors by their own recent distribution is that of Ahmad, Lavin, Purdy & Agha, "Unsupervised
+//! `−log10 P(at least as large)`, at most [`MOST_EVIDENCE`]. The evidence of a row is their root mean square: 2 means as rare as one in a
+//! hundred by all four at once. The idea of judging errors by their own recent distribution is that of Ahmad, Lavin, Purdy & Agha, "Unsupervised
 //! real-time anomaly detection for streaming data", Neurocomputing 262 (2017).
 //!
-//! False alarms are felt by the day, not by the row: evidence of a stream with a row every 5 minutes counts in full, that of a
-//! faster one less (the [`Pace`]'s discount).
+//! False alarms are felt by the day, not by the row: evidence of a stream with a row every 5 minutes counts as it is, that of a
+//! faster one less and that of a slower one more (the [`Pace`]'s discount).
+//!
+//! Forecasts get better when the hours of a week are known: from then on errors count for more than those before ([`WEEK_KNOWN`]).
 //!
 //! What is odd must not become the measure of what is odd: one spike would make tails so heavy that none after it stands out. An
 //! error with evidence above [`ODD`] is learnt as one at [`ODD`], a stretch of a few rows at a time and a few times in the
@@ -34,11 +36,18 @@ const ODD_STRETCHES: f32 = 4.0;
 /// Evidence from a past of this many rows counts half.
 const YOUNG: u32 = 20;
 
-/// Seconds between rows from which on evidence counts in full.
+/// What a row weighs from the time on when the hours of a week are known, relative to those before: without them forecasts were off by
+/// what is usual from hour to hour, and that would hide what is not for as long as the sketches remember.
+const WEEK_KNOWN: f32 = 4.0;
+
+/// Seconds between rows at which evidence counts as it is.
 const SLOW: f64 = 300.0;
 /// What evidence loses for each tenfold that rows come faster, and at most.
-const PER_TENFOLD: f64 = 0.6;
-const MOST_DISCOUNT: f64 = 1.5;
+const PER_TENFOLD: f64 = 0.75;
+const MOST_DISCOUNT: f64 = 1.7;
+/// What evidence gains for each tenfold that rows come slower, and at most.
+const PER_TENFOLD_SLOWER: f64 = 0.3;
+const MOST_GAIN: f64 = 0.6;
 /// Rows that the pace is averaged over.
 const PACE_ROWS: f64 = 64.0;
 
@@ -139,6 +148,11 @@ impl Sketch {
         whole + f64::from(self.weights[bucket]) * (bucket as f64 + 1.0 - at)
     }
 
+    /// What comes from now on weighs this many times what came before.
+    fn favour(&mut self, times: f32) {
+        self.newest *= times;
+    }
+
     /// Takes a value in.
     pub fn learn(&mut self, value: f64) {
         self.rows = self.rows.saturating_add(1);
@@ -231,6 +245,8 @@ pub struct Errors {
     odd_rows: u32,
     /// Odd stretches, fading as the sketches do.
     odd_stretches: f32,
+    /// Whether forecasts go by the hours of earlier weeks.
+    knows_week: bool,
     rows: u32,
     now: Sketch,
     short: Sketch,
@@ -239,6 +255,14 @@ pub struct Errors {
 }
 
 impl Errors {
+    /// Forecasts go by the hours of earlier weeks from now on.
+    pub fn week_is_known(&mut self) {
+        if !std::mem::replace(&mut self.knows_week, true) {
+            let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
+            sketches.into_iter().for_each(|sketch| sketch.favour(WEEK_KNOWN));
+        }
+    }
+
     /// Judges an error by the past and takes it in.
     pub fn judge(&mut self, error: f64) -> Evidence {
         self.rows = self.rows.saturating_add(1);
@@ -299,6 +323,7 @@ impl Errors {
         self.learnt.iter().for_each(|error| writer.f32(*error));
         writer.u32(self.odd_rows);
         writer.f32(self.odd_stretches);
+        writer.u8(u8::from(self.knows_week));
     }
 
     /// Reads itself back, from a snapshot of this version of the model's.
@@ -322,6 +347,7 @@ impl Errors {
         }
         errors.odd_rows = reader.u32()?;
         errors.odd_stretches = reader.f32()?;
+        errors.knows_week = version >= 3 && reader.u8()? == 1;
         Ok(errors)
     }
 }
@@ -341,7 +367,7 @@ impl Pace {
     }
 
     /// Takes a row's time in microseconds and gives what evidence is discounted by: a share of the tenfolds by which the
-    /// stream is faster than a row every 5 minutes.
+    /// stream is faster than a row every 5 minutes; below 0 where it is slower.
     pub fn discount(&mut self, micros: i64) -> f64 {
         let interval = micros.saturating_sub(self.last) as f64 / 1e6;
         self.last = micros;
@@ -352,7 +378,18 @@ impl Pace {
             self.interval += rate * (interval.min(most) - self.interval);
         }
         self.rows = self.rows.saturating_add(1);
-        (PER_TENFOLD * (SLOW / self.interval.max(1e-3)).log10()).clamp(0.0, MOST_DISCOUNT)
+        let tenfolds = (SLOW / self.interval.max(1e-3)).log10();
+        if tenfolds > 0.0 {
+            (PER_TENFOLD * tenfolds).min(MOST_DISCOUNT)
+        } else {
+            (PER_TENFOLD_SLOWER * tenfolds).max(-MOST_GAIN)
+        }
+    }
+
+    /// Evidence less such a discount. What is gained is gained in full from evidence 1 on: nothing unusual is nothing at any pace.
+    pub fn discounted(evidence: f64, discount: f64) -> f64 {
+        let share = if discount < 0.0 { evidence.min(1.0) } else { 1.0 };
+        (evidence - discount * share).max(0.0)
     }
 
     /// Appends itself to a snapshot.
@@ -407,12 +444,18 @@ mod tests {
     }
 
     #[test]
-    fn a_faster_stream_needs_more_evidence() {
+    fn a_faster_stream_needs_more_evidence_and_a_slower_one_less() {
         let after = |millis: i64| {
             let mut pace = Pace::default();
             (0..50).map(|row| pace.discount(row * millis * 1_000)).last().unwrap()
         };
-        assert_eq!((after(3_600_000), after(300_000)), (0.0, 0.0));
+        assert_eq!((after(300_000), after(86_400_000_000)), (0.0, -MOST_GAIN));
+        assert!((after(3_000_000) + PER_TENFOLD_SLOWER).abs() < 0.01, "the first interval is not trusted");
+        assert_eq!(
+            [(0.0, -0.3), (0.5, -0.5), (2.0, -0.3), (2.0, 0.5), (0.2, 0.5)]
+                .map(|(evidence, discount)| Pace::discounted(evidence, discount)),
+            [0.0, 0.75, 2.3, 1.5, 0.0]
+        );
         assert!((after(30_000) - PER_TENFOLD).abs() < 1e-9);
         assert_eq!(after(4), MOST_DISCOUNT);
         let mut paused = Pace::default();
@@ -449,6 +492,24 @@ mod tests {
         let rows = (0..400).map(|row| ordinary(row) + if row > 60 { 25.0 } else { 0.0 });
         let odd = rows.filter(|error| errors.judge(*error).is_odd).count();
         assert!(odd <= 30, "{odd}");
+    }
+
+    #[test]
+    fn errors_from_before_the_week_is_known_hide_little_after() {
+        let after = |knows: bool| {
+            let mut errors = Errors::default();
+            (0..1_000).for_each(|row| {
+                errors.judge(10.0 * ordinary(row));
+            });
+            if knows {
+                errors.week_is_known();
+            }
+            (0..1_000).for_each(|row| {
+                errors.judge(ordinary(row));
+            });
+            errors.judge(4.0).now
+        };
+        assert!(after(true) > after(false) + 0.3, "{} {}", after(true), after(false));
     }
 
     proptest! {

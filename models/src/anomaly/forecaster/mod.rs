@@ -37,8 +37,8 @@ use crate::snapshot::{Reader, Writer};
 pub const NAME: &str = "forecaster";
 /// What the score is held at, times the threshold, while an alarm goes on.
 const HELD: f64 = 0.98;
-/// Of a snapshot; version 1 knew nothing of odd errors.
-const VERSION: u8 = 2;
+/// Of a snapshot; version 1 knew nothing of odd errors, version 2 counted no alarms and weighed all errors alike.
+const VERSION: u8 = 3;
 
 /// The forecaster as a row model.
 pub struct Forecaster {
@@ -153,7 +153,9 @@ struct Taken {
     relative: f64,
     norm: Norm,
     is_flat: bool,
-    /// What evidence loses because rows come fast.
+    /// Whether its forecast goes by the hours of earlier weeks.
+    knows_week: bool,
+    /// What evidence loses because rows come fast, or gains because they come slowly.
     discount: f64,
     notice: Option<Notice>,
 }
@@ -212,9 +214,9 @@ impl RowState for ForecasterState {
                 let relative = field.history.relative(value);
                 let is_flat = field.repeats.count(value, FLAT_AFTER);
                 field.history.learn(row.time, value);
-                let notice = field.notice(row.time, relative);
+                let (notice, knows_week) = field.notice(row.time, relative);
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, discount, notice }
+                Taken { value, relative, norm, is_flat, knows_week, discount, notice }
             }));
         }
         count
@@ -327,20 +329,24 @@ impl Field {
         }
     }
 
-    /// What the row's time and value say without a forecast.
-    fn notice(&mut self, time: Timestamp, relative: f64) -> Option<Notice> {
+    /// What the row's time and value say without a forecast, and whether the hours of a week are known.
+    fn notice(&mut self, time: Timestamp, relative: f64) -> (Option<Notice>, bool) {
         let (micros, usual) = (time.as_micros(), self.pace.interval());
         let gap = self.gaps.take(micros, usual).map(|secs| Notice::Missing(secs, usual));
         let week = self.history.of_week(time);
-        gap.or(week.and_then(|expected| self.slow.take(micros, relative, expected)).map(Notice::Slow))
+        let slow = week.and_then(|expected| self.slow.take(micros, relative, expected)).map(Notice::Slow);
+        (gap.or(slow), week.is_some())
     }
 
     fn judge(&mut self, taken: &Taken, quantiles: &[f32], least: f64) -> Judged {
         let relative = |quantile: f32| taken.norm.level + f64::from(quantile) * taken.norm.scale;
         let [low, _, middle, _, high] = [0, 1, 2, 3, 4].map(|index| relative(quantiles[index]));
         let error = taken.relative - middle;
+        if taken.knows_week {
+            self.errors.week_is_known();
+        }
         let evidence = self.errors.judge(error);
-        let strength = (evidence.mean - taken.discount).max(0.0);
+        let strength = Pace::discounted(evidence.mean, taken.discount);
         let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
         // What is slow says more of what happens than a single row does.
         let label = match (taken.notice, raises) {

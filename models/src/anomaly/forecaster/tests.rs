@@ -168,27 +168,36 @@ fn a_spike_that_comes_again_and_again_becomes_usual() {
 }
 
 #[test]
-fn a_state_of_the_version_before_goes_on() {
+fn a_state_of_the_versions_before_goes_on() {
     let model = model();
     let mut now = model.new_state(&fields(1));
     for row in 0..333 {
         judge(model.as_ref(), now.as_mut(), row, &[FieldValue::Number(wave(row))]);
     }
     let snapshot = now.snapshot();
-    // At the end stand the gaps (20 bytes) and what is slow (97), before them the pace (20), the repeats (24), the hold (24) and what the
-    // errors learnt (72).
+    // At the end stand the gaps (20 bytes) and what is slow (97), before them the pace (20), the repeats (24), the hold (32) and what the
+    // errors learnt (73).
     let (rest, _) = snapshot.split_at(snapshot.len() - 117);
     let (rest, end) = rest.split_at(rest.len() - 44);
-    let (rest, hold) = rest.split_at(rest.len() - 24);
-    let errors = &rest[1..rest.len() - 72];
-    let before = [&[1][..], errors, &hold[..12], end].concat();
-    let mut restored = model.restore(&fields(1), &before).unwrap();
+    let (rest, hold) = rest.split_at(rest.len() - 32);
+    let errors = &rest[1..rest.len() - 73];
+    let first = [&[1][..], errors, &hold[..12], end].concat();
+    let second = [&[2][..], &rest[1..rest.len() - 1], &hold[..24], &snapshot[snapshot.len() - 161..]].concat();
+    let mut restored = [&first, &second].map(|before| model.restore(&fields(1), before).unwrap());
     for row in 333..600 {
         let value = [FieldValue::Number(wave(row) + if [400, 440].contains(&row) { 20.0 } else { 0.0 })];
         let expected = judge(model.as_ref(), now.as_mut(), row, &value);
-        assert_eq!(judge(model.as_ref(), restored.as_mut(), row, &value), expected);
+        for restored in &mut restored {
+            assert_eq!(judge(model.as_ref(), restored.as_mut(), row, &value), expected);
+        }
     }
-    assert!((0..before.len()).step_by(97).all(|cut| model.restore(&fields(1), &before[..cut]).is_err()));
+    for before in [first, second] {
+        assert!((0..before.len()).step_by(97).all(|cut| model.restore(&fields(1), &before[..cut]).is_err()));
+    }
     let later = [&[VERSION + 1][..], &snapshot[1..]].concat();
-    assert!(model.restore(&fields(1), &later).is_err_and(|error| error.to_string().contains("version 3")));
+    assert!(
+        model
+            .restore(&fields(1), &later)
+            .is_err_and(|error| error.to_string().contains(&format!("version {}", VERSION + 1)))
+    );
 }
