@@ -265,12 +265,7 @@ struct Judged {
 }
 
 /// Classes and probabilities of the beats of a patient that this member has not seen.
-fn judge(
-    member: &Member,
-    patient: &Patient,
-    scaling: &Scaling,
-    judged: &mut Vec<Judged>,
-) -> Result<(), ModelError> {
+fn judge(member: &Member, patient: &Patient, scaling: &Scaling, judged: &mut Vec<Judged>) -> Result<(), ModelError> {
     for (inputs, class) in labelled(patient) {
         let leads = inputs.len() / INPUTS;
         let mut x = Vec::with_capacity(inputs.len());
