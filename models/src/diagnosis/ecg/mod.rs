@@ -3,7 +3,8 @@
 //! 1. [`clock`] takes the rate from the rows' times; after a gap the signal begins anew and what is known of the patient stays.
 //! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm, whose
 //!    pace may be another after a gap ([`strip`]).
-//! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
+//! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each. None is S in
+//!    fibrillation, or where no step says that it is early.
 //! 4. [`clarity`] lets only beats count that a heart could have made: it looks at those before and after each, so findings wait for four
 //!    more beats, or 3 s.
 //! 5. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
