@@ -2,6 +2,7 @@
 
 mod cli;
 mod demo;
+mod descriptors;
 mod error;
 mod feedback;
 mod heart;

@@ -235,20 +235,25 @@ rumqttc_client!(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rumqttc() {
-    println!("skipped: rumqttc over WebSocket, which this build leaves out");
     let served = serve();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&served.authority).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let tls =
-        Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls.with_root_certificates(roots).with_no_client_auth())));
+    let tls = TlsConfiguration::Rustls(Arc::new(tls.with_root_certificates(roots).with_no_client_auth()));
+    let (wss, tls) = (Transport::Wss(tls.clone()), Transport::Tls(tls));
+    let (ws_url, wss_url) =
+        (format!("ws://127.0.0.1:{}/mqtt", served.port), format!("wss://localhost:{}/mqtt", served.tls_port));
     let (port, tls_port) = (served.port.parse().unwrap(), served.tls_port.parse().unwrap());
     let all = async {
         rumqttc_v311("127.0.0.1", port, Transport::Tcp, "rumqttc/3/tcp").await;
         rumqttc_v5("127.0.0.1", port, Transport::Tcp, "rumqttc/5/tcp").await;
         rumqttc_v311("localhost", tls_port, tls.clone(), "rumqttc/3/tls").await;
         rumqttc_v5("localhost", tls_port, tls, "rumqttc/5/tls").await;
+        rumqttc_v311(&ws_url, port, Transport::Ws, "rumqttc/3/ws").await;
+        rumqttc_v5(&ws_url, port, Transport::Ws, "rumqttc/5/ws").await;
+        rumqttc_v311(&wss_url, tls_port, wss.clone(), "rumqttc/3/wss").await;
+        rumqttc_v5(&wss_url, tls_port, wss, "rumqttc/5/wss").await;
     };
     tokio::time::timeout(PATIENCE, all).await.expect("all is said in time");
     assert_eq!(served.gateway.terminate().0, Some(0));

@@ -214,8 +214,87 @@ fn a_compressed_model_is_smaller_says_what_it_cost_and_is_loaded() {
     let card = std::fs::read_to_string(folder.path().join("ecg-rhythm/card.toml")).unwrap();
     assert!(!card.contains("[[metrics]]"), "{card}");
     refused(&["compress", "news2", "--quantize", "q8_0", "--out", &path("none")], "no weights");
-    refused(&["compress", "text-triage", "--quantize", "q8_0", "--out", &path("text")], "cannot be compressed");
     refused(&["compress", "ecg-rhythm", "--prune", "0.5", "--out", &path("none")], "can be quantised");
+}
+
+/// A site's own texts, of two labels.
+fn texts(folder: &Path) {
+    let words = [["card", "fee", "transfer", "account"], ["pump", "leak", "pipe", "valve"]];
+    let line =
+        |n: usize| format!("the {} is here, number {n},{}\n", words[n % 2][n / 2 % 4], ["money", "water"][n % 2]);
+    let lines: String = (0..400).map(line).collect();
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("train.csv"), format!("text,category\n{}", lines.replace(" here,", " here"))).unwrap();
+}
+
+/// A classifier of a site's own texts, smaller in every way there is, in force in a gateway, which says what it said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_classifier_of_texts_is_smaller_as_good_and_judges_in_a_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    texts(&folder.path().join("texts"));
+    let data = path("texts");
+    succeed(&["train", "text", "--data", &data, "--epochs", "4", "--out", &path("own")]);
+    let mut version = String::new();
+    for (how, smaller) in [
+        (&["--quantize", "f16"][..], 1.2),
+        (&["--quantize", "q8_0"], 1.9),
+        (&["--quantize", "q4_0"], 2.0),
+        (&["--prune", "0.5"], 1.2),
+        (&["--prune", "0.5", "--quantize", "q8_0"], 2.0),
+    ] {
+        let out = path("models/text-triage");
+        let done = succeed(&[&["compress", &path("own"), "--data", &data, "--out", &out][..], how].concat());
+        let figures = last_line(&done);
+        let number = |at: &str| figures.pointer(at).and_then(serde_json::Value::as_f64).unwrap();
+        assert!(number("/bytes/before") >= smaller * number("/bytes/after"), "{how:?}: {figures}");
+        assert!(number("/accuracy/before/value") > 90.0, "{figures}");
+        assert!(number("/accuracy/after/value") > number("/accuracy/before/value") - 1.0, "{how:?}: {figures}");
+        version = figures["compressed"].as_str().unwrap().rsplit_once('@').unwrap().1.to_owned();
+        let tested = succeed(&["eval", "text", "--data", &data, "--folder", &out]);
+        let accuracy = last_line(&tested)["report"]["labels"]["accuracy"].as_f64().unwrap();
+        assert!((100.0 * accuracy - number("/accuracy/after/value")).abs() < 1e-6, "{tested}");
+        assert!(succeed(&["models", "verify", &out]).contains("good"));
+    }
+    let stream = "[models]\nfolder = \"models\"\n[[stream]]\nname = \"notes\"\ntopic = \"s/{room}\"\nformat = \"json\"\n\
+                  fields = { note = { path = \"$.note\", kind = \"text\" } }\n\
+                  windows = [{ kind = \"count\", rows = 10 }]\nmodels = [\"text-triage\"]\n";
+    write_site(folder.path(), stream);
+    let gateway = Gateway::start_in(folder, &[]).map_err(drop).expect("it starts");
+    let in_force = format!("nearside_model_in_force{{model=\"text-triage\",version=\"{version}\"}}");
+    assert_eq!(gateway.metric(&in_force), 1.0);
+    let note = |n: usize| (String::from("s/hall"), format!("{{\"note\": \"the pump has a leak, {n}\"}}").into_bytes());
+    publish_all("notes", gateway.broker, (0..20).map(note).collect()).await;
+    gateway.wait_for("nearside_findings_total{stream=\"notes\",label=\"water\",severity=\"notice\"}", 1.0);
+    assert_eq!(gateway.terminate().0, Some(0));
+}
+
+#[test]
+fn what_cannot_be_done_to_a_classifier_of_texts_is_said_with_what_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    texts(&folder.path().join("texts"));
+    succeed(&["train", "text", "--data", &path("texts"), "--epochs", "1", "--out", &path("own")]);
+    let (own, out) = (path("own"), path("none"));
+    refused(
+        &["compress", &own, "--distill", "8", "--out", &out],
+        "has no hidden units; a bag of n-grams can be pruned",
+    );
+    refused(&["compress", &own, "--quantize", "q8_0", "--encoder", &own, "--out", &out], "no head on an encoder");
+    refused(&["compress", &own, "--quantize", "q8_0", "--data", &path("texts"), "--out", &own], "nothing was written");
+    assert!(!folder.path().join("none").exists());
+    let done = succeed(&["compress", &own, "--quantize", "q8_0", "--out", &path("small")]);
+    assert!(done.contains("accuracy: not measured; name --data"), "{done}");
+    // Cut off, and the digest on the card made to fit: what is left is no model.
+    let (card, file) = (folder.path().join("small/card.toml"), folder.path().join("small/model.gguf"));
+    let weights = std::fs::read(&file).unwrap();
+    let whole = nearside_models::card::digest(&weights);
+    std::fs::write(&file, &weights[..weights.len() / 2]).unwrap();
+    refused(&["models", "verify", &path("small")], "SHA-256");
+    let cut = nearside_models::card::digest(&weights[..weights.len() / 2]);
+    let text = std::fs::read_to_string(&card).unwrap().replace(&whole, &cut);
+    std::fs::write(&card, text).unwrap();
+    refused(&["models", "verify", &path("small")], "it ends before all that it announces");
 }
 
 /// A recording of a site: a saw-tooth that nothing else has, or noise that nobody can learn.

@@ -250,6 +250,11 @@ impl Outlet {
         metrics.retired.inc();
     }
 
+    /// Whether no stream has an actor.
+    pub(crate) fn all_rest(&self) -> bool {
+        self.definitions.iter().all(|metrics| metrics.active.get() == 0)
+    }
+
     /// Parts of kept state that could not be read back.
     pub fn state_lost(&self, parts: u32) {
         if parts > 0

@@ -38,9 +38,9 @@ pub enum Task {
 pub enum WeightsFormat {
     /// 16-bit floats, in `model.safetensors`.
     F16,
-    /// Blocks of 32 numbers of 8 bits with a common scale (GGML's Q8_0), in `model.gguf`; vectors stay floats.
+    /// Blocks of 32 numbers of 8 bits with a common scale (GGML's Q8_0), in `model.gguf`; vectors other than biases stay floats.
     Q8_0,
-    /// Blocks of 32 numbers of 4 bits with a common scale (GGML's Q4_0), in `model.gguf`; vectors stay floats.
+    /// Blocks of 32 numbers of 4 bits with a common scale (GGML's Q4_0), in `model.gguf`; vectors stay floats, of 16 bits where those do.
     Q4_0,
 }
 

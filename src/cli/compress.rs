@@ -1,29 +1,21 @@
 //! `nearside compress`: a smaller model, and in a table what that costs: size, speed and accuracy before and after.
 
+mod measure;
+
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 use nearside_models::card::{self, Card, Task, WeightsFormat};
-use nearside_models::compress::{self, Accuracy, Compression};
-use nearside_models::diagnosis::deterioration;
-use nearside_models::diagnosis::motion::{activity, sleep};
+use nearside_models::compress::{self, Compression};
 use nearside_models::text::Encoders;
+use nearside_models::text::head::Head;
 use nearside_models::{artefact, catalog};
 use serde_json::json;
 
+use self::measure::{Measure, show_table};
 use super::outputs::Inputs;
 use super::train::{DEFAULT_SEED, epoch_bar, show};
-use super::{courses, motion};
 use crate::error::StartError;
-
-/// Rows of a measured forward pass: what a network takes at once.
-const ROWS: usize = 64;
-/// Passes that are measured; the median counts.
-const PASSES: usize = 401;
-/// How often what takes long shows that it goes on.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Makes a model smaller: prunes or distils, then quantises.
 #[derive(Args, Debug)]
@@ -37,16 +29,22 @@ pub struct CompressArgs {
     #[arg(long, value_enum)]
     quantize: Option<Quantize>,
     /// The share of hidden units that go, such as 0.5. Whole units: the network is smaller and faster, not full of zeros. What stays
-    /// then learns from the whole network on the data that its method is trained on.
+    /// then learns from the whole network on the data that its method is trained on. Of a classifier of texts, a bag of n-grams, those
+    /// buckets of n-grams go that say least; nothing learns anew.
     #[arg(long, conflicts_with = "distill", value_name = "SHARE", value_parser = share)]
     prune: Option<f64>,
     /// The hidden units a layer of a new, smaller network that learns from the whole one.
     #[arg(long, value_name = "UNITS", value_parser = units)]
     distill: Option<usize>,
     /// The folder of data that the method is trained and measured on (for anomaly the Numenta benchmark, for multivariate the Skoltech
-    /// one, for glucose recordings, for ecg WFDB records). Without it accuracy is the loss on simulated samples held back.
+    /// one, for glucose recordings, for ecg WFDB records, for a classifier of texts the folder that it was trained on: it is measured on the
+    /// texts held out). Without it accuracy is the loss on simulated samples held back, of the text classifier that ships its accuracy on
+    /// generated texts.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// The sentence encoder's folder, of a model that is a head on one. The encoder itself stays as it is.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
     /// Most passes over the data for a smaller network.
     #[arg(long, default_value_t = 6)]
     epochs: usize,
@@ -75,12 +73,11 @@ impl From<Quantize> for WeightsFormat {
     }
 }
 
-/// What is measured of a model.
-struct Figures {
-    bytes: usize,
-    pass_us: f64,
-    /// `None` where nothing can be measured on: no data was named.
-    accuracy: Option<Accuracy>,
+impl CompressArgs {
+    /// Whether the model ships.
+    fn is_shipped(&self) -> bool {
+        catalog::names().any(|name| name == self.model)
+    }
 }
 
 /// Runs the command.
@@ -89,11 +86,6 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
         return Err(StartError::Usage("say how: --quantize, --prune or --distill".to_owned()));
     }
     let (card, weights, bytes) = read(&args.model)?;
-    if card.task == Task::Text {
-        let why = "a model of texts cannot be compressed: it is a table of words, and 16-bit already where it ships";
-        return Err(StartError::Usage(why.to_owned()));
-    }
-    check(args, &card)?;
     let how = Compression {
         prune: args.prune,
         distill: args.distill,
@@ -101,17 +93,21 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
         epochs: args.epochs,
         seed: args.seed,
     };
+    check(args, &card, &weights, &how)?;
     let data = args.data.as_deref();
-    let before = measure(args, &card, &weights, bytes, "measures the model as it is")?;
+    let measure = Measure::new(args, &card, &weights)?;
+    let before = measure.figures(&card, &weights, bytes, None)?;
     let bar = epoch_bar(args.epochs);
     // The multivariate detector is trained on simulated plants alone.
     let lessons = data.filter(|_| card.method() != nearside_models::anomaly::multivariate::NAME);
     let mut small = compress::compress(&card, &weights, &how, lessons, &mut |epoch| show(&bar, epoch))?;
     bar.finish_and_clear();
     let floats = compress::decode(card.name.as_str(), &small.weights)?.into_owned();
-    let after = measure(args, &small.card, &floats, small.weights.len(), "measures the smaller model")?;
+    let after = measure.figures(&small.card, &floats, small.weights.len(), Some(&how))?;
     let data = data.map(|_| " --data DIR").unwrap_or_default();
-    let command = small.card.training.as_ref().map(|training| training.command.clone()).unwrap_or_default() + data;
+    let encoder = args.encoder.as_ref().map(|_| " --encoder ENCODER").unwrap_or_default();
+    let command = small.card.training.as_ref().map(|training| training.command.clone()).unwrap_or_default();
+    let command = command + data + encoder;
     match (&before.accuracy, &after.accuracy) {
         (Some(before), Some(after)) => compress::note_figures(&mut small.card, before, after, &command),
         // The figures on the card are those of the model it was made from.
@@ -119,14 +115,15 @@ pub fn run(args: &CompressArgs) -> Result<(), StartError> {
     }
     card::write_folder(&args.out, &small.card, &small.weights)?;
     // As a gateway would.
-    artefact::try_folder(&args.out, &artefact::Trust::default(), &Encoders::default())?;
+    let encoders = Encoders::new(args.encoder.iter().cloned().collect());
+    artefact::try_folder(&args.out, &artefact::Trust::default(), &encoders)?;
     show_table(&before, &after);
     let line = json!({
         "model": card.reference().to_string(),
         "compressed": small.card.reference().to_string(),
         "folder": args.out.display().to_string(),
         "bytes": { "before": before.bytes, "after": after.bytes },
-        "pass_of_64_rows_us": { "before": before.pass_us, "after": after.pass_us },
+        (before.pass_name()): { "before": before.pass_us, "after": after.pass_us },
         "accuracy": { "before": before.accuracy, "after": after.accuracy },
     });
     println!("{line}");
@@ -145,28 +142,25 @@ fn units(text: &str) -> Result<usize, String> {
 }
 
 /// Whether this can be asked of this model, and its files are spared.
-fn check(args: &CompressArgs, card: &Card) -> Result<(), StartError> {
-    let (folder, shipped) = (Path::new(&args.model), catalog::names().any(|name| name == args.model));
-    let inputs = Inputs::default().with_some("the model", (!shipped).then_some(folder));
-    inputs.with_some("--data", args.data.as_deref()).spare_folder("--out", &args.out)?;
-    let option = match (args.prune, args.distill) {
-        (Some(_), _) => "--prune",
-        (_, Some(_)) => "--distill",
-        _ => return Ok(()),
-    };
-    let method = card.method();
-    let Some(layout) = compress::layout(method) else {
-        let why = format!("{option}: the network of `{method}` has one width only; it can be quantised (--quantize)");
-        return Err(StartError::Usage(why));
-    };
-    match args.distill {
-        Some(units) if units >= layout.hidden => Err(StartError::Usage(format!(
-            "--distill {units}: the network of `{method}` has {0} units a layer, and a smaller one takes 1 to {1}",
-            layout.hidden,
-            layout.hidden - 1
-        ))),
-        _ => Ok(()),
+fn check(args: &CompressArgs, card: &Card, weights: &[u8], how: &Compression) -> Result<(), StartError> {
+    let (folder, encoder) = (Path::new(&args.model), args.encoder.as_deref());
+    let inputs = Inputs::default().with_some("the model", (!args.is_shipped()).then_some(folder));
+    let inputs = inputs.with_some("--data", args.data.as_deref()).with_some("--encoder", encoder);
+    inputs.spare_folder("--out", &args.out)?;
+    let is_head = card.task == Task::Text && Head::is_head(weights);
+    match encoder {
+        None if is_head => {
+            let why =
+                format!("`{}` is a head on a sentence encoder: name the encoder's folder with --encoder", card.name);
+            return Err(StartError::Usage(why));
+        }
+        Some(_) if !is_head => {
+            let why = format!("--encoder: `{}` is no head on an encoder; leave it out", card.name);
+            return Err(StartError::Usage(why));
+        }
+        _ => {}
     }
+    compress::check(card, weights, how).map_err(StartError::Usage)
 }
 
 /// Card, weights as 32-bit floats, and the size of the weights' file.
@@ -183,61 +177,4 @@ pub(super) fn read(model: &str) -> Result<(Card, Vec<u8>, usize), StartError> {
     let artefact = artefact::read(folder, &artefact::Trust::default())?;
     let floats = compress::decode(model, &artefact.weights)?.into_owned();
     Ok((artefact.card, floats, artefact.weights.len()))
-}
-
-fn measure(
-    args: &CompressArgs,
-    card: &Card,
-    floats: &[u8],
-    bytes: usize,
-    what: &'static str,
-) -> Result<Figures, StartError> {
-    // Simulating plants or people to measure on takes a minute.
-    let bar = ProgressBar::new_spinner().with_message(what);
-    bar.enable_steady_tick(TICK);
-    let accuracy = match card.method() {
-        // Those that people and patients are simulated for are measured as `eval` measures them.
-        activity::NAME => motion::activity_accuracy(floats),
-        sleep::NAME => motion::sleep_accuracy(floats),
-        deterioration::NAME => courses::accuracy(floats),
-        _ => compress::accuracy(card, floats, args.data.as_deref(), args.seed),
-    };
-    bar.finish_and_clear();
-    let accuracy = match accuracy {
-        // What cannot be trained here can still be made smaller.
-        Err(nearside_models::ModelError::Unfit { .. }) => None,
-        accuracy => Some(accuracy?),
-    };
-    Ok(Figures { bytes, pass_us: pass_us(&Card { sha256: None, ..card.clone() }, floats)?, accuracy })
-}
-
-/// The median time of a forward pass of [`ROWS`] rows, µs.
-fn pass_us(card: &Card, floats: &[u8]) -> Result<f64, StartError> {
-    let model = catalog::build(card.clone(), floats)?;
-    let inputs: Vec<f32> = (0..ROWS * model.input_width()).map(|n| (n as f32 * 0.37).sin()).collect();
-    let mut outputs = Vec::new();
-    let mut times = Vec::with_capacity(PASSES);
-    for _ in 0..PASSES {
-        let started = Instant::now();
-        model.forward(&inputs, ROWS, &mut outputs)?;
-        times.push(started.elapsed().as_secs_f64() * 1e6);
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[PASSES / 2])
-}
-
-fn show_table(before: &Figures, after: &Figures) {
-    let row = |name: &str, before: f64, after: f64, digits: usize| {
-        let ratio = if after == 0.0 { 0.0 } else { before / after };
-        println!("{name:<34}{before:>12.digits$}{after:>12.digits$}{ratio:>9.2}x");
-    };
-    println!("{:<34}{:>12}{:>12}{:>10}", "", "before", "after", "ratio");
-    row("weights file, bytes", before.bytes as f64, after.bytes as f64, 0);
-    row(&format!("forward pass of {ROWS} rows, µs"), before.pass_us, after.pass_us, 1);
-    let (Some(before), Some(after)) = (&before.accuracy, &after.accuracy) else {
-        println!("accuracy: not measured; name --data");
-        return;
-    };
-    row(before.metric, before.value, after.value, 4);
-    println!("  on {}; {} is better", before.on, if before.more_is_better { "more" } else { "less" });
 }

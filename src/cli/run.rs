@@ -39,6 +39,7 @@ pub fn run(args: &RunArgs) -> Result<(), StartError> {
         let base = args.site.parent().unwrap_or(Path::new(".")).to_owned();
         // Before it says that it is running: who then stops it finds it listening.
         let stopping = stop_signals()?;
+        crate::descriptors::provide(config.broker.max_connections);
         let mut gateway = Gateway::start(&config, Surroundings { clock, seed, base, board: BOARD_BOUND }).await?;
         println!("{} is running", config.site.id);
         let (plain, tls) = (gateway.broker_addr(), gateway.broker_tls_addr());

@@ -1,7 +1,8 @@
 //! Time that passes, as records: ticks close windows, so a run that reads the journal must hear of the same ones (promise I5).
 //!
 //! Promise: however slowly streams take their messages, few ticks are on their way (promise I4). Where time passed faster than a hundred thousand
-//! busy streams can hear of it, telling them each time is what they would never catch up with.
+//! busy streams can hear of it, telling them each time is what they would never catch up with. And a site whose streams all rest writes to its
+//! disk seldom.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,18 +16,19 @@ use crate::stream::{Shard, ShardTick};
 
 /// Most ticks that streams may have to take before the next one is read from the journal.
 const MOST_ON_THEIR_WAY: usize = 65_536;
-/// So many ticks in a row may be left out; then all hear of time though one is still behind, for a stream that does not come to its
-/// messages must not keep it from the others (promise I3).
+/// So many ticks in a row may be left out. Then all hear of time though one is still behind, for a stream that does not come to its messages must
+/// not keep it from the others (promise I3); and though all rest, for roll-ups wait for time too.
 const MOST_LEFT_OUT: usize = 7;
 /// How soon it is looked again whether they have taken them.
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Ingest {
     /// Records that time passes and, once that is on disk, tells every shard. Where a stream has not yet taken an earlier tick nothing is
-    /// recorded or told, [`MOST_LEFT_OUT`] times in a row: it hears of time at a later one. Whether it was recorded.
+    /// recorded or told, [`MOST_LEFT_OUT`] times in a row: it hears of time at a later one. So it is where no stream has an actor, which alone has
+    /// windows that wait. Whether it was recorded.
     pub async fn tick(&self, now: Timestamp) -> bool {
         let is_behind = self.ticks.others() > 0;
-        if is_behind && self.left_out.fetch_add(1, Ordering::Relaxed) < MOST_LEFT_OUT {
+        if (is_behind || self.outlet.all_rest()) && self.left_out.fetch_add(1, Ordering::Relaxed) < MOST_LEFT_OUT {
             return false;
         }
         self.left_out.store(0, Ordering::Relaxed);

@@ -22,7 +22,7 @@ pub struct BrokerConfig {
     pub users: Option<PathBuf>,
     /// Who may connect without a name: `never`, `loopback` (from this machine) or `always`.
     pub anonymous: Anonymous,
-    /// Most connections at a time; further ones are told so and closed.
+    /// Most connections at a time; further ones are told so and closed, unless one that nobody was let in on yet can make way.
     pub max_connections: usize,
     /// Most connections at a time from one address. Where it is not stated: half of `max_connections`, and from this machine all.
     pub max_connections_per_address: Option<usize>,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nearside_schemas::{ClientId, Clock, Intake, QoS, Topic};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -31,10 +31,14 @@ use crate::sessions::Sessions;
 use crate::store::{Change, Disk, Saved, SessionStore, Storage, StoreHandle};
 use crate::threads::Threads;
 use crate::tls::Tls;
+use crate::waiting::{Patience, Waiting};
 use crate::{handshake, system_topics, transport};
 
 /// How many connections above the limit are told why they are refused; further ones are just closed.
 const TOLD: usize = 64;
+/// Connections that the system takes before they are accepted here, if it takes so many. Past it it lets a client wait for a second and try again,
+/// and after a power cut all devices of a site come at once.
+const BACKLOG: u32 = 4_096;
 /// How often the files that the broker reads are looked at.
 const RELOAD: Duration = Duration::from_secs(2);
 
@@ -69,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) refusals: RefusalLog,
     pub(crate) open: AtomicUsize,
     pub(crate) addresses: Mutex<HashMap<IpAddr, usize>>,
+    waiting: Arc<Waiting>,
     told: Arc<Semaphore>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) telemetry: Telemetry,
@@ -197,9 +202,9 @@ impl FrontDoor {
         let users = config.users.as_ref().map(|path| ports.base.join(path));
         let access = Arc::new(Access::new(config.anonymous, users)?);
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls, &ports.base)).transpose()?.map(Arc::new);
-        let (listener, address) = listen(config.listen).await?;
+        let (listener, address) = listen(config.listen)?;
         let beside = match config.tls.as_ref().and_then(|tls| tls.listen) {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(address)?),
             None => None,
         };
         let router_bytes = config.router_queue_bytes.bytes() as usize;
@@ -224,6 +229,7 @@ impl FrontDoor {
             refusals: RefusalLog::default(),
             open: AtomicUsize::new(0),
             addresses: Mutex::default(),
+            waiting: Arc::default(),
             told: Arc::new(Semaphore::new(TOLD)),
             stopping,
             telemetry: telemetry.clone(),
@@ -302,9 +308,12 @@ fn open_store(store: SessionStore, telemetry: &Telemetry) -> Result<(StoreHandle
     Ok((StoreHandle::start(disk, telemetry).map_err(BrokerError::Thread)?, saved))
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
     let refused = |source| BrokerError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(refused)?;
+    socket.set_reuseaddr(true).map_err(refused)?;
+    socket.bind(address).map_err(refused)?;
+    let listener = socket.listen(BACKLOG).map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok((listener, address))
 }
@@ -396,7 +405,7 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
     }
     let address = from.ip().to_canonical();
     let reason = match count(shared, address) {
-        Ok(open) => {
+        Ok((open, patience)) => {
             let shared = shared.clone();
             // Its socket is the serving thread's to watch.
             let stream = match stream.into_std() {
@@ -404,7 +413,7 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
                 Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
             };
             threads.spawn(async move {
-                transport::serve(stream, address, tls, shared).await;
+                transport::serve(stream, address, tls, patience, shared).await;
                 drop(open);
             });
             return;
@@ -423,20 +432,21 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
     });
 }
 
-/// Counts a connection, or says which limit it meets.
-fn count(shared: &Arc<Shared>, address: IpAddr) -> Result<OpenConnection, Reason> {
+/// Counts a connection, or says which limit it meets. At a limit one that nobody was let in on yet makes way: until it has ended, in a
+/// moment, there is one more than the limit.
+fn count(shared: &Arc<Shared>, address: IpAddr) -> Result<(OpenConnection, Patience), Reason> {
     let mut addresses = shared.addresses.lock();
-    if shared.open.load(Ordering::Acquire) >= shared.config.max_connections {
-        return Err(Reason::ServerBusy);
+    let is_full = shared.open.load(Ordering::Acquire) >= shared.config.max_connections;
+    let of_address = addresses.get(&address).copied().unwrap_or_default();
+    let has_its_share = of_address >= shared.config.most_connections_of(address);
+    if (is_full || has_its_share) && !shared.waiting.make_way(has_its_share.then_some(address)) {
+        return Err(if is_full { Reason::ServerBusy } else { Reason::QuotaExceeded });
     }
-    let count = addresses.entry(address).or_default();
-    if *count >= shared.config.most_connections_of(address) {
-        return Err(Reason::QuotaExceeded);
-    }
-    *count += 1;
+    *addresses.entry(address).or_default() += 1;
     shared.open.fetch_add(1, Ordering::AcqRel);
     shared.metrics.connections.inc();
-    Ok(OpenConnection(shared.clone(), address))
+    let patience = shared.waiting.enter(address, shared.config.handshake_timeout.get());
+    Ok((OpenConnection(shared.clone(), address), patience))
 }
 
 /// Acknowledgements are small and awaited; a client that is gone without a word is found even where it asked for no keep-alive.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nearside_schemas::{ClientId, FEEDBACK_TOPIC};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::access::{Origin, Principal};
 use crate::arrivals;
@@ -15,6 +15,7 @@ use crate::filter::is_ours;
 use crate::front_door::Shared;
 use crate::packet::{self, Connect, Reason, Version};
 use crate::sessions::{Opened, Sessions};
+use crate::waiting::Patience;
 
 /// The longest CONNECT that is taken: with a will of 64 KiB and whatever else there can be. Nobody is known yet, so nobody gets more room.
 const CONNECT_BYTES: usize = 128 << 10;
@@ -37,24 +38,23 @@ pub(crate) struct Hello {
 /// Why somebody is not let in, and in which version that is said.
 pub(crate) type Refusal = (Reason, Version);
 
-/// Reads the CONNECT and checks who it is, by `deadline`; then opens the session.
+/// Reads the CONNECT and checks who it is, for as long as there is `patience`; then opens the session.
 pub(crate) async fn greet(
     reader: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
     origin: &Origin,
-    deadline: Instant,
+    patience: &Patience,
     shared: &Arc<Shared>,
 ) -> Result<Hello, Refusal> {
-    let late = |_| (Reason::ConnectTime, Version::V311);
     let connect = read_connect(reader, buffer, CONNECT_BYTES.min(shared.config.max_packet.bytes() as usize));
-    let connect = timeout_at(deadline, connect).await.map_err(late)??;
+    let connect = patience.wait_for(connect).await.map_err(|reason| (reason, Version::V311))??;
     let refused = |reason| (reason, connect.version);
     let assigned = connect.client.is_empty();
     if connect.client.len() > CLIENT_ID_BYTES {
         return Err(refused(Reason::ClientId));
     }
     let client = if assigned { shared.sessions.new_client_id() } else { ClientId::new(&connect.client) };
-    let admitted = timeout_at(deadline, shared.access.admit(&connect, client.as_str(), origin)).await;
+    let admitted = patience.wait_for(shared.access.admit(&connect, client.as_str(), origin)).await;
     let admitted = admitted.map_err(|_| refused(Reason::ServerBusy))?;
     let principal = Arc::new(admitted.map_err(|reason| {
         let (name, why) = shared.access.explain(&connect, origin, reason);
@@ -73,6 +73,7 @@ pub(crate) async fn greet(
         }
     }
     // Not cut short: whoever opens a session must close it.
+    patience.let_in();
     let opened = Sessions::open(shared, &client, &connect, &principal).await.map_err(refused)?;
     Ok(Hello { connect, principal, opened, assigned })
 }

@@ -40,6 +40,7 @@ mod taken;
 mod threads;
 mod tls;
 mod transport;
+mod waiting;
 mod websocket;
 mod will;
 mod writer;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
 
 use crate::access::Origin;
 use crate::arrivals;
@@ -15,6 +14,7 @@ use crate::handshake;
 use crate::packet::Reason;
 use crate::socket::Socket;
 use crate::tls::Tls;
+use crate::waiting::Patience;
 use crate::websocket::{self, WebSocket};
 
 /// Anything that MQTT can be spoken over. Plain TCP is not boxed, for it is what is fast.
@@ -22,25 +22,30 @@ trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// Serves a connection, whatever it speaks, to its end.
-pub(crate) async fn serve(stream: TcpStream, address: IpAddr, tls: Option<Arc<Tls>>, shared: Arc<Shared>) {
-    let deadline = Instant::now() + shared.config.handshake_timeout.get();
+pub(crate) async fn serve(
+    stream: TcpStream,
+    address: IpAddr,
+    tls: Option<Arc<Tls>>,
+    patience: Patience,
+    shared: Arc<Shared>,
+) {
     let origin = Origin { address, identity: None };
     match tls {
-        None => sniff(Socket::new(stream), origin, deadline, shared).await,
+        None => sniff(Socket::new(stream), origin, patience, shared).await,
         // A handshake is not small, and ten thousand that wait without TLS have no room for one.
-        Some(tls) => Box::pin(serve_tls(stream, origin, &tls, deadline, shared)).await,
+        Some(tls) => Box::pin(serve_tls(stream, origin, &tls, patience, shared)).await,
     }
 }
 
-async fn serve_tls(stream: TcpStream, mut origin: Origin, tls: &Tls, deadline: Instant, shared: Arc<Shared>) {
+async fn serve_tls(stream: TcpStream, mut origin: Origin, tls: &Tls, patience: Patience, shared: Arc<Shared>) {
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection could not be taken over"),
     };
-    match Box::pin(timeout_at(deadline, tls.accept(stream))).await {
+    match Box::pin(patience.wait_for(tls.accept(stream))).await {
         Ok(Ok((stream, identity))) => {
             origin.identity = identity;
-            sniff(Box::new(stream) as Box<dyn Transport>, origin, deadline, shared).await;
+            sniff(Box::new(stream) as Box<dyn Transport>, origin, patience, shared).await;
         }
         Ok(Err(error)) => {
             // Says which alert, never who.
@@ -49,47 +54,47 @@ async fn serve_tls(stream: TcpStream, mut origin: Origin, tls: &Tls, deadline: I
             shared.refusals.say(origin.address, None, why);
             shared.refuse(Reason::Credentials);
         }
-        Err(_) => shared.refuse(Reason::ConnectTime),
+        Err(reason) => shared.refuse(reason),
     }
 }
 
-async fn sniff(mut stream: impl Transport + 'static, origin: Origin, deadline: Instant, shared: Arc<Shared>) {
+async fn sniff(mut stream: impl Transport + 'static, origin: Origin, patience: Patience, shared: Arc<Shared>) {
     let mut buffer = BytesMut::new();
-    match timeout_at(deadline, arrivals::read(&mut stream, &mut buffer, *connection::READ.start())).await {
+    match patience.wait_for(arrivals::read(&mut stream, &mut buffer, *connection::READ.start())).await {
         Ok(Ok(n)) if n > 0 => {}
         Ok(_) => return shared.refuse(Reason::Protocol),
-        Err(_) => return shared.refuse(Reason::ConnectTime),
+        Err(reason) => return shared.refuse(reason),
     }
     // `GET`; a CONNECT begins with 0x10.
     if buffer.first() != Some(&b'G') || !shared.config.websocket {
-        return connection::serve(stream, buffer, origin, deadline, shared).await;
+        return connection::serve(stream, buffer, origin, patience, shared).await;
     }
-    Box::pin(serve_websocket(Box::new(stream), buffer, origin, deadline, shared)).await;
+    Box::pin(serve_websocket(Box::new(stream), buffer, origin, patience, shared)).await;
 }
 
 async fn serve_websocket(
     mut stream: Box<dyn Transport>,
     mut buffer: BytesMut,
     origin: Origin,
-    deadline: Instant,
+    patience: Patience,
     shared: Arc<Shared>,
 ) {
     let accepting = websocket::accept(&mut stream, &mut buffer, &shared.config.websocket_origins);
-    match timeout_at(deadline, accepting).await {
+    match patience.wait_for(accepting).await {
         Ok(Ok(true)) => {
             let stream = WebSocket::new(stream, buffer);
-            connection::serve(stream, BytesMut::new(), origin, deadline, shared).await;
+            connection::serve(stream, BytesMut::new(), origin, patience, shared).await;
         }
         Ok(refused) => {
             if let Err(error) = refused {
                 tracing::debug!(%error, "a WebSocket handshake failed");
             }
             shared.refuse(Reason::Protocol);
-            if timeout_at(deadline, stream.shutdown()).await.is_ok() {
+            if patience.wait_for(stream.shutdown()).await.is_ok() {
                 handshake::hear_out(&mut stream, &mut buffer, &shared).await;
             }
         }
-        Err(_) => shared.refuse(Reason::ConnectTime),
+        Err(reason) => shared.refuse(reason),
     }
 }
 
@@ -100,7 +105,7 @@ mod tests {
     /// What stands ready for what comes seldom would take ten thousand times its size.
     #[test]
     fn a_connection_that_waits_is_small() {
-        fn size<F>(_: impl FnOnce(TcpStream, IpAddr, Option<Arc<Tls>>, Arc<Shared>) -> F) -> usize {
+        fn size<F>(_: impl FnOnce(TcpStream, IpAddr, Option<Arc<Tls>>, Patience, Arc<Shared>) -> F) -> usize {
             size_of::<F>()
         }
         assert!(size(serve) < 4_096, "{} bytes", size(serve));

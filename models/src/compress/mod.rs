@@ -3,17 +3,21 @@
 //! Promises: what comes out is an artefact like any other, with a version of its own and the figures before and after on its card; the
 //! same model, data and seed give the same bytes.
 
+mod gguf;
 mod measure;
 mod prune;
 mod quantize;
+mod text;
 
 use std::path::Path;
 
 pub use self::measure::{Accuracy, accuracy};
 pub use self::quantize::decode;
+pub use self::text::TextTest;
 use crate::ModelError;
-use crate::card::{Card, Metric, Training, WeightsFormat};
+use crate::card::{Card, Metric, Task, Training, WeightsFormat};
 use crate::mlp::Layout;
+use crate::text::head::Head;
 use crate::train::{Epoch, Lesson};
 
 /// What is done, in this order: pruning or distillation, then quantisation.
@@ -49,18 +53,18 @@ pub fn compress(
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<Compressed, ModelError> {
     let unfit = |why: String| ModelError::Unfit { model: card.name.to_string(), why };
-    let mut small = weights.to_vec();
-    if how.prune.is_some() || how.distill.is_some() {
-        let layout = layout(card.method()).ok_or_else(|| {
-            unfit(format!("the network of `{}` has one width only; it can be quantised", card.method()))
-        })?;
+    let (mut small, is_bag) = (weights.to_vec(), card.task == Task::Text);
+    check(card, weights, how).map_err(unfit)?;
+    if let (true, Some(share)) = (is_bag, how.prune) {
+        small = prune::prune_bag(card.name.as_str(), weights, share)?;
+    } else if let (true, Some(layout)) = (how.prune.is_some() || how.distill.is_some(), layout(card.method())) {
         small = smaller(card, layout, weights, how, data, progress)?;
     }
     if let Some(format) = how.quantize {
         small = quantize::encode(card.name.as_str(), &small, format)?;
     }
     let digest = crate::card::digest(&small);
-    let command = format!("nearside compress {}{} --out FOLDER", card.name, words(how));
+    let command = format!("nearside compress {}{} --out FOLDER", card.name, words(how, !is_bag));
     let mut card = card.clone();
     let from = card.reference().to_string();
     card.version = format!("{}-{}", card.version.split('-').next().unwrap_or_default(), &digest[..8]);
@@ -94,6 +98,36 @@ pub fn layout(method: &str) -> Option<Layout> {
     known.into_iter().find(|layout| layout.model == method)
 }
 
+/// Whether this can be done to this model; fails with why not and what can.
+pub fn check(card: &Card, weights: &[u8], how: &Compression) -> Result<(), String> {
+    let option = match (how.prune, how.distill) {
+        (None, None) => return Ok(()),
+        (Some(_), Some(_)) => return Err("--prune and --distill both make it smaller; choose one".to_owned()),
+        (Some(share), None) if !(share > 0.0 && share < 1.0) => {
+            return Err("--prune takes a share above 0 and below 1".to_owned());
+        }
+        (Some(_), None) => "--prune",
+        (None, Some(_)) => "--distill",
+    };
+    let method = card.method();
+    match (layout(method), how.distill) {
+        (None, None) if card.task == Task::Text && !Head::is_head(weights) => Ok(()),
+        (None, None) if card.task == Task::Text => Err(
+            "--prune: a head on an encoder has a row for each number of the encoder's embedding; it can be quantised (--quantize)".to_owned()
+        ),
+        (None, Some(_)) if card.task == Task::Text => Err(
+            "--distill: a classifier of texts has no hidden units; a bag of n-grams can be pruned (--prune), and both it and a head on an encoder quantised (--quantize)".to_owned()
+        ),
+        (None, _) => Err(format!("{option}: the network of `{method}` has one width only; it can be quantised (--quantize)")),
+        (Some(layout), Some(units)) if !(1..layout.hidden).contains(&units) => Err(format!(
+            "--distill {units}: the network of `{method}` has {0} units a layer, and a smaller one takes 1 to {1}",
+            layout.hidden,
+            layout.hidden - 1
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn smaller(
     card: &Card,
     layout: Layout,
@@ -102,20 +136,14 @@ fn smaller(
     data: Option<&Path>,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<Vec<u8>, ModelError> {
-    let unfit = |why: String| ModelError::Unfit { model: card.name.to_string(), why };
-    let start = match (how.prune, how.distill) {
-        (Some(share), None) if share > 0.0 && share < 1.0 => Some(prune::prune(layout, weights, share)?),
-        (None, Some(hidden)) if hidden > 0 && hidden < layout.hidden => None,
-        (Some(_), None) => return Err(unfit("prune takes a share above 0 and below 1".to_owned())),
-        (None, _) => return Err(unfit(format!("distill takes a width from 1 to {}", layout.hidden - 1))),
-        (Some(_), Some(_)) => return Err(unfit("prune and distill both make it smaller; choose one".to_owned())),
-    };
+    let start = how.prune.map(|share| prune::prune(layout, weights, share)).transpose()?;
     let mut lesson = Lesson::of(card.method(), data, how.seed)?;
     let hidden = how.distill.unwrap_or(layout.hidden);
     lesson.learn_from(layout, weights, hidden, start, how.epochs, progress)
 }
 
-fn words(how: &Compression) -> String {
+/// What the command says; of passes and seed only where something `learns` of them.
+fn words(how: &Compression, learns: bool) -> String {
     let mut words = String::new();
     if let Some(share) = how.prune {
         words.push_str(&format!(" --prune {share}"));
@@ -129,8 +157,7 @@ fn words(how: &Compression) -> String {
         Some(WeightsFormat::Q4_0) => words.push_str(" --quantize q4_0"),
         None => {}
     }
-    // Of these only what learns depends.
-    if how.prune.is_some() || how.distill.is_some() {
+    if learns && (how.prune.is_some() || how.distill.is_some()) {
         words.push_str(&format!(" --epochs {} --seed {}", how.epochs, how.seed));
     }
     words
@@ -144,7 +171,9 @@ mod tests {
     fn the_command_on_the_card_says_all_that_the_bytes_depend_on() {
         let how =
             Compression { prune: None, distill: Some(16), quantize: Some(WeightsFormat::Q8_0), epochs: 9, seed: 4 };
-        assert_eq!(words(&how), " --distill 16 --quantize q8_0 --epochs 9 --seed 4");
-        assert_eq!(words(&Compression { distill: None, ..how }), " --quantize q8_0");
+        assert_eq!(words(&how, true), " --distill 16 --quantize q8_0 --epochs 9 --seed 4");
+        assert_eq!(words(&Compression { distill: None, ..how }, true), " --quantize q8_0");
+        let pruned = Compression { distill: None, prune: Some(0.5), ..how };
+        assert_eq!(words(&pruned, false), " --prune 0.5 --quantize q8_0");
     }
 }

@@ -1,12 +1,14 @@
 //! Structured pruning: whole hidden units go, so the network is really smaller and faster, not only full of zeros.
 //!
 //! A unit's weight is the product of the norms of what comes in and what goes out (H. Li et al., "Pruning Filters for Efficient
-//! ConvNets", ICLR 2017, for both sides of a unit); the lightest go first, the same share of both layers.
+//! ConvNets", ICLR 2017, for both sides of a unit); the lightest go first, the same share of both layers. Of a bag of n-grams the buckets
+//! that say least over many texts lose their rows.
 
 use candle_core::{Device, Tensor};
 
 use crate::ModelError;
 use crate::mlp::{Layout, Trainable};
+use crate::text::classifier::Classifier;
 
 /// The network with `share` of its hidden units less, 0 to below 1; at least one of each layer stays.
 pub fn prune(layout: Layout, weights: &[u8], share: f64) -> Result<Trainable, ModelError> {
@@ -18,6 +20,19 @@ pub fn prune(layout: Layout, weights: &[u8], share: f64) -> Result<Trainable, Mo
     let w2 = w2.index_select(&second, 1)?;
     let (b2, w3) = (b2.index_select(&second, 0)?, w3.index_select(&second, 0)?);
     Trainable::of(layout, [w1, b1, w2, b2, w3, b3, skip])
+}
+
+/// The classifier of texts with `share` of its buckets less, 0 to below 1, as a weights file of 16-bit floats. Nothing learns anew:
+/// the buckets that go are those that say least.
+pub fn prune_bag(model: &str, weights: &[u8], share: f64) -> Result<Vec<u8>, ModelError> {
+    let bag = Classifier::load(model, weights)?;
+    let importance = bag.importance();
+    let count = ((importance.len() as f64 * (1.0 - share)).round() as usize).clamp(1, importance.len());
+    let mut order: Vec<usize> = (0..importance.len()).collect();
+    order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]).then(a.cmp(b)));
+    let mut kept = vec![false; importance.len()];
+    order[..count].iter().for_each(|bucket| kept[*bucket] = true);
+    bag.to_bytes_of(&kept)
 }
 
 /// The norm of each unit's weights: over `axis` of a matrix.

@@ -105,7 +105,8 @@ pub fn read_test(data: &Path, outputs: &Outputs) -> Result<(Vec<Example>, String
         examples.retain(|example| is_held_out(&example.text, "test"));
     }
     let part = if whole { String::from("all texts") } else { format!("one of {HELD_OUT} texts, by hash,") };
-    Ok((examples, format!("{part} of {}", path.display())))
+    // The name alone, as of a split: it stands on cards.
+    Ok((examples, format!("{part} of {}", path.file_name().unwrap_or_default().to_string_lossy())))
 }
 
 /// Whether a text is held out for `purpose`.

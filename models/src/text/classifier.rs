@@ -9,6 +9,7 @@
 //! GEMM, and the same in any batch because there is none (promise I5). What a word adds to `y` is read off exactly (I6). The temperatures
 //! that make the probabilities true (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017) are part of `W` and `b`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -21,8 +22,12 @@ use crate::ModelError;
 /// Most buckets and outputs that are loaded: a damaged length must not fill the memory.
 const MOST_BUCKETS: usize = 1 << 20;
 const MOST_OUTPUTS: usize = 1_024;
+/// Most weights that are spread out from a file with some rows alone.
+const MOST_SPREAD: usize = 32 << 20;
 /// Most characters of a label.
 const MOST_LABEL: usize = 64;
+/// Which buckets have a row in the file; where it has no such tensor, all do.
+const KEPT: &str = "bag.kept";
 /// Where the file's header says what the outputs mean.
 const HEADER: &str = "text";
 
@@ -199,15 +204,50 @@ impl Classifier {
         above(labels, label) + urgency.map_or(0.0, |urgency| above(urgencies, urgency))
     }
 
+    /// How much each bucket says over many texts: the norm of its row, less what that says for all labels or all urgencies alike, times the
+    /// root mean square of its value in a text (M. Sun et al., *A Simple and Effective Pruning Approach for Large Language Models*, ICLR
+    /// 2024). How many texts hold it is read off its inverse document frequency; that a text's values are of length 1 is left out.
+    pub(crate) fn importance(&self) -> Vec<f64> {
+        let labels = self.outputs.labels.len();
+        let spread = |part: &[f32]| {
+            let mean = part.iter().map(|weight| f64::from(*weight)).sum::<f64>() / part.len().max(1) as f64;
+            part.iter().map(|weight| (f64::from(*weight) - mean).powi(2)).sum::<f64>()
+        };
+        let of_row = |(row, idf): (&[f32], &f32)| {
+            let (labels, urgencies) = row.split_at(labels);
+            let idf = f64::from(*idf);
+            (spread(labels) + spread(urgencies)).sqrt() * idf * (-idf).exp().sqrt()
+        };
+        self.weights.chunks_exact(self.bias.len().max(1)).zip(&self.idf).map(of_row).collect()
+    }
+
     /// The weights as a safetensors file of 16-bit floats; `idf` and `bias` keep 32 bits.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        self.write(None)
+    }
+
+    /// As [`Classifier::to_bytes`], with the rows of these buckets alone: the others are 0 when it is read.
+    pub(crate) fn to_bytes_of(&self, kept: &[bool]) -> Result<Vec<u8>, ModelError> {
+        self.write(Some(kept))
+    }
+
+    fn write(&self, kept: Option<&[bool]>) -> Result<Vec<u8>, ModelError> {
         let (buckets, width) = (self.buckets(), self.bias.len());
         let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
-        let tensors = std::collections::BTreeMap::from([
-            ("bag.weight", tensor(&self.weights, &[buckets, width])?.to_dtype(DType::F16)?),
+        let mut tensors = std::collections::BTreeMap::from([
             ("bag.bias", tensor(&self.bias, &[width])?),
             ("bag.idf", tensor(&self.idf, &[buckets])?),
         ]);
+        let rows = match kept {
+            Some(kept) => {
+                let eight = bits(kept);
+                tensors.insert(KEPT, tensor(&eight, &[eight.len()])?);
+                let rows = self.weights.chunks_exact(width).zip(kept).filter(|(_, kept)| **kept);
+                Cow::Owned(rows.flat_map(|(row, _)| row).copied().collect::<Vec<f32>>())
+            }
+            None => Cow::Borrowed(self.weights.as_slice()),
+        };
+        tensors.insert("bag.weight", tensor(&rows, &[rows.len() / width, width])?.to_dtype(DType::F16)?);
         let damaged = |why: String| ModelError::Damaged { model: String::from(super::triage::NAME), why };
         let meaning = serde_json::to_string(&self.outputs).map_err(|error| damaged(error.to_string()))?;
         let header = HashMap::from([(HEADER.to_owned(), meaning)]);
@@ -246,8 +286,34 @@ impl Classifier {
         };
         let width = outputs.len();
         let (idf, bias) = (read("bag.idf", &[buckets])?, read("bag.bias", &[width])?);
-        Ok(Self { weights: read("bag.weight", &[buckets, width])?, outputs, idf, bias })
+        let weights = match file.tensor(KEPT) {
+            Ok(_) => {
+                let kept = of_bits(&read(KEPT, &[buckets.div_ceil(8)])?, buckets);
+                let kept = kept.ok_or_else(|| damaged("bag.kept is not a bit for each bucket"))?;
+                if buckets * width > MOST_SPREAD {
+                    return Err(damaged("its rows, with those that are 0, are larger than any of ours"));
+                }
+                let rows = read("bag.weight", &[kept.iter().filter(|kept| **kept).count(), width])?;
+                let (mut rows, none) = (rows.chunks_exact(width), vec![0.0; width]);
+                kept.iter().flat_map(|kept| kept.then(|| rows.next()).flatten().unwrap_or(&none)).copied().collect()
+            }
+            Err(_) => read("bag.weight", &[buckets, width])?,
+        };
+        Ok(Self { weights, outputs, idf, bias })
     }
+}
+
+/// Eight buckets to a number, a bit each, the first bucket the lowest: whole numbers below 256, which floats of any width hold exactly.
+fn bits(kept: &[bool]) -> Vec<f32> {
+    let number = |eight: &[bool]| eight.iter().rev().fold(0_u8, |number, kept| number << 1 | u8::from(*kept));
+    kept.chunks(8).map(|eight| f32::from(number(eight))).collect()
+}
+
+/// What [`bits`] was made of, for so many buckets; `None` where that cannot be.
+fn of_bits(numbers: &[f32], buckets: usize) -> Option<Vec<bool>> {
+    let is_byte = |number: &f32| (0.0..256.0).contains(number) && number.fract() == 0.0;
+    let bit = |at: usize| numbers.get(at / 8).map(|number| *number as u8 >> (at % 8) & 1 == 1);
+    numbers.iter().all(is_byte).then(|| (0..buckets).map(bit).collect()).flatten()
 }
 
 /// Whether outputs can be used: one label at least, few enough, none empty, long or twice.
@@ -326,6 +392,22 @@ mod tests {
         let scores = read.score("some words");
         assert!((scores.labels.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!((scores.urgencies.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rows_that_are_not_kept_are_read_as_zeros() {
+        let classifier = small();
+        let kept: Vec<bool> = (0..classifier.buckets()).map(|bucket| bucket % 3 != 1).collect();
+        let bytes = classifier.to_bytes_of(&kept).unwrap();
+        assert!(bytes.len() < classifier.to_bytes().unwrap().len());
+        let read = Classifier::load("m", &bytes).unwrap();
+        for ((row, was), kept) in read.weights.chunks(4).zip(classifier.weights.chunks(4)).zip(&kept) {
+            assert_eq!(row, if *kept { was } else { &[0.0; 4] });
+        }
+        for damaged in [f32::NAN, -1.0, 0.5, 256.0, 0.0] {
+            assert!(of_bits(&[255.0, damaged], 16).is_none() == (damaged != 0.0), "{damaged}");
+        }
+        assert!(of_bits(&[255.0], 16).is_none());
     }
 
     #[test]

@@ -35,5 +35,5 @@ pub use glucose::{train_glucose, train_glucose_network};
 pub use lesson::Lesson;
 pub use motion::{TrainMotion, train_activity, train_sleep};
 pub use multivariate::train_multivariate;
-pub use text::{GENERATED_PART, TextTrained, TrainText, test_generated, train_classifier, train_text};
+pub use text::{Fold, GENERATED_PART, TextTrained, TrainText, folds, test_generated, train_classifier, train_text};
 pub use text_head::{answers, train_head};

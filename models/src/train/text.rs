@@ -142,18 +142,37 @@ pub fn test_generated(seed: u64, epochs: usize, progress: &mut dyn FnMut(&Epoch)
     test_folds(TextFit { seed, epochs, checkpoint: None }, progress)
 }
 
-fn test_folds(how: TextFit<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<TextReport, ModelError> {
-    let seed = how.seed;
-    let (mut test, mut scores) = (Vec::new(), Vec::new());
-    for fold in 0..FOLDS {
+/// A classifier of generated texts, and texts of phrases that it has not learnt.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// What was trained.
+    pub classifier: Classifier,
+    /// What it is tested on.
+    pub held_out: Vec<Example>,
+}
+
+/// The folds of [`test_generated`].
+pub fn folds(seed: u64, epochs: usize, progress: &mut dyn FnMut(&Epoch)) -> Result<Vec<Fold>, ModelError> {
+    train_folds(TextFit { seed, epochs, checkpoint: None }, progress)
+}
+
+fn train_folds(how: TextFit<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<Vec<Fold>, ModelError> {
+    let train = |fold: usize| {
         let part = how.checkpoint.map(|checkpoint| checkpoint.part(&part_of(fold)));
-        let how = TextFit { checkpoint: part.as_ref(), ..how };
-        let (classifier, _) = train_shipped(how, Some(fold), progress)?;
-        let held_out = reports(Wording::Only(fold), GENERATED_TEST, seed.wrapping_add(2)).examples;
+        let (classifier, _) = train_shipped(TextFit { checkpoint: part.as_ref(), ..how }, Some(fold), progress)?;
+        let held_out = reports(Wording::Only(fold), GENERATED_TEST, how.seed.wrapping_add(2)).examples;
+        Ok(Fold { classifier, held_out })
+    };
+    (0..FOLDS).map(train).collect()
+}
+
+fn test_folds(how: TextFit<'_>, progress: &mut dyn FnMut(&Epoch)) -> Result<TextReport, ModelError> {
+    let (mut test, mut scores) = (Vec::new(), Vec::new());
+    for Fold { classifier, held_out } in train_folds(how, progress)? {
         scores.extend(held_out.iter().map(|example| classifier.score(&example.text)));
         test.extend(held_out);
     }
-    let outputs = reports(Wording::Only(0), 0, seed).outputs;
+    let outputs = reports(Wording::Only(0), 0, how.seed).outputs;
     let in_turn = || {
         let mut scores = scores.iter().cloned();
         move |_: &Example| scores.next().unwrap_or_default()

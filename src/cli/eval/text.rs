@@ -13,7 +13,7 @@ use nearside_models::text::classifier::Classifier;
 use nearside_models::text::head::Head;
 use nearside_models::text::{Encoder, Encoders, TextTriage, triage};
 use nearside_models::train::{Epoch, GENERATED_PART, answers, test_generated, train_classifier, train_head};
-use nearside_models::{ModelError, catalog};
+use nearside_models::{ModelError, catalog, compress};
 use serde_json::json;
 
 use super::super::train::{DEFAULT_SEED, TEXT_EPOCHS, at_least_one, epoch_bar, show};
@@ -97,7 +97,7 @@ fn headed(
     let (model, head, test, part) = match folder {
         Some(folder) => {
             let Artefact { card, weights, .. } = artefact::read(folder, &Trust::default())?;
-            let head = Head::load(card.name.as_str(), &weights)?;
+            let head = Head::load(card.name.as_str(), &compress::decode(card.name.as_str(), &weights)?)?;
             if head.encoder() != encoder.digest() {
                 let why = format!("it was trained on the encoder {}, this one is {}", head.encoder(), encoder.digest());
                 return Err(ModelError::Unfit { model: card.name.to_string(), why }.into());

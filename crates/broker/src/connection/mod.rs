@@ -32,6 +32,7 @@ use crate::seldom::Seldom;
 use crate::session::{Received, Session};
 use crate::sessions::{Opened, Sessions};
 use crate::store::Change;
+use crate::waiting::Patience;
 use crate::writer::{Outlet, Writer};
 
 /// Bytes asked of the socket at a time: more while reads come back full, so that ten thousand quiet connections hold little.
@@ -110,21 +111,25 @@ pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + 'static,
     mut buffer: BytesMut,
     origin: Origin,
-    deadline: Instant,
+    patience: Patience,
     shared: Arc<Shared>,
 ) {
     let (mut reader, mut writer) = tokio::io::split(stream);
     // What comes before and after the time in which it is served has its room only then.
-    let hello = match Box::pin(handshake::greet(&mut reader, &mut buffer, &origin, deadline, &shared)).await {
+    let hello = match Box::pin(handshake::greet(&mut reader, &mut buffer, &origin, &patience, &shared)).await {
         Ok(hello) => hello,
         Err(refusal) => {
             shared.refuse(refusal.0);
-            if Box::pin(handshake::refuse(&mut writer, refusal)).await {
-                Box::pin(handshake::hear_out(&mut reader, &mut buffer, &shared)).await;
-            }
+            let farewell = async {
+                if handshake::refuse(&mut writer, refusal).await {
+                    handshake::hear_out(&mut reader, &mut buffer, &shared).await;
+                }
+            };
+            let _ = Box::pin(patience.unless_needed(farewell)).await;
             return;
         }
     };
+    drop(patience);
     let outlet = Outlet::new(hello.opened.live.bell.clone());
     let mut connection = Connection::new(hello, origin.address, shared, outlet.clone());
     let greeted = connection.greet();

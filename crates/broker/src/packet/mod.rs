@@ -45,6 +45,8 @@ pub(crate) enum Reason {
     Administrative = 0x98,
     /// Never said: who has not come to an end with CONNECT has no version to say it in.
     ConnectTime = 0xA0,
+    /// Never said, for the same reason: the place was needed for a newer connection.
+    MadeWay = 0xA1,
 }
 
 impl Reason {
@@ -62,6 +64,7 @@ impl Reason {
             Self::ServerShuttingDown => "shutting_down",
             Self::KeepAlive => "keep_alive",
             Self::ConnectTime => "handshake_timeout",
+            Self::MadeWay => "made_way",
             Self::TakenOver => "taken_over",
             Self::TopicFilter => "topic_filter",
             Self::TopicName => "topic_name",

@@ -257,3 +257,37 @@ async fn a_search_of_retained_messages_keeps_nobody_out() {
     broker.connect(5, "searches").await.expect_nothing().await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
+
+/// Whoever only connects takes no place from somebody who has something to say, and ends nobody who was let in.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_keeps_nobody_out() {
+    type Limit = fn(&mut nearside_broker::BrokerConfig);
+    let limits: [Limit; 2] =
+        [|config| config.max_connections = 40, |config| config.max_connections_per_address = Some(40)];
+    for limit in limits {
+        let broker = Setup::default().with(limit).start().await;
+        let mut bystanders = Bystanders::new(&broker).await;
+        let whole = Connect::new(5, "never").bytes();
+        let mut silent = Vec::new();
+        for n in 0..200 {
+            let mut client = broker.client().await;
+            client.send(&whole[..n % whole.len()]).await;
+            silent.push(client);
+        }
+        broker.wait_for("nearside_broker_connections_refused_total{reason=\"made_way\"}", 162.0).await;
+        // As many as there are places are let in, each for one that waits.
+        let mut let_in = Vec::new();
+        for n in 0..38 {
+            let_in.push(broker.connect(5, &format!("honest-{n}")).await);
+        }
+        bystanders.are_served().await;
+        for client in &mut silent {
+            client.expect_end().await;
+        }
+        for client in &mut let_in {
+            client.expect_nothing().await;
+        }
+        assert_eq!(broker.metric("nearside_broker_connections{}"), 40.0);
+        bystanders.are_served().await;
+    }
+}

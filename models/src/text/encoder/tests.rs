@@ -5,6 +5,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::card::WeightsFormat;
+use crate::compress::{Compression, compress};
 use crate::text::classifier::Outputs;
 use crate::text::head::{Head, Meaning};
 
@@ -180,5 +182,58 @@ fn a_model_finds_its_own_encoder_and_a_row_is_the_same_in_every_batch() {
     for (row, expected) in inputs.chunks_exact(from).zip(all.chunks_exact(to)) {
         model.forward(row, 1, &mut alone).unwrap();
         assert!(alone.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()) && alone.len() == to);
+    }
+}
+
+#[test]
+fn a_head_that_was_made_smaller_finds_its_encoder_and_says_nearly_the_same() {
+    let (folder, encoder) = tiny();
+    let outputs = Outputs { labels: vec!["water".into(), "gas".into()], urgencies: vec!["soon".into(), "now".into()] };
+    let meaning = Meaning { outputs, encoder: encoder.digest().to_owned(), familiar: 0.5 };
+    let weights = (0..HIDDEN * 4).map(|at| 3.0 * (at as f32).sin()).collect();
+    let centres = (0..2 * HIDDEN).map(|at| 0.35 * (at as f32 * 1.7).cos()).collect();
+    let head = Head { meaning, weights, bias: vec![0.1, -0.1, 0.5, 0.0], centres };
+    let bytes = head.to_bytes().unwrap();
+    let mut card = crate::catalog::card("text-triage", None).unwrap();
+    (card.sha256, card.label_roles) = (None, None);
+    let encoders = Encoders::new(vec![folder.path().to_owned()]);
+    let how = |quantize| Compression { prune: None, distill: None, quantize: Some(quantize), epochs: 1, seed: 1 };
+    for (format, within) in [(WeightsFormat::F16, 2e-3), (WeightsFormat::Q8_0, 0.02), (WeightsFormat::Q4_0, 0.3)] {
+        let small = compress(&card, &bytes, &how(format), None, &mut |_| ()).unwrap();
+        assert!(small.weights.len() < bytes.len() || bytes.len() < 1_024, "{} bytes", small.weights.len());
+        assert!(crate::catalog::build_on(small.card, &small.weights, &encoders).is_ok());
+        let read = Head::load("m", &crate::compress::decode("m", &small.weights).unwrap()).unwrap();
+        assert_eq!(read.meaning, head.meaning);
+        for text in ["gas in the cellar", "water", "smells", ""] {
+            let embedding = encoder.embed(text).unwrap().0;
+            let (was, is) = (head.judge(&embedding), read.judge(&embedding));
+            assert!((was.likeness - is.likeness).abs() < within, "{format:?} {text}: {was:?} {is:?}");
+            let both = was.scores.labels.iter().zip(&is.scores.labels);
+            assert!(both.into_iter().all(|(a, b)| (a - b).abs() < f64::from(within)), "{format:?}: {was:?} {is:?}");
+        }
+    }
+    let pruned = Compression { prune: Some(0.5), ..how(WeightsFormat::F16) };
+    let error = compress(&card, &bytes, &pruned, None, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("can be quantised"), "{error}");
+}
+
+/// Weights of 16 bits, as some models are published, are read as they are: an encoder needs no compression of ours.
+#[test]
+fn an_encoder_of_16_bits_is_half_as_large_and_embeds_nearly_the_same() {
+    let (folder, encoder) = tiny();
+    let half = tempfile::tempdir().unwrap();
+    write(half.path());
+    let halves = candle_core::safetensors::load_buffer(&weights(), &Device::Cpu).unwrap().into_iter();
+    let halves: std::collections::BTreeMap<String, Tensor> =
+        halves.map(|(name, tensor)| (name, tensor.to_dtype(DType::F16).unwrap())).collect();
+    std::fs::write(half.path().join("model.safetensors"), safetensors::serialize(halves, None).unwrap()).unwrap();
+    let small = Encoder::load(half.path()).unwrap();
+    assert_ne!(small.digest(), encoder.digest(), "a head names the encoder that it was trained on");
+    let size = |folder: &tempfile::TempDir| folder.path().join("model.safetensors").metadata().unwrap().len() as f64;
+    assert!(size(&folder) / size(&half) > 1.3);
+    for text in ["gas in the cellar", "water"] {
+        let (was, is) = (encoder.embed(text).unwrap().0, small.embed(text).unwrap().0);
+        let cosine: f32 = was.iter().zip(&is).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.999, "{text}: {cosine}");
     }
 }
