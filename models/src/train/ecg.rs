@@ -27,7 +27,7 @@ use crate::card::{self, Training, TrainingData};
 use crate::catalog;
 use crate::diagnosis::ecg::beats::INPUTS;
 use crate::diagnosis::ecg::class::{BeatClass, CLASSES};
-use crate::diagnosis::ecg::network::{MEMBERS, Member, Network, OUTPUTS, Scaling, to_bytes, weighed};
+use crate::diagnosis::ecg::network::{MEMBERS, Member, Network, OUTPUTS, Scaling, can_be_early, shares, to_bytes};
 use crate::diagnosis::ecg::{MOST_LEADS, NAME};
 use crate::eval::SetAside;
 use crate::eval::ecg::EcgOutcome;
@@ -50,7 +50,7 @@ const PRIORS: [f32; 12] = [1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2,
 const LEAST_V_SENSITIVITY: f64 = 0.91;
 const LEAST_V_MARGIN: f64 = 0.01;
 /// The version of the method; the weights' digest follows it.
-const METHOD: &str = "3";
+const METHOD: &str = "4";
 
 /// A patient to learn from.
 #[derive(Clone, Debug)]
@@ -256,26 +256,29 @@ fn samples<'a>(learners: &[&'a Learner]) -> Vec<Sample<'a>> {
     samples
 }
 
+/// An annotated beat as a member judges it that has not seen the patient.
+#[derive(Clone, Copy)]
+struct Judged {
+    class: usize,
+    probabilities: [f32; OUTPUTS],
+    can_be_early: bool,
+}
+
 /// Classes and probabilities of the beats of a patient that this member has not seen.
-fn judge(
-    member: &Member,
-    patient: &Patient,
-    scaling: &Scaling,
-    judged: &mut Vec<(usize, [f32; OUTPUTS])>,
-) -> Result<(), ModelError> {
+fn judge(member: &Member, patient: &Patient, scaling: &Scaling, judged: &mut Vec<Judged>) -> Result<(), ModelError> {
     for (inputs, class) in labelled(patient) {
         let leads = inputs.len() / INPUTS;
         let mut x = Vec::with_capacity(inputs.len());
         inputs.chunks_exact(INPUTS).for_each(|lead| scaling.apply(lead, &mut x));
         let rows = member.probabilities(&Tensor::from_vec(x, (leads, INPUTS), &Device::Cpu)?)?;
         let mean = std::array::from_fn(|class| rows.iter().map(|row| row[class]).sum::<f32>() / leads.max(1) as f32);
-        judged.push((class, mean));
+        judged.push(Judged { class, probabilities: mean, can_be_early: can_be_early(inputs) });
     }
     Ok(())
 }
 
 /// The prior with the best mean F1 of those that find enough of V; where none does, of those that find most of it.
-fn prior(judged: &[(usize, [f32; OUTPUTS])]) -> [f32; OUTPUTS] {
+fn prior(judged: &[Judged]) -> [f32; OUTPUTS] {
     let priors = PRIORS.iter().flat_map(|s| PRIORS.map(|v| [1.0, *s, v, 1.0]));
     let tried: Vec<([f32; OUTPUTS], EcgOutcome)> = priors.map(|prior| (prior, outcome(judged, &prior))).collect();
     let v_sensitivity = |outcome: &EcgOutcome| outcome.classes()[2].sensitivity;
@@ -288,10 +291,10 @@ fn prior(judged: &[(usize, [f32; OUTPUTS])]) -> [f32; OUTPUTS] {
 }
 
 /// What a prior makes of the probabilities of annotated beats.
-fn outcome(judged: &[(usize, [f32; OUTPUTS])], prior: &[f32; OUTPUTS]) -> EcgOutcome {
+fn outcome(judged: &[Judged], prior: &[f32; OUTPUTS]) -> EcgOutcome {
     let mut outcome = EcgOutcome::default();
-    for (class, probabilities) in judged {
-        let shares = weighed(probabilities, prior);
+    for Judged { class, probabilities, can_be_early } in judged {
+        let shares = shares(probabilities, prior, *can_be_early);
         let said = (0..OUTPUTS).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
         outcome.confusion[*class][said] += 1;
     }
@@ -404,11 +407,17 @@ mod tests {
         assert_eq!(train(folders[1].path(), true, 2, None), None, "what is kept is of another training");
     }
 
+    /// Beats that could all be early ones.
+    fn early(beats: Vec<(usize, [f32; OUTPUTS])>) -> Vec<Judged> {
+        let judged = |(class, probabilities)| Judged { class, probabilities, can_be_early: true };
+        beats.into_iter().map(judged).collect()
+    }
+
     #[test]
     fn the_prior_is_against_a_class_that_is_often_wrong() {
         let normal = [(0, [0.9, 0.05, 0.04, 0.01]), (0, [0.45, 0.5, 0.04, 0.01])].repeat(50);
         let others = [(1, [0.2, 0.75, 0.04, 0.01]), (2, [0.3, 0.1, 0.55, 0.05])].repeat(10);
-        let chosen = prior(&[normal, others].concat());
+        let chosen = prior(&early([normal, others].concat()));
         assert!(chosen[1] < 0.9 && chosen[1] > 0.26, "{chosen:?}");
         assert!(chosen[2] > 0.54, "ventricular beats come first: {chosen:?}");
     }
@@ -420,7 +429,7 @@ mod tests {
         let found = [(2, [0.2, 0.0, 0.8, 0.0])].repeat(50);
         let doubtful = [(2, [0.46, 0.0, 0.54, 0.0])].repeat(10);
         let never = [(2, [0.9, 0.0, 0.1, 0.0])].repeat(40);
-        let chosen = prior(&[normal, found, doubtful, never].concat());
+        let chosen = prior(&early([normal, found, doubtful, never].concat()));
         assert!(chosen[2] > 0.86, "{chosen:?}");
     }
 }

@@ -28,8 +28,6 @@ const NOISE: f32 = 0.5;
 const NORMAL_SHARE: usize = 4;
 /// The power of its share in a class that a patient weighs by.
 const PATIENT_POWER: f32 = 0.7;
-/// What an early beat that was made weighs.
-const MADE_EARLY: f32 = 0.3;
 /// A sample weighs at most so many times the mean.
 const MOST_WEIGHT: f32 = 20.0;
 /// Passes without improvement after which a member is done.
@@ -248,11 +246,10 @@ impl Weights {
         // Within a class patients weigh by a power of how few beats they have, and the class keeps its weight.
         let mut spread = [0.0_f32; OUTPUTS];
         counts.iter().for_each(|((class, ..), count)| spread[*class] += count.powf(1.0 - PATIENT_POWER));
-        let weight = |(class, patient, origin): (usize, usize, Origin), count: f32| {
-            let weight = (count.powf(-PATIENT_POWER) * classes[class] / spread[class]).min(MOST_WEIGHT);
-            ((class, patient, origin), if origin == Origin::Early { MADE_EARLY * weight } else { weight })
+        let weight = |(class, ..): &(usize, usize, Origin), count: f32| {
+            (count.powf(-PATIENT_POWER) * classes[*class] / spread[*class]).min(MOST_WEIGHT)
         };
-        Self(counts.into_iter().map(|(key, count)| weight(key, count)).collect())
+        Self(counts.into_iter().map(|(key, count)| (key, weight(&key, count))).collect())
     }
 
     fn get(&self, sample: &Sample<'_>) -> f32 {

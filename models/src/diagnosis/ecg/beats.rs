@@ -26,6 +26,9 @@ use crate::snapshot::{Reader, Writer};
 pub const LONGEST_WAIT: f64 = 2.5;
 /// Inputs that say how a beat stands in the rhythm; they come first.
 const RHYTHM: usize = 21 + pace::VALUES;
+/// Which input says how uneven the rhythm is, in fifths of a logarithm, and which how steeply shorter intervals began, as a logarithm.
+pub(super) const UNEVEN: usize = 12;
+pub(super) const ONSET: usize = 21 + pace::ONSET;
 /// Width of the network's input for one lead of a beat.
 pub const INPUTS: usize = RHYTHM + VALUES;
 
@@ -33,6 +36,8 @@ pub const INPUTS: usize = RHYTHM + VALUES;
 const LONG: usize = 200;
 const SHORT: usize = 40;
 const NEAR: usize = 10;
+/// Beats after which a rhythm may repeat itself: quadrigeminy.
+const MOST_PERIOD: usize = 4;
 /// The interval before any is known, in seconds.
 const FIRST_INTERVAL: f32 = 0.8;
 /// An interval counts at most this much, in seconds.
@@ -153,6 +158,21 @@ impl BeatFinder {
     /// See [`Self::is_new`]; for a state that is read back.
     pub(super) const fn set_new(&mut self, is_new: bool) {
         self.is_new = is_new;
+    }
+
+    /// Appends how shorter intervals began; see [`Pace::write_onset`].
+    pub(crate) fn write_onset(&self, writer: &mut Writer) {
+        self.pace.write_onset(writer);
+    }
+
+    /// Reads that back.
+    pub(crate) fn read_onset(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
+        self.pace.read_onset(reader)
+    }
+
+    /// For a state that was kept without it.
+    pub(super) fn guess_onset(&mut self) {
+        self.pace.guess_onset(self.intervals.back().copied());
     }
 
     /// Says whether the signal is lost: what is heard meanwhile is not learnt from.
@@ -390,6 +410,16 @@ fn recent(intervals: &VecDeque<f32>, most: usize) -> Vec<f32> {
     intervals.iter().skip(intervals.len().saturating_sub(most)).copied().collect()
 }
 
+/// How far the logarithms of intervals usually lie from what they were a few beats ago: least over one beat to [`MOST_PERIOD`], for ectopic
+/// beats by turns with others are a rhythm that repeats itself, and fibrillation is none.
+fn uneven(logs: &[f32]) -> f32 {
+    let off = |period: usize| {
+        let pairs = logs.iter().zip(logs.iter().skip(period));
+        median(&pairs.map(|(before, after)| (after - before).abs()).collect::<Vec<_>>())
+    };
+    (1..=MOST_PERIOD).filter_map(off).reduce(f32::min).unwrap_or(0.0)
+}
+
 /// The network's inputs that say how a beat stands in the rhythm: the intervals of late (oldest first), those before and after it, in
 /// seconds, and how clear the signal is.
 fn rhythm(intervals: &VecDeque<f32>, before: f32, after: f32, quality: f32) -> [f32; RHYTHM - pace::VALUES] {
@@ -423,7 +453,7 @@ fn rhythm(intervals: &VecDeque<f32>, before: f32, after: f32, quality: f32) -> [
         ((before / usual_interval).ln() / scatter / 4.0).clamp(-3.0, 3.0),
         ((after / usual_interval).ln() / scatter / 4.0).clamp(-3.0, 3.0),
         (20.0 * scatter).ln(),
-        5.0 * median(&steps).unwrap_or(0.0),
+        5.0 * uneven(&logs),
         3.0 * late.iter().sum::<f32>() / late.len().max(1) as f32,
         steps.iter().filter(|step| **step > 0.1).count() as f32 / count,
         log(before / quarter(6)),

@@ -3,7 +3,8 @@
 //! 1. [`clock`] takes the rate from the rows' times; after a gap the signal begins anew and what is known of the patient stays.
 //! 2. [`qrs`] finds complexes, [`shape`] holds each against this patient's usual ones, [`beats`] adds how it stands in the rhythm, whose
 //!    pace may be another after a gap ([`strip`]).
-//! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each.
+//! 3. [`network`] (Candle) weighs the classes N, S, V and F for each beat; with two leads, the mean of what it says of each. None is S in
+//!    fibrillation, or where no step says that it is early.
 //! 4. [`clarity`] lets only beats count that a heart could have made: it looks at those before and after each, so findings wait for four
 //!    more beats, or 3 s.
 //! 5. [`range`] knows a signal that is lost and [`pieces`] one that gaps or its rate keep from being judged; [`rhythm`] makes findings of
@@ -65,12 +66,13 @@ const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 const LEAST_AMPLITUDE: f64 = 0.2;
 /// Beats that wait until it is known whether they are clear, at most.
 const MOST_WAITING: usize = 32;
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 /// A state of before the pieces of a signal were counted ends without them, one of before the pace of a strip was asked for without that,
-/// and one of before beats were held against those around them without that.
+/// one of before beats were held against those around them without that, and one of before it was asked how a run began without that.
 const WITHOUT_PIECES: u8 = 4;
 const WITHOUT_STRIPS: u8 = 5;
 const WITHOUT_CLARITY: u8 = 6;
+const WITHOUT_ONSETS: u8 = 7;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
@@ -180,6 +182,12 @@ impl RowModel for EcgRhythm {
             state.read_clarity(&mut reader)?;
         } else if let Some(finder) = &state.finder {
             state.clarity = Some(Clarity::new(finder.rate_hz(), state.leads.len(), finder.samples()));
+        }
+        if let Some(finder) = &mut state.finder {
+            match version {
+                ..=WITHOUT_ONSETS => finder.guess_onset(),
+                _ => finder.read_onset(&mut reader)?,
+            }
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -393,6 +401,7 @@ impl RowState for EcgState {
         }
         writer.u32(self.waiting.len() as u32);
         self.waiting.iter().for_each(|beat| beat.write(&mut writer));
+        self.finder.iter().for_each(|finder| finder.write_onset(&mut writer));
         writer.finish()
     }
 }

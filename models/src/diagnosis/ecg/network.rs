@@ -5,8 +5,13 @@
 //! h  = relu(x · W1 + b1)         [n, MEMBERS × HIDDEN], all members side by side
 //! z  = h · W2 + b2               [n, MEMBERS × 4], W2 block-diagonal: members do not mix
 //! p  = mean over members of softmax(z)   [n, 4]: N, S, V, F
-//! y  = p · prior / sum of p · prior      [n, 4]; prior [4] is chosen in training, on patients held back
+//! q  = p · prior / sum of p · prior      [n, 4]; prior [4] is chosen in training, on patients held back
+//! y  = q, S's share given to N where no beat can be told for supraventricular
 //! ```
+//! The last line is no statistics of few patients but what the word means: a beat is supraventricular because it comes early, so where
+//! intervals are [`MOST_UNEVEN`], as in atrial fibrillation, none is, and where shorter intervals did not begin with a step of
+//! [`LEAST_STEP`] a sinus node hurries (ANSI/AAMI EC57 counts both as N).
+//!
 //! Patients differ more than beats do, and there are few of them: members that start from different weights err on different
 //! patients, and their mean errs less (L. Hansen, P. Salamon, "Neural network ensembles", IEEE PAMI 12(10), 1990).
 //!
@@ -18,7 +23,7 @@ use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::beats::INPUTS;
+use super::beats::{INPUTS, ONSET, UNEVEN};
 use super::class::CLASSES;
 use crate::ModelError;
 use crate::dense::Dense;
@@ -33,6 +38,11 @@ pub const HIDDEN: usize = 32;
 pub const OUTPUTS: usize = CLASSES.len();
 /// Standardised inputs are cut here.
 pub const MOST_INPUT: f32 = 4.0;
+
+/// The usual difference between intervals, as a logarithm, above which none is early: fibrillation has 0.17 and more.
+pub const MOST_UNEVEN: f32 = 0.15;
+/// The share by which the first of a supraventricular run, or the one there is, is sooner than the one before.
+pub const LEAST_STEP: f32 = 0.1;
 
 /// Names and shapes of the weights, in the order they are kept.
 const SHAPES: [(&str, &[usize]); 7] = [
@@ -206,10 +216,9 @@ impl Network {
                 Engine::Core(layers) => layers.forward(&x),
                 Engine::Device(graph) => graph.forward(&x)?,
             };
-            logits.chunks_exact(MEMBERS * OUTPUTS).for_each(|row| {
-                let mean = mean_softmax(row);
-                outputs.extend(weighed(&mean, &self.prior));
-            });
+            for (logits, row) in logits.chunks_exact(MEMBERS * OUTPUTS).zip(chunk.chunks_exact(INPUTS)) {
+                outputs.extend(shares(&mean_softmax(logits), &self.prior, can_be_early(row)));
+            }
         }
         outputs.truncate(rows * OUTPUTS);
         Ok(())
@@ -324,11 +333,17 @@ fn softmax(logits: &[f32]) -> [f32; OUTPUTS] {
     powers.map(|power| power / sum)
 }
 
-/// Probabilities times a prior, over their sum.
-pub fn weighed(probabilities: &[f32; OUTPUTS], prior: &[f32]) -> [f32; OUTPUTS] {
+/// Whether a beat with these inputs, as they are before they are made comparable, can be told for supraventricular.
+pub fn can_be_early(inputs: &[f32]) -> bool {
+    inputs[UNEVEN] <= 5.0 * MOST_UNEVEN && inputs[ONSET] <= (1.0 - LEAST_STEP).ln()
+}
+
+/// Probabilities times a prior, over their sum; what a supraventricular beat has where it cannot be one is a normal one's.
+pub fn shares(probabilities: &[f32; OUTPUTS], prior: &[f32], can_be_early: bool) -> [f32; OUTPUTS] {
     let products: [f32; OUTPUTS] = std::array::from_fn(|class| probabilities[class] * prior[class]);
     let sum = products.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-    products.map(|product| product / sum)
+    let [normal, early, ventricular, fusion] = products.map(|product| product / sum);
+    if can_be_early { [normal, early, ventricular, fusion] } else { [normal + early, 0.0, ventricular, fusion] }
 }
 
 fn weights(why: &str) -> ModelError {
@@ -382,7 +397,8 @@ mod tests {
                 mean.iter_mut().zip(row).for_each(|(mean, share)| *mean += share / MEMBERS as f32);
             }
         }
-        let expected: Vec<f32> = means.iter().flat_map(|mean| weighed(mean, &PRIOR)).collect();
+        let expected = means.iter().zip(inputs(10).chunks(INPUTS).map(can_be_early).collect::<Vec<_>>());
+        let expected: Vec<f32> = expected.flat_map(|(mean, can)| shares(mean, &PRIOR, can)).collect();
         assert!(outputs.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{outputs:?} {expected:?}");
     }
 
@@ -397,6 +413,21 @@ mod tests {
         other.forward(&inputs(70), 70, &mut there).unwrap();
         assert_eq!(here.len(), there.len());
         assert!(here.iter().zip(&there).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+
+    #[test]
+    fn no_beat_is_early_in_fibrillation_or_where_the_sinus_node_hurries() {
+        let row = |uneven: f32, onset: f32| {
+            let mut row = [0.0; INPUTS];
+            (row[UNEVEN], row[ONSET]) = (5.0 * uneven, onset);
+            row
+        };
+        let can = [(0.05, -0.4), (0.05, -0.05), (0.25, -0.4)].map(|(uneven, onset)| can_be_early(&row(uneven, onset)));
+        assert_eq!(can, [true, false, false]);
+        let p = [0.1, 0.7, 0.2, 0.0];
+        assert_eq!(shares(&p, &[1.0; OUTPUTS], true), p);
+        let others = shares(&p, &[1.0; OUTPUTS], false);
+        assert!((others[0] - 0.8).abs() < 1e-6 && others[1] == 0.0 && (others[2] - 0.2).abs() < 1e-6);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
 /// Inputs that it gives.
-pub(super) const VALUES: usize = 5;
+pub(super) const VALUES: usize = 6;
+/// Which of them says how steeply shorter intervals began.
+pub(super) const ONSET: usize = 5;
 
 /// How near an interval is, as a logarithm of the ratio, and how much of the way the pace follows it.
 const NEAR: f32 = 0.12;
@@ -30,17 +32,22 @@ pub(crate) struct Pace {
     /// Intervals in a row that are not near, and that are shorter.
     outside: u32,
     short: u32,
+    /// The last interval, and the largest step down, as a logarithm, since the intervals that are shorter began.
+    last: f32,
+    onset: f32,
 }
 
 impl Pace {
     /// Before the first interval, of so many seconds.
     pub(super) const fn new(interval: f32) -> Self {
-        Self { interval, seen: 0, outside: 0, short: 0 }
+        Self { interval, seen: 0, outside: 0, short: 0, last: interval, onset: 0.0 }
     }
 
     /// Takes an interval in seconds, and the median of late.
     pub(super) fn push(&mut self, interval: f32, usual: f32) {
         let off = (interval / self.interval).ln();
+        self.onset = self.onset_with(interval);
+        self.last = interval;
         self.short = if off < -NEAR { self.short.saturating_add(1) } else { 0 };
         self.seen = (self.seen + 1).min(YOUNG);
         if self.seen < YOUNG {
@@ -56,16 +63,41 @@ impl Pace {
         }
     }
 
-    /// After a gap it is another, in seconds.
-    pub(super) fn begin_anew(&mut self, interval: f32) {
-        (self.interval, self.outside, self.short) = (interval, 0, 0);
+    /// How steeply the shorter intervals began, with this one: a sinus node hurries by and by, and a run begins with a step.
+    fn onset_with(&self, interval: f32) -> f32 {
+        let step = (interval / self.last).ln();
+        if self.short > 0 { self.onset.min(step) } else { step }
     }
 
-    /// How the intervals before and after a beat stand to it, in seconds, and how long it has not been kept.
+    /// After a gap it is another, in seconds.
+    pub(super) fn begin_anew(&mut self, interval: f32) {
+        (self.interval, self.outside, self.short, self.last) = (interval, 0, 0, interval);
+    }
+
+    /// How the intervals before and after a beat stand to it, in seconds, how long it has not been kept, and how steeply shorter ones began.
     pub(super) fn values(&self, before: f32, after: f32) -> [f32; VALUES] {
         let log = |interval: f32| (interval / self.interval).ln().clamp(-1.5, 1.5);
         let long = |count: u32| (count.min(MOST_COUNT) as f32).ln_1p() / 2.0;
-        [log(before), log(after), long(self.outside), long(self.short), log(f32::midpoint(before, after))]
+        let onset = self.onset_with(before).clamp(-1.5, 1.5);
+        [log(before), log(after), long(self.outside), long(self.short), log(f32::midpoint(before, after)), onset]
+    }
+
+    /// How its shorter intervals began, which stands apart in a snapshot: earlier versions lack it.
+    pub(super) fn write_onset(&self, writer: &mut Writer) {
+        writer.f32(self.last);
+        writer.f32(self.onset);
+    }
+
+    /// Reads that back.
+    pub(super) fn read_onset(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
+        (self.last, self.onset) = (reader.f32()?.clamp(0.1, 2.5), reader.f32()?.clamp(-4.0, 4.0));
+        Ok(())
+    }
+
+    /// For a state that was kept without it: the last interval, if there is one, and a run at hand is taken to have begun with a step.
+    pub(super) fn guess_onset(&mut self, last: Option<f32>) {
+        self.last = last.unwrap_or(self.interval);
+        self.onset = (self.last / self.interval).ln();
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -76,7 +108,7 @@ impl Pace {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
         let interval = reader.f32()?.clamp(0.1, 2.5);
         let (seen, outside, short) = (reader.u32()?.min(YOUNG), reader.u32()?.min(MOST_OUTSIDE), reader.u32()?);
-        Ok(Self { interval, seen, outside, short })
+        Ok(Self { interval, seen, outside, short, last: interval, onset: 0.0 })
     }
 }
 
@@ -89,11 +121,29 @@ mod tests {
         let mut pace = Pace::new(0.8);
         (0..60).for_each(|_| pace.push(1.0, 1.0));
         (0..80).for_each(|_| pace.push(0.6, 0.6));
-        let [before, after, outside, short, _] = pace.values(0.6, 1.0);
+        let [before, after, outside, short, _, onset] = pace.values(0.6, 1.0);
         assert!((before - 0.6_f32.ln()).abs() < 1e-3 && after.abs() < 1e-3);
         assert!(outside > 2.0 && short > 2.0);
+        assert!((onset - 0.6_f32.ln()).abs() < 1e-3);
         (0..20).for_each(|_| pace.push(0.6, 0.6));
         assert!(pace.values(0.6, 0.6)[0].abs() < 1e-3, "what stays is a pace of its own");
+    }
+
+    #[test]
+    fn a_run_begins_with_a_step_and_a_sinus_node_hurries_by_and_by() {
+        let mut pace = Pace::new(0.8);
+        (0..20).for_each(|_| pace.push(0.8, 0.8));
+        let (mut run, mut hurry, mut interval) = (pace, pace, 0.8);
+        (0..5).for_each(|_| run.push(0.5, 0.8));
+        for _ in 0..20 {
+            interval *= 0.975;
+            hurry.push(interval, 0.8);
+        }
+        let onset = |pace: &Pace, before: f32| pace.values(before, before)[ONSET];
+        assert!(onset(&run, 0.5) < 0.7_f32.ln() && onset(&hurry, interval) > 0.95_f32.ln());
+        assert!(onset(&pace, 0.5) < 0.7_f32.ln(), "its first beat too");
+        run.push(0.8, 0.8);
+        assert!(onset(&run, 0.8).abs() < 1e-3, "it is over");
     }
 
     #[test]

@@ -424,6 +424,10 @@ fn a_state_of_before_the_pieces_were_counted_goes_on() {
     samples[17..300].iter().for_each(|sample| assert!(!clarity.push(&[*sample], false)));
     clarity.write(&mut writer);
     let mut snapshot = state.snapshot();
+    // The last 8 say how a run began.
+    snapshot.truncate(snapshot.len() - 8);
+    snapshot[0] = 7;
+    model.restore(&fields(), &snapshot).unwrap();
     // Between the pieces and these a byte says whether the pace of a strip is still to be found.
     snapshot.truncate(snapshot.len() - 4 - writer.finish().len() - 40);
     snapshot[0] = 4;
