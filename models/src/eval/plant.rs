@@ -260,6 +260,6 @@ impl Sensor {
 
     fn shown(&self, row: usize, value: f64) -> Option<f64> {
         let value = if self.digit > 0.0 { (value / self.digit).round() * self.digit } else { value };
-        (row % self.every == 0).then_some(self.offset + self.unit * value)
+        row.is_multiple_of(self.every).then_some(self.offset + self.unit * value)
     }
 }

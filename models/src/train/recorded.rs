@@ -159,7 +159,7 @@ mod tests {
     fn write(folder: &Path, name: &str, rows: usize, anomalous: bool) {
         let line = |row: usize| {
             let (a, b) = ((row as f64 / 9.0).sin(), (row as f64 / 7.0).cos());
-            let gap = if row % 7 == 0 { String::new() } else { b.to_string() };
+            let gap = if row.is_multiple_of(7) { String::new() } else { b.to_string() };
             format!(
                 "2026-01-01 {:02}:{:02}:{:02},{a},{gap},{}\n",
                 row / 3600,

@@ -244,7 +244,7 @@ mod tests {
             if (900..1_800).contains(&at) {
                 values[0] = None;
             }
-            if at % 3 != 0 {
+            if !at.is_multiple_of(3) {
                 values[2] = None;
             }
         };
