@@ -13,7 +13,7 @@ mod unclaimed;
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use actix::Addr;
 use ahash::AHashMap;
@@ -111,6 +111,8 @@ pub struct Ingest {
     ticks: OnItsWay,
     /// Ticks that were left out, in a row.
     left_out: AtomicUsize,
+    /// The time of the last one that was recorded, in microseconds.
+    last_tick: AtomicI64,
     credit_waits: Counter,
 }
 
@@ -188,6 +190,7 @@ impl Ingest {
             unclaimed: Unclaimed::new(telemetry),
             ticks: OnItsWay::default(),
             left_out: AtomicUsize::new(0),
+            last_tick: AtomicI64::new(i64::MIN),
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
     }

@@ -356,6 +356,38 @@ fn a_shard_that_is_behind_is_told_of_time_now_and_then() {
 }
 
 #[test]
+fn where_all_rest_time_is_written_every_two_seconds_and_else_at_every_tick() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Arc::new(KeyRing::from_master(SecretKey::new([7; 32])));
+    within_a_minute(async {
+        let mut gateway = Gateway::start(folder.path(), &keys);
+        let quarter = |quarters: i64| Timestamp::from_millis(1_000_000 + 250 * quarters);
+        let ingest = gateway.ingest.clone();
+        // It is left out while the one before is not taken, too.
+        let recorded = async |n| {
+            while !ingest.tick(quarter(n)).await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let left_out = async |from: i64| {
+            for n in from..from + 7 {
+                assert!(!ingest.tick(quarter(n)).await, "{n}");
+            }
+        };
+        recorded(0).await;
+        left_out(1).await;
+        recorded(8).await;
+        left_out(9).await;
+        recorded(4).await; // The clock has gone back.
+        left_out(5).await;
+        gateway.publish(&[("7", "1")]).await;
+        for n in 6..12 {
+            recorded(n).await;
+        }
+    });
+}
+
+#[test]
 fn a_message_that_panics_is_set_aside_as_it_was_sent_and_harms_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let keys = Arc::new(KeyRing::from_master(SecretKey::new([3; 32])));

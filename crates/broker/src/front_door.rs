@@ -36,7 +36,9 @@ use crate::{handshake, system_topics, transport};
 
 /// How many connections above the limit are told why they are refused; further ones are just closed.
 const TOLD: usize = 64;
-/// Connections that the system takes before they are accepted here, if it takes so many. Past it it lets a client wait for a second and try again,
+/// How many connections that have made way may still be ending.
+const ENDING: usize = 64;
+/// Connections that the system takes before they are accepted here, if it takes so many. Past that a client has to wait for a second and try again,
 /// and after a power cut all devices of a site come at once.
 const BACKLOG: u32 = 4_096;
 /// How often the files that the broker reads are looked at.
@@ -433,13 +435,16 @@ fn admit(stream: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, shared: &Ar
 }
 
 /// Counts a connection, or says which limit it meets. At a limit one that nobody was let in on yet makes way: until it has ended, in a
-/// moment, there is one more than the limit.
+/// moment, there is one more than the limit, and never [`ENDING`] more.
 fn count(shared: &Arc<Shared>, address: IpAddr) -> Result<(OpenConnection, Patience), Reason> {
     let mut addresses = shared.addresses.lock();
-    let is_full = shared.open.load(Ordering::Acquire) >= shared.config.max_connections;
+    let (open, most) = (shared.open.load(Ordering::Acquire), shared.config.max_connections);
     let of_address = addresses.get(&address).copied().unwrap_or_default();
-    let has_its_share = of_address >= shared.config.most_connections_of(address);
-    if (is_full || has_its_share) && !shared.waiting.make_way(has_its_share.then_some(address)) {
+    let most_of_address = shared.config.most_connections_of(address);
+    let (is_full, has_its_share) = (open >= most, of_address >= most_of_address);
+    let many_are_ending = open >= most.saturating_add(ENDING) || of_address >= most_of_address.saturating_add(ENDING);
+    let makes_way = || !many_are_ending && shared.waiting.make_way(has_its_share.then_some(address));
+    if (is_full || has_its_share) && !makes_way() {
         return Err(if is_full { Reason::ServerBusy } else { Reason::QuotaExceeded });
     }
     *addresses.entry(address).or_default() += 1;

@@ -73,7 +73,9 @@ pub(crate) async fn greet(
         }
     }
     // Not cut short: whoever opens a session must close it.
-    patience.let_in();
+    if !patience.let_in() {
+        return Err(refused(Reason::ServerBusy));
+    }
     let opened = Sessions::open(shared, &client, &connect, &principal).await.map_err(refused)?;
     Ok(Hello { connect, principal, opened, assigned })
 }

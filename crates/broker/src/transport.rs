@@ -90,9 +90,13 @@ async fn serve_websocket(
                 tracing::debug!(%error, "a WebSocket handshake failed");
             }
             shared.refuse(Reason::Protocol);
-            if patience.wait_for(stream.shutdown()).await.is_ok() {
-                handshake::hear_out(&mut stream, &mut buffer, &shared).await;
-            }
+            let farewell = async {
+                if stream.shutdown().await.is_ok() {
+                    handshake::hear_out(&mut stream, &mut buffer, &shared).await;
+                }
+            };
+            // What is heard out has a time of its own, and what is written to who does not read has the handshake's.
+            let _ = patience.wait_for(farewell).await;
         }
         Err(reason) => shared.refuse(reason),
     }

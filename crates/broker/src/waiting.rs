@@ -88,19 +88,24 @@ impl Patience {
         tokio::select! {
             biased;
             output = part => Ok(output),
-            () = self.ends.notified() => Err(Reason::MadeWay),
+            () = self.ends.notified() => {
+                // Whatever is waited for next ends too.
+                self.ends.notify_one();
+                Err(Reason::MadeWay)
+            }
         }
     }
 
-    /// Its client is let in: it makes no way any more.
-    pub(crate) fn let_in(&self) {
-        self.waiting.0.lock().take_out(self.number);
+    /// Its client is to be let in: from here on it makes no way. False where it has: its place is another's already.
+    #[must_use]
+    pub(crate) fn let_in(&self) -> bool {
+        self.waiting.0.lock().take_out(self.number).is_some()
     }
 }
 
 impl Drop for Patience {
     fn drop(&mut self) {
-        self.let_in();
+        self.waiting.0.lock().take_out(self.number);
     }
 }
 
@@ -123,9 +128,13 @@ mod tests {
         assert_eq!(second.wait_for(pending::<()>()).await, Err(Reason::MadeWay));
         assert!(!waiting.make_way(Some(B)), "of it nobody else waits");
         assert!(waiting.make_way(None));
-        assert_eq!(first.wait_for(pending::<()>()).await, Err(Reason::MadeWay));
+        assert_eq!(first.wait_for(ready(7)).await, Ok(7), "what is there at that moment is taken");
+        assert!(!first.let_in(), "and then it has no place");
+        for _ in 0..2 {
+            assert_eq!(first.unless_needed(pending::<()>()).await, Err(Reason::MadeWay), "whatever it waits for");
+        }
         assert_eq!(third.wait_for(ready(7)).await, Ok(7));
-        third.let_in();
+        assert!(third.let_in());
         assert!(!waiting.make_way(None), "who was let in makes no way");
         let line = waiting.0.lock();
         assert!(line.all.is_empty() && line.of.is_empty());

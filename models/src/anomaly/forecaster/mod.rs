@@ -170,18 +170,21 @@ enum Notice {
 
 impl Notice {
     fn text(self, name: &FieldName) -> String {
-        let long = |secs: f64| match secs {
-            few if few < 120.0 => format!("{few:.0} s"),
-            some if some < 7_200.0 => format!("{:.0} min", some / 60.0),
-            many => format!("{:.0} h", many / 3_600.0),
-        };
         match self {
             Self::Slow(Kind::Drift) => format!("{name} has been moving away in one direction for hours."),
             Self::Slow(Kind::Level) => format!("{name} has been at another level for hours."),
             Self::Slow(Kind::Season) => format!("{name} does not go with the time of the day as it used to."),
             Self::Missing(secs, usual) => {
-                format!("There was no {name} for {}; one every {} is usual here.", long(secs), long(usual))
+                format!("There was no {name} for {}; one every {} is usual here.", duration(secs), duration(usual))
             }
+        }
+    }
+
+    /// What is said of a row that is told for its value.
+    fn aside(self) -> String {
+        match self {
+            Self::Missing(secs, _) => format!(" There was none for {} before it.", duration(secs)),
+            Self::Slow(_) => String::new(),
         }
     }
 
@@ -192,6 +195,16 @@ impl Notice {
             Self::Slow(Kind::Level) => LEVEL_SHIFT,
             Self::Missing(..) => MISSING,
         }
+    }
+}
+
+/// For people.
+fn duration(secs: f64) -> String {
+    match secs {
+        short if short < 1.0 => format!("{:.0} ms", short * 1e3),
+        few if few < 120.0 => format!("{few:.0} s"),
+        some if some < 7_200.0 => format!("{:.0} min", some / 60.0),
+        many => format!("{:.0} h", many / 3_600.0),
     }
 }
 
@@ -348,8 +361,9 @@ impl Field {
         let evidence = self.errors.judge(error);
         let strength = Pace::discounted(evidence.mean, taken.discount);
         let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
-        // What is slow says more of what happens than a single row does.
+        // What is slow says more of what happens than a single row does, and a value that is far off more than the gap before it.
         let label = match (taken.notice, raises) {
+            (Some(Notice::Missing(..)), true) => Some(self.label(&evidence, error)),
             (Some(notice), _) => Some(notice.label()),
             (None, true) => Some(self.label(&evidence, error)),
             (None, false) => taken.is_flat.then_some(FLAT_LINE),
@@ -396,16 +410,16 @@ impl ForecasterState {
         let (index, first) = &seen[0];
         let name = &self.fields[*index].name;
         let rarity = rarity(first.evidence.mean);
-        let text = match (first.notice, first.label) {
-            (Some(notice), _) => notice.text(name),
-            (_, Some(FLAT_LINE)) => {
-                format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change.")
-            }
-            (_, Some(LEVEL_SHIFT)) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
-            (_, Some(CHANGED_VARIANCE)) => {
-                format!("{name} scatters around its forecast; as rare as one in {rarity} here.")
-            }
+        let of_row = match first.label {
+            Some(FLAT_LINE) => format!("{name} repeats one value for {FLAT_AFTER} rows or more and used to change."),
+            Some(LEVEL_SHIFT) => format!("{name} stays away from its forecast; as rare as one in {rarity} here."),
+            Some(CHANGED_VARIANCE) => format!("{name} scatters around its forecast; as rare as one in {rarity} here."),
             _ => format!("{name} is far from its forecast; as rare as one in {rarity} here."),
+        };
+        let text = match first.notice {
+            Some(notice) if first.label == Some(notice.label()) => notice.text(name),
+            Some(notice) => of_row + &notice.aside(),
+            None => of_row,
         };
         Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
     }

@@ -80,6 +80,22 @@ fn a_drop_a_new_level_and_a_dead_sensor_are_told_apart() {
 }
 
 #[test]
+fn a_value_that_is_far_off_after_a_gap_is_told_as_such_and_one_that_is_not_as_missing() {
+    for (off, label, words) in
+        [(0.0, MISSING, "There was no f0 for 5 h"), (60.0, SPIKE, "There was none for 5 h before it.")]
+    {
+        let model = model();
+        let mut state = model.new_state(&fields(1));
+        for row in 0..600 {
+            assert!(!judge(model.as_ref(), state.as_mut(), row, &[FieldValue::Number(wave(row))]).flagged, "{row}");
+        }
+        let verdict = judge(model.as_ref(), state.as_mut(), 900, &[FieldValue::Number(wave(900) + off)]);
+        assert_eq!(verdict.sightings[0].label, label);
+        assert!(verdict.sightings[0].text.contains(words), "{}", verdict.sightings[0].text);
+    }
+}
+
+#[test]
 fn a_row_without_values_takes_no_forecast() {
     let model = model();
     let mut state = model.new_state(&fields(2));
