@@ -155,6 +155,7 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
     }
     match gateway.renew_waiting(stopping).await {
         Ok(0) => {}
+        Ok(1) => eprintln!("1 model of another version is in force"),
         Ok(count) => eprintln!("{count} models of another version are in force"),
         Err(error) => tracing::warn!(%error, "versions of models that wait could not be put in force yet"),
     }
@@ -164,6 +165,7 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
     }
     match gateway.renew_models(stopping).await {
         Ok(0) => {}
+        Ok(1) => eprintln!("1 model of another version is in force"),
         Ok(count) => eprintln!("{count} models of another version are in force"),
         Err(error) => {
             eprintln!("error: {error}\n  hint: the models from before stay in force; it is tried again");

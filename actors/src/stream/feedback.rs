@@ -29,7 +29,7 @@ const LEAST_STEPS: f64 = 0.05;
 const RECENT: usize = 32;
 
 const PATIENTS: &str =
-    "noted. A model for patients judges this stream, and feedback never changes what is reported of patients";
+    "noted. A model for patients or for texts judges this stream, and feedback never changes what is reported there";
 const A_FACT: &str =
     "noted. The finding states a fact, so there is no threshold that could be raised: it will be reported again";
 const SAID_BEFORE: &str = "noted before: the same was said of this finding already, and changes nothing more";
