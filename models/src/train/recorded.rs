@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use nearside_schemas::FieldValue;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -21,6 +22,8 @@ use crate::eval::table::{Found, csv_files};
 /// Rows that a piece is normal for, and rows after them.
 pub(super) const WARM_UPS: [u32; 4] = [200, 300, 400, 600];
 pub(super) const ROWS: usize = 800;
+/// A value beyond this stands for none: it is no measurement, and squares of it would overflow.
+const MOST_VALUE: f64 = 1e30;
 /// Rows after the warm-up below which a piece is no piece.
 const LEAST_ROWS: usize = 100;
 /// Every this many-th piece is held back.
@@ -97,6 +100,7 @@ impl Recorded {
 fn cut(run: &Run, rng: &mut ChaCha8Rng) -> Result<Vec<Piece>, String> {
     let (fields, rows) = (run.fields.len(), run.times.len());
     let is_odd = |row: usize| run.labels.as_ref().is_some_and(|labels| labels[row] == Some(true));
+    let number = |value: &FieldValue| value.number().filter(|number| number.abs() <= MOST_VALUE);
     let (mut pieces, mut start) = (Vec::new(), 0);
     while rows - start >= WARM_UPS[0] as usize + LEAST_ROWS {
         let fitting = WARM_UPS.iter().filter(|warm_up| rows - start >= **warm_up as usize + LEAST_ROWS).count();
@@ -105,7 +109,7 @@ fn cut(run: &Run, rng: &mut ChaCha8Rng) -> Result<Vec<Piece>, String> {
         pieces.push(Piece {
             fields,
             warm_up,
-            values: run.values[start * fields..end * fields].iter().map(|value| value.number()).collect(),
+            values: run.values[start * fields..end * fields].iter().map(number).collect(),
             is_odd: (start..end).map(is_odd).collect(),
         });
         start = end;
@@ -195,6 +199,29 @@ mod tests {
         );
         let share = train.targets.iter().sum::<f32>() / train.len() as f32;
         assert!((0.05..0.6).contains(&share) && train.inputs.iter().all(|input| input.is_finite()), "{share}");
+    }
+
+    #[test]
+    fn a_value_that_stands_for_none_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.csv");
+        write(folder.path(), "long.csv", 8_000, false);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let sentinel = |(row, line): (usize, &str)| match line.split_once(',') {
+            Some((time, rest)) if row % 1_000 == 900 => {
+                let rest = rest.split_once(',').map_or("", |(_, rest)| rest);
+                format!("{time},{},{rest}\n", if row < 4_000 { 1e200 } else { f64::MAX })
+            }
+            _ => format!("{line}\n"),
+        };
+        std::fs::write(&path, text.lines().enumerate().map(sentinel).collect::<String>()).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let recorded = Recorded::read(folder.path(), &mut rng).unwrap();
+        let missing = recorded.pieces.iter().flat_map(|piece| piece.values.iter().step_by(2));
+        assert_eq!(missing.filter(|value| value.is_none()).count(), 8);
+        let (mut train, mut held_back) = (Samples::new(INPUTS, 1), Samples::new(INPUTS, 1));
+        recorded.add(0.5, &mut train, &mut held_back, &mut rng);
+        assert!(train.len() > 1_000 && train.inputs.iter().all(|input| input.is_finite()));
     }
 
     #[test]

@@ -60,6 +60,10 @@ const PER_DOUBLING: f64 = 4.0;
 const GROWTH: f32 = 1.0 / 0.9995;
 /// Weights are scaled down when the newest weighs this much.
 const HEAVY: f32 = 1e6;
+/// No row weighs more.
+const HEAVIEST: f32 = HEAVY * WEEK_KNOWN;
+/// No bucket weighs more: the rows of a sketch's memory, all of them the heaviest, are 2,000 times as much.
+const MOST_WEIGHT: f32 = 1e4 * HEAVIEST;
 /// Beyond this share of the past, tails are extrapolated.
 const TAIL: f64 = 0.003;
 /// The tail's slope is taken from here to the tail.
@@ -115,7 +119,7 @@ impl Sketch {
     /// Where the tail begins; `None` where nothing is known.
     fn tail(&self) -> Option<Tail> {
         let total: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
-        let share = TAIL.max(f64::from(self.newest) / total);
+        let share = TAIL.max(f64::from(self.newest) / total).min(1.0);
         (total > 0.0).then(|| Tail { total, share, rare: self.quantile(share * total) })
     }
 
@@ -213,7 +217,10 @@ impl Sketch {
         sketch.base = is_known.then_some(base);
         sketch.newest = reader.f32()?;
         sketch.rows = reader.u32()?;
-        let is_fit = sketch.newest > 0.0 && sketch.weights.iter().all(|weight| *weight >= 0.0) && base.abs() < 10_000;
+        let is_fit = sketch.newest > 0.0
+            && sketch.newest <= HEAVIEST
+            && sketch.weights.iter().all(|weight| (0.0..=MOST_WEIGHT).contains(weight))
+            && base.abs() < 10_000;
         if is_fit { Ok(sketch) } else { Err(reader.damaged("a number is out of range")) }
     }
 }
@@ -463,6 +470,39 @@ mod tests {
             paused.discount(row * 30_000_000);
         });
         assert!(paused.discount(86_400_000_000) > 0.8 * PER_TENFOLD);
+    }
+
+    #[test]
+    fn a_sketch_that_cannot_be_is_refused() {
+        let read_back = |sketch: &Sketch| {
+            let mut writer = Writer::new(1);
+            sketch.write(&mut writer);
+            let snapshot = writer.finish();
+            Sketch::read(&mut Reader::of_versions("sketch", 1..=1, &snapshot)?.0)
+        };
+        let mut sketch = Sketch::default();
+        for row in 0..60_000 {
+            sketch.learn(f64::from(row % 100));
+            assert!(row % 100 > 0 || read_back(&sketch).is_ok(), "{row}");
+        }
+        sketch.newest = HEAVY;
+        sketch.favour(WEEK_KNOWN);
+        assert!(read_back(&sketch).is_ok());
+        for newest in [f32::MAX, 2.0 * HEAVIEST, 0.0, -1.0] {
+            assert!(read_back(&Sketch { newest, ..sketch.clone() }).is_err(), "{newest}");
+        }
+        sketch.weights[3] = f32::MAX;
+        assert!(read_back(&sketch).is_err());
+    }
+
+    #[test]
+    fn a_row_that_outweighs_the_past_is_borne() {
+        let mut sketch = Sketch::default();
+        sketch.learn(1.0);
+        sketch.favour(WEEK_KNOWN);
+        for value in [1e-9, 0.5, 1.0, 1e9] {
+            assert!(sketch.evidence(value) >= 0.0, "{value}");
+        }
     }
 
     /// Small errors that do not repeat.

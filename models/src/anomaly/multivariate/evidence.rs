@@ -94,7 +94,7 @@ impl Evidence {
             let Some(leap) = trace.observe(*value, self.warm_up, is_warm) else { continue };
             let farthest = seen.leap.map_or(0.0, |(.., leap)| leap.ratio.abs());
             if leap.ratio.abs() > farthest {
-                seen.leap = Some((field, trace.last_value(), leap));
+                seen.leap = Some((field, value.unwrap_or_default(), leap));
             }
         }
         let left = std::array::from_fn::<_, LEVELS, _>(|level| self.left_at(level, values));
@@ -108,25 +108,29 @@ impl Evidence {
 
     /// Takes the row's residuals at a level, then learns the relation from the row; `None` while nothing is known.
     fn left_at(&mut self, level: usize, values: &[Option<f64>]) -> Option<Left> {
-        let z: Vec<Option<f64>> = self.traces.iter().map(|trace| trace.is_present().then(|| trace.z(level))).collect();
+        let present = |trace: &Trace| trace.is_present().then(|| trace.z(level));
+        let learnt: Vec<Option<f64>> = self.traces.iter().map(present).collect();
+        // A state, a setting and what has only just come say nothing of the others: every residual would look small beside them.
+        let is_known: Vec<bool> = self.traces.iter().map(|trace| trace.is_known(self.warm_up)).collect();
+        let z: Vec<Option<f64>> = learnt.iter().zip(&is_known).map(|(z, is_known)| z.filter(|_| *is_known)).collect();
         let known = (self.rows > self.warm_up / 2).then(|| {
             let there: Vec<bool> = z.iter().map(Option::is_some).collect();
             let conditional = self.relations[level].conditional_of(KEPT, &there);
             let plain: Vec<f64> = z.iter().map(|z| z.unwrap_or(0.0)).collect();
             let precision = (0..z.len()).map(|field| conditional.precision(field)).collect();
-            Left { level, apart: conditional.apply(&plain), precision, z: z.clone() }
+            Left { level, apart: conditional.apply(&plain), precision, z }
         });
         if let Some(left) = &known {
             let unfamiliar = left.z.iter().flatten().fold(1.0_f64, |most, z| most.max(z.abs() / FAMILIAR));
             let is_warm = self.rows > self.warm_up;
             for (field, residual) in self.residuals[level].iter_mut().enumerate() {
                 // A value that was held because the row has none says nothing new.
-                if values[field].is_some() {
+                if values[field].is_some() && is_known[field] {
                     residual.observe(left.apart(field) / unfamiliar, left.precision[field], is_warm);
                 }
             }
         }
-        self.learn(level, &z);
+        self.learn(level, &learnt);
         known
     }
 
@@ -142,7 +146,7 @@ impl Evidence {
 
     fn parting(&self, left: &Left) -> Option<Parting> {
         let residuals = &self.residuals[left.level];
-        let fields = (0..residuals.len()).filter(|field| self.traces[*field].measures(self.warm_up));
+        let fields = (0..residuals.len()).filter(|field| self.traces[*field].is_known(self.warm_up));
         let worst = fields.max_by(|a, b| residuals[*a].ratio().total_cmp(&residuals[*b].ratio()))?;
         let ratio = residuals[worst].ratio();
         if ratio < WHOLE {
@@ -179,10 +183,11 @@ impl Evidence {
         self.residuals.iter().flatten().for_each(|residual| residual.write(writer));
     }
 
-    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>, version: u8) -> Result<(), ModelError> {
         self.rows = reader.u32()?;
         for trace in &mut self.traces {
-            *trace = Trace::read(reader)?;
+            *trace = Trace::read(reader, version)?;
         }
         for relation in &mut self.relations {
             *relation = Relation::read(self.traces.len(), reader)?;
@@ -257,6 +262,29 @@ mod tests {
         })
         .unwrap();
         assert!((2_000..2_060).contains(&at), "{at}");
+    }
+
+    #[test]
+    fn what_stood_still_in_the_warm_up_hides_nothing_later_and_is_not_blamed() {
+        let later: [fn(u32, f64) -> Option<f64>; 5] = [
+            |at, _| Some(if at < 600 { 0.0 } else { 1.0 }),
+            |at, _| Some(f64::from(at / 50 % 2)),
+            |at, noise| Some(if at < 1_000 { 3.0 } else { 3.0 + noise }),
+            |at, noise| Some(if at < 1_000 { 3.0 } else { 40.0 + f64::from(at / 100 % 5) + noise }),
+            |at, noise| (at >= 1_000).then_some(noise),
+        ];
+        for (index, later) in later.into_iter().enumerate() {
+            let third = |at: u32, values: &mut [Option<f64>; 3]| values[2] = later(at, values[2].unwrap());
+            assert_eq!(parted(6_000, third), None, "{index}");
+            let (at, fields) = parted(4_000, |at, values| {
+                third(at, values);
+                if at >= 3_000 {
+                    values[1] = values[1].map(|value| -value);
+                }
+            })
+            .unwrap_or_else(|| panic!("{index}"));
+            assert!((3_000..3_060).contains(&at) && fields[0] != 2, "{index} {at} {fields:?}");
+        }
     }
 
     #[test]

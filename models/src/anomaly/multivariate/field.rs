@@ -28,6 +28,8 @@ const PEAK_ROWS: f64 = 100.0;
 const ROWS_PER_CHANGE: u32 = 20;
 /// Differences to the first value are cut here so that sums of squares stay finite.
 const MOST: f64 = 1e30;
+/// No difference is larger; a snapshot with one is damaged.
+const MOST_KEPT: f64 = 10.0 * MOST;
 /// No distance in usual deviations is larger.
 const MOST_Z: f64 = 50.0;
 
@@ -168,7 +170,15 @@ impl Field {
         for value in field.means.iter_mut().chain(&mut field.squares).chain(&mut field.rough) {
             *value = reader.f64()?;
         }
-        if field.squares.iter().chain(&field.rough).chain([&field.usual_rough]).any(|value| *value < 0.0) {
+        let Self { last, baseline, means, squares, rough, usual_rough, .. } = &field;
+        let is_fit = squares.iter().chain(rough).chain([usual_rough]).all(|value| *value >= 0.0)
+            && [last, baseline, usual_rough]
+                .into_iter()
+                .chain(means)
+                .chain(rough)
+                .all(|value| value.abs() <= MOST_KEPT)
+            && squares.iter().all(|square| *square <= MOST_KEPT * MOST_KEPT);
+        if !is_fit {
             return Err(reader.damaged("a number is out of range"));
         }
         Ok(field)
@@ -232,6 +242,32 @@ mod tests {
                 distance.is_none_or(|d| d.z.iter().chain(&d.rough).chain(&d.wander).all(|v| v.is_finite())),
                 "{row}"
             );
+        }
+    }
+
+    #[test]
+    fn whatever_was_seen_is_read_back_and_what_cannot_have_been_is_refused() {
+        let read_back = |field: &Field| {
+            let mut writer = Writer::new(1);
+            field.write(&mut writer);
+            let snapshot = writer.finish();
+            Field::read(&mut Reader::of_versions("field", 1..=1, &snapshot)?.0)
+        };
+        let mut field = Field::default();
+        for row in 0..600 {
+            field.observe([0.1, f64::MAX, -f64::MAX, 1e30, noise(row)][row as usize / 3 % 5], 400);
+            assert_eq!(read_back(&field).unwrap(), field, "{row}");
+        }
+        let damaged: [fn(&mut Field); 4] = [
+            |field| (field.squares, field.means, field.baseline) = ([1e308; SPANS.len()], [1e308; SPANS.len()], -1e308),
+            |field| field.squares[1] = 1e63,
+            |field| field.means[0] = -1e32,
+            |field| field.rough[0] = -1.0,
+        ];
+        for damage in damaged {
+            let mut damaged = field.clone();
+            damage(&mut damaged);
+            assert!(read_back(&damaged).is_err(), "{damaged:?}");
         }
     }
 }

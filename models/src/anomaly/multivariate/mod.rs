@@ -54,8 +54,9 @@ const MOST_FIELDS: usize = 32;
 const WARM_UP: std::ops::RangeInclusive<u32> = 100..=100_000;
 /// Fields with less of the suspicion are not listed.
 const LEAST_SHARE: f64 = 0.05;
-/// Of a snapshot; version 1 knew nothing of evidence beside the network's, which is then learnt anew.
-const VERSION: u8 = 2;
+/// Of a snapshot; version 1 knew nothing of evidence beside the network's, which is then learnt anew, and version 2 kept the last
+/// values as differences.
+const VERSION: u8 = 3;
 
 /// The detector as a row model.
 pub struct Multivariate {
@@ -135,7 +136,7 @@ impl RowModel for Multivariate {
         state.watch.read(&mut reader)?;
         state.alarm.read(&mut reader, version)?;
         if version >= 2 {
-            state.evidence.read(&mut reader)?;
+            state.evidence.read(&mut reader, version)?;
         }
         reader.finish()?;
         Ok(Box::new(state))

@@ -37,6 +37,8 @@ const LARGEST: f64 = 3.0;
 const WANDERS: (f64, f64, f64) = (0.4, 0.5, 3.0);
 /// Rows after which the usual size is known to a factor of 2.
 const YOUNG_ROWS: f64 = 100.0;
+/// Rows from which on it is judged and its learning is limited: as many as the shortest warm-up leaves.
+const LEAST_ROWS: u32 = 50;
 /// No residual is larger.
 const MOST_SIZE: f64 = 50.0;
 /// How fast the largest residual follows after the warm-up.
@@ -62,6 +64,8 @@ impl Residual {
     pub(super) fn observe(&mut self, residual: f64, precision: f64, is_warm: bool) {
         let residual = residual.clamp(-MOST_SIZE, MOST_SIZE);
         self.rows = self.rows.saturating_add(1);
+        // A field may come, or begin to measure, after the warm-up.
+        let is_warm = is_warm && self.rows > LEAST_ROWS;
         let young = 1.0 / f64::from(self.rows);
         self.slow += young.max(1.0 / SLOW_ROWS) * (residual - self.slow);
         self.power += (residual * residual - self.power) / POWER_ROWS;

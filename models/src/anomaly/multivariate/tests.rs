@@ -157,6 +157,34 @@ fn a_relation_that_turns_round_and_a_field_that_leaves_the_others_slowly_are_tol
 }
 
 #[test]
+fn what_was_seen_is_shown_as_it_was_sent() {
+    let change = |row: i64, values: &mut [f64; FIELDS]| {
+        // Far enough from the first value that a difference to it is rounded.
+        values[1] -= if row == 0 { 2.4 } else { 4.5 };
+        if row >= 900 {
+            values[1] = 1.0 - values[1];
+        }
+        if row > 600 && row % 50 == 0 {
+            values[3] = 0.1 * (row % 7 + 1) as f64;
+        }
+    };
+    let verdicts = with(change);
+    let mut shown = 0;
+    for (row, verdict) in verdicts.iter().enumerate() {
+        let mut values = pump(row as i64);
+        change(row as i64, &mut values);
+        for part in verdict.sightings.iter().flat_map(|sighting| &sighting.contributions) {
+            let field: usize = part.field.as_str()[1..].parse().unwrap();
+            assert_eq!(part.seen.to_bits(), values[field].to_bits(), "{row} {part:?}");
+            shown += 1;
+        }
+    }
+    let told = told(&verdicts);
+    let is_told = |wanted: &str| told.iter().any(|(_, label, _)| *label == wanted);
+    assert!(shown > 100 && is_told("drop") && is_told("changed_relation"), "{shown} {told:?}");
+}
+
+#[test]
 fn a_raised_threshold_asks_for_more_evidence() {
     let model = model();
     let leap = |steps: f64, size: f64| {
@@ -190,7 +218,7 @@ fn states_of_the_first_format_are_read_and_the_rest_is_learnt_anew() {
         let scores = [&mut one, &mut two].map(|state| judge(model.as_ref(), state.as_mut(), row, &value(row)).score);
         assert_eq!(scores[0], scores[1], "{row}");
     }
-    first[0] = 3;
+    first[0] = VERSION + 1;
     assert!(model.restore(&fields(FIELDS), &first).is_err());
 }
 

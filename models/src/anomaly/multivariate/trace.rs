@@ -18,6 +18,8 @@ const FORGOTTEN: f64 = 1e-4;
 const ACCEPTED: u32 = 3;
 /// Rows of a field before it can leap.
 const LEAST_ROWS: u32 = 100;
+/// Rows of a field before it is held against the others: as many as half of the shortest warm-up.
+const KNOWN_ROWS: u32 = 50;
 /// Rows before the usual and the largest distance are learnt.
 const BLIND: [u32; 2] = [8, 30];
 /// A field that changed in fewer than one of this many rows is a state or a setting.
@@ -36,6 +38,8 @@ pub(super) const CUT: f64 = 2.5;
 const MOST_STEP: f64 = 2.0;
 /// Differences to the first value are cut here so that squares stay finite.
 const MOST: f64 = 1e30;
+/// No difference is larger; a snapshot with one is damaged.
+const MOST_KEPT: f64 = 10.0 * MOST;
 /// No distance in usual deviations is larger.
 const MOST_Z: f64 = 50.0;
 /// The row itself and its 12-row mean.
@@ -65,6 +69,7 @@ pub(super) struct Trace {
     /// Rows until its means are its own again, after it had gone.
     settles: u32,
     origin: f64,
+    /// The value last taken, as it came; what follows are differences to `origin`.
     last: f64,
     level: f64,
     usual: f64,
@@ -83,7 +88,7 @@ impl Trace {
             return None;
         };
         if self.rows == 0 {
-            self.origin = value;
+            (self.origin, self.last) = (value, value);
         }
         let x = (value - self.origin).clamp(-MOST, MOST);
         if self.rows < warm_up {
@@ -93,8 +98,8 @@ impl Trace {
         }
         self.settles = self.settles.saturating_sub(1);
         self.age = 0;
-        self.changes = self.changes.saturating_add(u32::from(x != self.last));
-        self.last = x;
+        self.changes = self.changes.saturating_add(u32::from(value != self.last));
+        self.last = value;
         self.rows = self.rows.saturating_add(1);
         let leap = self.leap(x, warm_up, is_warm);
         self.learn(warm_up);
@@ -135,7 +140,8 @@ impl Trace {
     /// What the value, as it was taken, says of what is usual.
     fn learn(&mut self, warm_up: u32) {
         let rows = f64::from(self.rows);
-        let is_ready = self.rows > warm_up;
+        // A limit taken from a field that stood still would keep it from ever being known.
+        let is_ready = self.rows > warm_up && self.measures(warm_up);
         self.mean += (1.0 / rows).max(1.0 / SHORT_ROWS) * (self.value - self.mean);
         if is_ready {
             let most = MOST_STEP * self.squares[1].sqrt();
@@ -157,6 +163,11 @@ impl Trace {
     /// Whether it changes as a measurement does.
     pub(super) fn measures(&self, warm_up: u32) -> bool {
         self.changes >= self.rows.min(warm_up) / ROWS_PER_CHANGE
+    }
+
+    /// Whether it can be held against the others, and they against it.
+    pub(super) fn is_known(&self, warm_up: u32) -> bool {
+        self.rows > KNOWN_ROWS && self.measures(warm_up)
     }
 
     /// Whether its last value still counts: it is not later than it was in the warm-up, and did not come back just now.
@@ -193,8 +204,8 @@ impl Trace {
     }
 
     /// The value last taken.
-    pub(super) fn last_value(&self) -> f64 {
-        self.origin + self.last
+    pub(super) const fn last_value(&self) -> f64 {
+        self.last
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -205,7 +216,8 @@ impl Trace {
         numbers.into_iter().chain(squares).for_each(|number| writer.f64(*number));
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(super) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
         let mut trace = Self::default();
         let Self { rows, changes, leapt, age, usual_age, settles, .. } = &mut trace;
         for count in [rows, changes, leapt, age, usual_age, settles] {
@@ -216,8 +228,16 @@ impl Trace {
         for number in numbers.into_iter().chain(squares) {
             *number = reader.f64()?;
         }
-        let positive = [trace.usual, trace.largest, trace.squares[0], trace.squares[1]];
-        if positive.iter().any(|number| *number < 0.0) || trace.leapt >= ACCEPTED || trace.usual_age == u32::MAX {
+        if version < 3 {
+            // Until then the last value was kept as a difference.
+            trace.last += trace.origin;
+        }
+        let Self { level, usual, largest, value, mean, baseline, squares, .. } = &trace;
+        let is_fit = [usual, largest].into_iter().chain(squares).all(|number| *number >= 0.0)
+            && [level, usual, largest, value, mean, baseline].into_iter().all(|number| number.abs() <= MOST_KEPT)
+            && squares.iter().all(|square| *square <= MOST_KEPT * MOST_KEPT)
+            && trace.last.is_finite();
+        if !is_fit || trace.leapt >= ACCEPTED || trace.usual_age == u32::MAX {
             return Err(reader.damaged("a number is out of range"));
         }
         Ok(trace)
@@ -265,6 +285,45 @@ mod tests {
         assert!(trace.observe(Some(40.0), 400, true).is_some());
         assert!((trace.z(1) - before).abs() < 1.0);
         assert!((trace.last_value() - 40.0).abs() < 1e-9 && trace.value_at(0, 0.0).abs() < 0.2);
+    }
+
+    fn read_back(trace: &Trace, version: u8) -> Result<Trace, ModelError> {
+        let mut writer = Writer::new(version);
+        trace.write(&mut writer);
+        let snapshot = writer.finish();
+        Trace::read(&mut Reader::of_versions("trace", 1..=version, &snapshot)?.0, version)
+    }
+
+    #[test]
+    fn whatever_was_seen_is_read_back_and_what_cannot_have_been_is_refused() {
+        let mut trace = Trace::default();
+        for row in 0..600 {
+            let wild = [0.1, f64::MAX, -f64::MAX, 1e30, noise(row)][row as usize / 3 % 5];
+            trace.observe(Some(wild), 400, row >= 400);
+            assert_eq!(read_back(&trace, 3).unwrap(), trace, "{row}");
+        }
+        let damaged: [fn(&mut Trace); 5] = [
+            |trace| (trace.squares, trace.mean, trace.baseline) = ([1e308; LEVELS], 1e308, -1e308),
+            |trace| trace.squares[1] = 1e63,
+            |trace| trace.baseline = -1e32,
+            |trace| trace.usual = 1e32,
+            |trace| trace.largest = -1.0,
+        ];
+        for damage in damaged {
+            let mut damaged = trace.clone();
+            damage(&mut damaged);
+            assert!(read_back(&damaged, 3).is_err(), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_value_kept_as_a_difference_is_read() {
+        let mut trace = Trace::default();
+        for value in [5.0, 7.5] {
+            assert_eq!(trace.observe(Some(value), 400, false), None);
+        }
+        let earlier = Trace { last: 2.5, ..trace.clone() };
+        assert_eq!(read_back(&earlier, 2).unwrap(), trace);
     }
 
     #[test]
