@@ -37,6 +37,16 @@ pub(super) struct Seen {
     pub(super) parting: Option<Parting>,
 }
 
+impl Seen {
+    /// The row's values, but for what leapt: that as far as is no leap.
+    pub(super) fn without_leap(&self, mut values: Vec<Option<f64>>) -> Vec<Option<f64>> {
+        if let Some((field, _, leap)) = &self.leap {
+            values[*field] = Some(leap.expected + leap.margin.copysign(leap.ratio));
+        }
+        values
+    }
+}
+
 /// A relation that is not whole.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parting {

@@ -7,6 +7,7 @@
 //! 3. The row's score is the probability that at least one field is, `1 − Π(1 − p)`, its log odds averaged over the last
 //!    [`SMOOTHED`] rows. An alarm begins at the threshold and ends [`HYSTERESIS`] below it in log odds; between, the score is kept
 //!    at the threshold.
+//!    A value that leaps goes into the network's averages cut to what is no leap.
 //! 4. Beside the network, [`evidence`] of what a person sees at once, from the rows alone: a value that leaps, a relation that breaks, a
 //!    field that slowly leaves the others.
 //!
@@ -168,9 +169,14 @@ impl RowState for State {
     fn take(&mut self, row: &Row<'_>, inputs: &mut Vec<f32>) -> usize {
         let values = self.columns.iter().map(|column| row.values.get(*column).and_then(FieldValue::number));
         let values: Vec<Option<f64>> = values.collect();
-        let taken = self.watch.take(values.iter().copied(), inputs);
+        let seen = self.evidence.observe(&values);
+        // A leap is told of its row; in the averages behind the network it would be told again for as long as they hold it.
+        let mut taken = self.watch.take(seen.without_leap(values).into_iter(), inputs);
+        if let Some((field, value, _)) = seen.leap {
+            taken.iter_mut().filter(|taken| taken.field == field).for_each(|taken| taken.value = value);
+        }
         let count = taken.len();
-        self.taken.push_back((taken, self.evidence.observe(&values)));
+        self.taken.push_back((taken, seen));
         count
     }
 
