@@ -9,16 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use common::{Gateway, PATIENCE, nearside, publish_all, write_site};
-
-const STREAM: &str = r#"
-[[stream]]
-name = "plain"
-topic = "plain/{room}"
-format = "number"
-fields = { value = "$" }
-windows = [{ kind = "count", rows = 3 }]
-"#;
+use common::{Gateway, PATIENCE, PLAIN_STREAM, nearside, publish_all, write_site};
 
 /// A connection that has sent CONNECT (MQTT 3.1.1 section 3.1) and has had its CONNACK.
 fn connected(gateway: &Gateway, id: &str) -> TcpStream {
@@ -37,7 +28,7 @@ fn connected(gateway: &Gateway, id: &str) -> TcpStream {
 /// MQTT 3.1.1 section 1.5.3: a server closes the connection on text that is not UTF-8.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_no_text_costs_its_own_connection() {
-    let gateway = Gateway::start(STREAM);
+    let gateway = Gateway::start(PLAIN_STREAM);
     for (n, topic) in [&b"plain/\xFF\xFE"[..], b"plain/\xC0\x80", b"plain/\xED\xA0\x80"].into_iter().enumerate() {
         let mut stream = connected(&gateway, &format!("broken-{n}"));
         // QoS 1, packet id 1, payload `1`.
@@ -58,7 +49,7 @@ async fn a_topic_that_is_no_text_costs_its_own_connection() {
 /// Runs a site with this data folder to its end.
 fn run_with_data_folder(data: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
-    let site = write_site(folder.path(), STREAM);
+    let site = write_site(folder.path(), PLAIN_STREAM);
     let text = std::fs::read_to_string(&site).unwrap();
     std::fs::write(&site, text.replacen("[broker]", &format!("data_dir = \"{data}\"\n[broker]"), 1)).unwrap();
     let output = nearside(&["run", site.to_str().unwrap()]);
@@ -68,7 +59,7 @@ fn run_with_data_folder(data: &str) -> (Option<i32>, String) {
 /// What is on disk is sealed with the site's key: without it, or with another, a start would take everything for damaged and free it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_its_key_does_not_start_and_touches_nothing() {
-    let gateway = Gateway::start(STREAM);
+    let gateway = Gateway::start(PLAIN_STREAM);
     publish_all("good", gateway.broker, (0..2).map(|n| ("plain/a".to_owned(), vec![b'0' + n])).collect()).await;
     let folder = gateway.kill();
     let data = folder.path().join("data");
@@ -117,7 +108,7 @@ fn a_data_folder_without_permission_is_said_with_a_hint() {
 /// The load generator speaks for every profile, as fast as the gateway acknowledges.
 #[test]
 fn every_profile_can_be_simulated_at_full_speed() {
-    let gateway = Gateway::start(STREAM);
+    let gateway = Gateway::start(PLAIN_STREAM);
     let broker = format!("mqtt://{}", gateway.broker);
     for profile in ["city", "ward", "load"] {
         let fixed = ["simulate", "--profile", profile, "--rate", "max", "--seconds", "1", "--streams", "30"];
@@ -143,7 +134,7 @@ fn every_profile_can_be_simulated_at_full_speed() {
 async fn streams_past_the_bound_are_counted_and_those_that_are_known_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let limits = "[streams]\nmax_streams = 2\n";
-    write_site(folder.path(), &format!("{STREAM}{limits}"));
+    write_site(folder.path(), &format!("{PLAIN_STREAM}{limits}"));
     let gateway = Gateway::start_in(folder, &[]).unwrap();
     let to = |room: &str, count: u8| (0..count).map(|n| (format!("plain/{room}"), vec![b'0' + n])).collect::<Vec<_>>();
     publish_all("a", gateway.broker, [to("a", 3), to("b", 3)].concat()).await;

@@ -10,23 +10,17 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Gateway, PATIENCE, nearside, write_site};
+use common::{Gateway, PATIENCE, PLAIN_STREAM, nearside, write_site};
 use rumqttc::{TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-/// The stream takes nothing of what is published here: what is tested is the front door.
-const SITE: &str = r#"
+/// TLS beside the plain port. No stream takes what is published here: what is tested is the front door.
+const TLS: &str = r#"
 [broker.tls]
 listen = "127.0.0.1:0"
 certificate = "certs/server.pem"
 key = "certs/server.key"
-[[stream]]
-name = "plain"
-topic = "plain/{room}"
-format = "number"
-fields = { value = "$" }
-windows = [{ kind = "count", rows = 3 }]
 "#;
 
 struct Served {
@@ -38,7 +32,7 @@ struct Served {
 
 fn serve() -> Served {
     let folder = tempfile::tempdir().unwrap();
-    write_site(folder.path(), SITE);
+    write_site(folder.path(), &format!("{TLS}{PLAIN_STREAM}"));
     let certs = folder.path().join("certs");
     let made = nearside(&["certs", "init", "--out", certs.to_str().unwrap()]);
     assert!(made.status.success(), "{made:?}");

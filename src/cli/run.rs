@@ -146,6 +146,14 @@ async fn reload(gateway: &mut Gateway, site: &Path, stopping: &watch::Receiver<b
     }
 }
 
+fn say_in_force(models: usize) {
+    match models {
+        0 => {}
+        1 => eprintln!("1 model of another version is in force"),
+        models => eprintln!("{models} models of another version are in force"),
+    }
+}
+
 /// Puts in force what is new in the folder of models, and takes back what fails.
 async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, stopping: &watch::Receiver<bool>) {
     match gateway.end_trial(stopping).await {
@@ -154,9 +162,7 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         Err(error) => tracing::warn!(%error, "a model that failed could not be taken back yet"),
     }
     match gateway.renew_waiting(stopping).await {
-        Ok(0) => {}
-        Ok(1) => eprintln!("1 model of another version is in force"),
-        Ok(count) => eprintln!("{count} models of another version are in force"),
+        Ok(count) => say_in_force(count),
         Err(error) => tracing::warn!(%error, "versions of models that wait could not be put in force yet"),
     }
     let Some(folder) = folder else { return };
@@ -164,9 +170,7 @@ async fn look_at_models(gateway: &mut Gateway, folder: Option<&mut Watched>, sto
         return;
     }
     match gateway.renew_models(stopping).await {
-        Ok(0) => {}
-        Ok(1) => eprintln!("1 model of another version is in force"),
-        Ok(count) => eprintln!("{count} models of another version are in force"),
+        Ok(count) => say_in_force(count),
         Err(error) => {
             eprintln!("error: {error}\n  hint: the models from before stay in force; it is tried again");
             folder.look_again();

@@ -22,6 +22,16 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 /// Nothing in a test takes longer than this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A stream of numbers, in windows of three.
+pub const PLAIN_STREAM: &str = r#"
+[[stream]]
+name = "plain"
+topic = "plain/{room}"
+format = "number"
+fields = { value = "$" }
+windows = [{ kind = "count", rows = 3 }]
+"#;
+
 /// Runs the program to its end.
 pub fn nearside(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nearside")).args(arguments).output().unwrap()

@@ -10,7 +10,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::train::simulate::normal;
+use crate::train::simulate::{log_uniform, normal};
 
 /// Rows without a fault at the start of a device.
 pub const NORMAL_ROWS: usize = 1_000;
@@ -145,10 +145,6 @@ fn deviation(values: &[f64]) -> f64 {
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;
     (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
-}
-
-fn log_uniform(rng: &mut ChaCha8Rng, least: f64, most: f64) -> f64 {
-    rng.random_range(least.ln()..most.ln()).exp()
 }
 
 /// What several sensors follow; of the order of 1.

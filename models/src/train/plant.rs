@@ -7,7 +7,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::simulate::normal;
+use super::simulate::{log_uniform, normal};
 
 /// A simulated device.
 pub struct Plant {
@@ -48,10 +48,6 @@ pub fn simulate_plant(fields: usize, rows: usize, normal_rows: usize, rng: &mut 
         }
     }
     plant
-}
-
-fn log_uniform(rng: &mut ChaCha8Rng, least: f64, most: f64) -> f64 {
-    rng.random_range(least.ln()..most.ln()).exp()
 }
 
 /// A sensor's world; everything before unit and offset is of the order of 1.

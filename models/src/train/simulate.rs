@@ -116,6 +116,11 @@ pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
 }
 
+/// Uniform in the logarithm.
+pub(crate) fn log_uniform(rng: &mut ChaCha8Rng, least: f64, most: f64) -> f64 {
+    rng.random_range(least.ln()..most.ln()).exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,9 +27,9 @@ const PEAK_ROWS: f64 = 100.0;
 /// A field that changed in fewer than one of this many rows is a state or a setting, not a measurement.
 const ROWS_PER_CHANGE: u32 = 20;
 /// Differences to the first value are cut here so that sums of squares stay finite.
-const MOST: f64 = 1e30;
+pub(super) const MOST: f64 = 1e30;
 /// No difference is larger; a snapshot with one is damaged.
-const MOST_KEPT: f64 = 10.0 * MOST;
+pub(super) const MOST_KEPT: f64 = 10.0 * MOST;
 /// No distance in usual deviations is larger.
 const MOST_Z: f64 = 50.0;
 

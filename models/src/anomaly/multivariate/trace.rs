@@ -3,6 +3,7 @@
 //! A value leaps where it is farther from the field's 4-row level than [`LEAP`] usual steps and [`GUARD`] times as far as it ever was.
 //! What leaps for fewer than [`ACCEPTED`] rows is replaced by the level before the means over rows see it; what stays becomes the level.
 
+use super::field::{MOST, MOST_KEPT};
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
@@ -36,10 +37,6 @@ pub(super) const RATE: f64 = 0.0005;
 pub(super) const CUT: f64 = 2.5;
 /// The baseline goes by at most so many deviations in `1 /` [`RATE`] rows.
 const MOST_STEP: f64 = 2.0;
-/// Differences to the first value are cut here so that squares stay finite.
-const MOST: f64 = 1e30;
-/// No difference is larger; a snapshot with one is damaged.
-const MOST_KEPT: f64 = 10.0 * MOST;
 /// No distance in usual deviations is larger.
 const MOST_Z: f64 = 50.0;
 /// The row itself and its 12-row mean.
