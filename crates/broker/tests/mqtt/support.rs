@@ -427,16 +427,22 @@ impl Client {
 
     /// Waits for an answer; messages that come before it are kept for later.
     async fn answer(&mut self, bytes: Vec<u8>) {
+        self.meanwhile(|packet| packet.0 == bytes).await;
+    }
+
+    /// The next packet that it `is`. Messages that come before it stay to be received.
+    pub async fn meanwhile(&mut self, is: impl Fn(&Received) -> bool) -> Received {
         let mut early = Vec::new();
-        loop {
+        let found = loop {
             let next = self.receive().await;
-            if next.0 == bytes {
-                break;
+            if is(&next) {
+                break next;
             }
             assert_eq!(next.kind(), 3, "a message or the answer, not {next:?}");
             early.push(next);
-        }
+        };
         early.into_iter().rev().for_each(|packet| self.early.push_front(packet));
+        found
     }
 
     /// The connection ends without another packet.
@@ -453,8 +459,8 @@ impl Client {
     /// Subscribes, and gives back the codes.
     pub async fn subscribe(&mut self, version: u8, filters: &[(&str, u8)]) -> Vec<u8> {
         self.send(subscribe(version, 9_999, &[], filters)).await;
-        let answer = self.receive().await;
-        assert_eq!(answer.kind(), 9, "SUBACK, not {answer:?}");
+        // A message may come before the answer (section 3.8.4).
+        let answer = self.meanwhile(|packet| packet.kind() == 9).await;
         answer.body()[if version == 5 { 3 } else { 2 }..].to_vec()
     }
 
