@@ -390,6 +390,7 @@ impl Gateway {
             store: self.store.clone(),
             board,
             forget: Vec::new(),
+            covered: None,
             metrics: CheckpointMetrics::new(&telemetry),
         }
     }
