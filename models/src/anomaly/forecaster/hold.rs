@@ -88,6 +88,16 @@ impl Hold {
         raises
     }
 
+    /// Whether an alarm was raised and is not over.
+    pub const fn goes_on(&self) -> bool {
+        self.rows > 0
+    }
+
+    /// Whether the last row had the evidence of an alarm.
+    pub const fn has_evidence(&self) -> bool {
+        self.rows == HOLD
+    }
+
     /// Appends itself to a snapshot.
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.u32(self.rows);

@@ -3,7 +3,8 @@
 //! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
 //! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
 //! day itself does, so that the day has become flatter, steeper or another. Which of these two explains the last [`BLOCKS`] moves clearly
-//! better decides. `level_shift`: they are steady, and far from where they were steady some hours ago, though no row stood out.
+//! better decides. What moves by less from block to block is a `drift` where a straight line goes through a day of blocks, or through four days
+//! ([`super::trend`]). `level_shift`: they are steady, and far from where they were steady some hours ago, though no row stood out.
 //!
 //! (A whole week is waited for: on a first Saturday much goes another way.)
 //!
@@ -11,6 +12,7 @@
 //!
 //! Promise: each is told once an incident, and what has become usual is not told. Never: before a whole week is known.
 
+use super::trend::Trend;
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
@@ -40,6 +42,11 @@ const STEADY: f32 = 0.35;
 const CLEARLY: f32 = 0.5;
 /// Blocks for which it stays quiet after it told something: three days.
 const QUIET: u32 = 54;
+/// Blocks after which all that are looked at are of a level that came before them.
+pub const LEVEL_KNOWN: u32 = BLOCKS as u32 + 2;
+/// Blocks of a point of the longer trend, and blocks for which a trend must be over to be told again.
+const PER_POINT: u32 = 4;
+const TREND_OVER: u32 = 36;
 
 /// What was noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,9 +80,15 @@ pub struct Slow {
     /// Blocks for which it is quiet, but for a season after what is no season.
     quiet: u32,
     told_other: bool,
+    trends: Trends,
 }
 
 impl Slow {
+    /// How many blocks there were.
+    pub const fn blocks(&self) -> u32 {
+        self.count
+    }
+
     /// Takes a value that should have been `expected` by the hour of the week.
     pub fn take(&mut self, micros: i64, value: f64, expected: f64) -> Option<Kind> {
         if self.rows == 0 {
@@ -97,7 +110,8 @@ impl Slow {
         self.blocks[BLOCKS] = block;
         self.count = self.count.saturating_add(1);
         self.quiet = self.quiet.saturating_sub(1);
-        let kind = if self.count >= WARM_UP { self.kind() } else { None };
+        let drifts = self.trends.take(block.0, self.quiet == 0);
+        let kind = if self.count >= WARM_UP { self.kind().or(drifts.then_some(Kind::Drift)) } else { None };
         // What looked like a drift in the morning may turn out to be another day.
         let kind = kind.filter(|kind| self.quiet == 0 || (self.told_other && *kind == Kind::Season));
         if let Some(kind) = kind {
@@ -184,10 +198,11 @@ impl Slow {
         writer.f32(self.usual);
         writer.u32(self.quiet);
         writer.u8(u8::from(self.told_other));
+        self.trends.write(writer);
     }
 
-    /// Reads itself back.
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
         let mut slow = Self { began: reader.i64()?, rows: reader.u32()?, ..Self::default() };
         (slow.difference, slow.expected) = (reader.f64()?, reader.f64()?);
         for block in &mut slow.blocks {
@@ -195,7 +210,52 @@ impl Slow {
         }
         (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
         slow.told_other = reader.u8()? == 1;
+        if version >= 4 {
+            slow.trends = Trends::read(reader)?;
+        }
         Ok(slow)
+    }
+}
+
+/// Lines through blocks: a day of them, and four days.
+#[derive(Clone, Debug, Default)]
+struct Trends {
+    day: Trend,
+    days: Trend,
+    /// Blocks of the point of `days` under way and their sum.
+    blocks: u32,
+    sum: f32,
+    /// Blocks until a trend is over that was told.
+    told: u32,
+}
+
+impl Trends {
+    /// Takes a block in; whether there is a drift to tell, where it may be told.
+    fn take(&mut self, difference: f32, may_tell: bool) -> bool {
+        let mut drifts = self.day.take(difference);
+        self.blocks += 1;
+        self.sum += difference;
+        if self.blocks >= PER_POINT {
+            drifts |= self.days.take(self.sum / self.blocks as f32);
+            (self.blocks, self.sum) = (0, 0.0);
+        }
+        let is_new = drifts && may_tell && self.told == 0;
+        self.told = if is_new || (drifts && self.told > 0) { TREND_OVER } else { self.told.saturating_sub(1) };
+        is_new
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.day.write(writer);
+        self.days.write(writer);
+        writer.u32(self.blocks);
+        writer.f32(self.sum);
+        writer.u32(self.told);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let (day, days) = (Trend::read(reader)?, Trend::read(reader)?);
+        let blocks = reader.count(PER_POINT as usize)? as u32;
+        Ok(Self { day, days, blocks, sum: reader.f32()?, told: reader.count(TREND_OVER as usize)? as u32 })
     }
 }
 
@@ -316,7 +376,7 @@ mod tests {
                 let mut writer = Writer::new(1);
                 parts.write(&mut writer);
                 let bytes = writer.finish();
-                parts = Slow::read(&mut Reader::new("slow", 1, &bytes).unwrap()).unwrap();
+                parts = Slow::read(&mut Reader::new("slow", 1, &bytes).unwrap(), 4).unwrap();
             }
         }
     }
