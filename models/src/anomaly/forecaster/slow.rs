@@ -77,9 +77,10 @@ pub struct Slow {
     count: u32,
     /// The size of a usual move.
     usual: f32,
-    /// Blocks for which it is quiet, but for a season after what is no season.
+    /// Blocks for which it is quiet, but for a season after what is no season and a drift after a level.
     quiet: u32,
     told_other: bool,
+    told_level: bool,
     trends: Trends,
 }
 
@@ -110,12 +111,14 @@ impl Slow {
         self.blocks[BLOCKS] = block;
         self.count = self.count.saturating_add(1);
         self.quiet = self.quiet.saturating_sub(1);
-        let drifts = self.trends.take(block.0, self.quiet == 0);
-        let kind = if self.count >= WARM_UP { self.kind().or(drifts.then_some(Kind::Drift)) } else { None };
-        // What looked like a drift in the morning may turn out to be another day.
+        let kind = if self.count >= WARM_UP { self.kind() } else { None };
+        // What looked like a drift in the morning may turn out to be another day, and what looked like another level a drift.
         let kind = kind.filter(|kind| self.quiet == 0 || (self.told_other && *kind == Kind::Season));
+        let may_drift = kind.is_none() && (self.quiet == 0 || self.told_level);
+        let drifts = self.trends.take(block.0, may_drift, kind == Some(Kind::Drift));
+        let kind = kind.or(drifts.then_some(Kind::Drift));
         if let Some(kind) = kind {
-            (self.quiet, self.told_other) = (QUIET, kind != Kind::Season);
+            (self.quiet, self.told_other, self.told_level) = (QUIET, kind != Kind::Season, kind == Kind::Level);
         }
         self.learn();
         kind
@@ -197,7 +200,7 @@ impl Slow {
         writer.u32(self.count);
         writer.f32(self.usual);
         writer.u32(self.quiet);
-        writer.u8(u8::from(self.told_other));
+        writer.u8(u8::from(self.told_other) | u8::from(self.told_level) << 1);
         self.trends.write(writer);
     }
 
@@ -209,7 +212,8 @@ impl Slow {
             *block = (reader.f32()?, reader.f32()?);
         }
         (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
-        slow.told_other = reader.u8()? == 1;
+        let told = reader.u8()?;
+        (slow.told_other, slow.told_level) = (told & 1 == 1, told & 2 == 2);
         if version >= 4 {
             slow.trends = Trends::read(reader)?;
         }
@@ -230,8 +234,8 @@ struct Trends {
 }
 
 impl Trends {
-    /// Takes a block in; whether there is a drift to tell, where it may be told.
-    fn take(&mut self, difference: f32, may_tell: bool) -> bool {
+    /// Takes a block in; whether there is a drift to tell, where it may be told. `is_told`: it was told otherwise.
+    fn take(&mut self, difference: f32, may_tell: bool, is_told: bool) -> bool {
         let mut drifts = self.day.take(difference);
         self.blocks += 1;
         self.sum += difference;
@@ -240,7 +244,8 @@ impl Trends {
             (self.blocks, self.sum) = (0, 0.0);
         }
         let is_new = drifts && may_tell && self.told == 0;
-        self.told = if is_new || (drifts && self.told > 0) { TREND_OVER } else { self.told.saturating_sub(1) };
+        let goes_on = is_new || is_told || (drifts && self.told > 0);
+        self.told = if goes_on { TREND_OVER } else { self.told.saturating_sub(1) };
         is_new
     }
 
@@ -352,6 +357,19 @@ mod tests {
             let told = told(|row, day| day + slope * row.saturating_sub(4_000) as f64);
             let is_right = |(row, kind): &(usize, Kind)| *kind == Kind::Drift && (4_000..4_000 + DAY).contains(row);
             assert!(told.first().is_some_and(is_right), "{slope}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_moves_by_little_from_block_to_block_drifts_within_a_day_and_a_half_and_is_told_once() {
+        for (per_day, within) in [(4.0, 3 * DAY / 2), (-6.0, 3 * DAY / 2), (12.0, 3 * DAY / 2)] {
+            for start in [3_000, 3_500, 4_000] {
+                let told = told(|row, day| day + per_day / DAY as f64 * row.saturating_sub(start) as f64);
+                let drifts: Vec<usize> =
+                    told.iter().filter(|(_, kind)| *kind == Kind::Drift).map(|(row, _)| *row).collect();
+                let is_right = matches!(drifts[..], [row] if (start..start + within).contains(&row));
+                assert!(is_right, "{per_day} from {start}: {told:?}");
+            }
         }
     }
 
