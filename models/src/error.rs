@@ -51,6 +51,18 @@ pub enum ModelError {
         /// What is wrong with it.
         why: String,
     },
+    /// There is not enough to learn from.
+    #[error(
+        "too little to learn from: {samples} samples to learn and {held_back} held back to tell when to stop; it takes {least} and one"
+    )]
+    TooLittle {
+        /// Those to learn from.
+        samples: usize,
+        /// Those held back.
+        held_back: usize,
+        /// The least to learn from.
+        least: usize,
+    },
     /// The device that networks are to compute on is not there.
     #[error("networks cannot compute on `{device}`: {why}")]
     Device {

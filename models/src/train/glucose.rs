@@ -108,11 +108,8 @@ pub fn train_glucose(
         command: command.clone(),
         seed,
         data: vec![TrainingData {
-            name: format!(
-                "{} subjects of H. Hall et al.: Glucotypes reveal new patterns of glucose dysregulation, PLoS Biology 16(7), 2018",
-                subjects.len()
-            ),
-            licence: String::from("CC BY 4.0"),
+            name: format!("{} subjects of {}", subjects.len(), card::folder_name(data, "a site's own recordings")),
+            licence: String::from("that of the recordings"),
         }],
     });
     card.metrics = vec![Metric {
