@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The configuration names a model that is not in the catalogue.
-    #[error("no model is called `{name}`; there are: {known}")]
+    #[error("no model is called `{name}`, nor is it a folder with a card; there are: {known}")]
     Unknown {
         /// The name as given.
         name: String,
@@ -12,7 +12,7 @@ pub enum ModelError {
         known: String,
     },
     /// The stream does not have what the model needs.
-    #[error("model `{model}` does not fit the stream: {why}")]
+    #[error("model `{model}` cannot be used like this: {why}")]
     Unfit {
         /// The model.
         model: String,
