@@ -8,7 +8,7 @@
 //!
 //! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
-//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value), `drift`,
+//! last 16 are off to one side: at once, or after a row that stood out), `changed_variance` (the last 8 scatter, or [`scatter`] has changed), `flat_line` (a sensor that used to change repeats one value), `drift`,
 //! `changed_season` and `missing` ([`slow`]).
 
 pub mod history;

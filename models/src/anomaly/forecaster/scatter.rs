@@ -236,7 +236,7 @@ mod tests {
         let mut scatter = Scatter::default();
         for row in 0..400 {
             let value = [1e30, -1e30, 5e-324, 0.0, 1e300, f64::MIN_POSITIVE][row % 6];
-            scatter.take(-(row as i64) * i64::MAX / 500, value, true);
+            scatter.take(-(row as i64) * (i64::MAX / 500), value, true);
             let mut writer = Writer::new(1);
             scatter.write(&mut writer);
             assert!(Scatter::read(&mut Reader::new("scatter", 1, &writer.finish()).unwrap()).is_ok());

@@ -114,6 +114,7 @@ impl Slow {
         let kind = if self.count >= WARM_UP { self.kind() } else { None };
         // What looked like a drift in the morning may turn out to be another day, and what looked like another level a drift.
         let kind = kind.filter(|kind| self.quiet == 0 || (self.told_other && *kind == Kind::Season));
+        let kind = kind.filter(|kind| *kind != Kind::Drift || self.trends.told == 0);
         let may_drift = kind.is_none() && (self.quiet == 0 || self.told_level);
         let drifts = self.trends.take(block.0, may_drift, kind == Some(Kind::Drift));
         let kind = kind.or(drifts.then_some(Kind::Drift));

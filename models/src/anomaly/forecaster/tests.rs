@@ -19,9 +19,13 @@ pub(super) fn model() -> std::sync::Arc<dyn RowModel> {
     crate::catalog::load(NAME, None).unwrap()
 }
 
-pub(super) fn judge(model: &dyn RowModel, state: &mut dyn RowState, row: i64, values: &[FieldValue]) -> RowVerdict {
+fn judge(model: &dyn RowModel, state: &mut dyn RowState, row: i64, values: &[FieldValue]) -> RowVerdict {
+    judge_at(model, state, row * 60, values)
+}
+
+pub(super) fn judge_at(model: &dyn RowModel, state: &mut dyn RowState, secs: i64, values: &[FieldValue]) -> RowVerdict {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    let taken = state.take(&Row { time: Timestamp::from_secs(row * 60), values }, &mut inputs);
+    let taken = state.take(&Row { time: Timestamp::from_secs(secs), values }, &mut inputs);
     model.forward(&inputs, taken, &mut outputs).unwrap();
     state.judge(&outputs)
 }
