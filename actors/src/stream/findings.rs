@@ -140,6 +140,9 @@ fn announce(finding: &mut Finding) {
             EVERY.as_secs() / 60
         ),
     };
+    if !finding.text.ends_with('.') {
+        finding.text.push('.');
+    }
     finding.text.push_str(&said);
 }
 
