@@ -23,7 +23,7 @@ use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::history::{History, INPUTS, Norm};
-use self::hold::{Hold, Unusual};
+use self::hold::{Hold, Raised, Unusual};
 use self::likelihood::{Errors, Evidence, Pace};
 use self::network::{Network, OUTPUTS};
 use self::slow::{Gaps, Kind, Slow};
@@ -246,7 +246,7 @@ impl RowState for ForecasterState {
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
                 // What is told of hours or of a gap is no fault of this row.
-                (Some(_), score) if judged.notice.is_some() && !judged.raises => score.min(held),
+                (Some(_), score) if judged.notice.is_some() && judged.raised.is_none() => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -321,8 +321,16 @@ struct Judged {
     strength: f64,
     label: Option<&'static str>,
     notice: Option<Notice>,
-    /// Whether the row itself raises an alarm.
-    raises: bool,
+    /// The alarm that the row itself raises.
+    raised: Option<Raised>,
+}
+
+impl Judged {
+    /// Whether what it is told as is another one: a gap, a flat line and what is told of hours are told once each.
+    fn begins(&self) -> bool {
+        let is_of_row = self.notice.is_none_or(|notice| self.label != Some(notice.label()));
+        !is_of_row || self.raised != Some(Raised::Again)
+    }
 }
 
 impl Field {
@@ -360,9 +368,9 @@ impl Field {
         }
         let evidence = self.errors.judge(error);
         let strength = Pace::discounted(evidence.mean, taken.discount);
-        let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
+        let raised = self.hold.raises(Unusual::new(&evidence, strength, error), least);
         // What is slow says more of what happens than a single row does, and a value that is far off more than the gap before it.
-        let label = match (taken.notice, raises) {
+        let label = match (taken.notice, raised.is_some()) {
             (Some(Notice::Missing(..)), true) => Some(self.label(&evidence, error)),
             (Some(notice), _) => Some(notice.label()),
             (None, true) => Some(self.label(&evidence, error)),
@@ -377,7 +385,7 @@ impl Field {
             strength,
             label,
             notice: taken.notice,
-            raises,
+            raised,
         }
     }
 
@@ -395,7 +403,8 @@ impl Field {
 
 impl ForecasterState {
     fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
-        seen.sort_by(|(_, a), (_, b)| b.evidence.mean.total_cmp(&a.evidence.mean));
+        // What begins is told before what goes on.
+        seen.sort_by(|(_, a), (_, b)| b.begins().cmp(&a.begins()).then(b.evidence.mean.total_cmp(&a.evidence.mean)));
         let sum: f64 = seen.iter().map(|(_, judged)| judged.evidence.mean).sum();
         let count = seen.len() as f64;
         let contributions = seen.iter().map(|(index, judged)| Contribution {
@@ -421,7 +430,8 @@ impl ForecasterState {
             Some(notice) => of_row + &notice.aside(),
             None => of_row,
         };
-        Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
+        let (label, begins) = (first.label.unwrap_or(SPIKE), first.begins());
+        Sighting { label, begins, severity: Severity::Warning, score, contributions, text }
     }
 }
 
