@@ -77,6 +77,7 @@ pub fn plan(config: &SiteConfig, set: &ModelSet, recent: &Recent) -> Result<Plan
             models,
             priority: definition.priority,
             min_rows: definition.min_rows,
+            silent_after: definition.silent_after,
             judge_deadline: config.inference.deadline.get(),
             panics_per_minute: config.limits.panics_per_minute,
         }));
@@ -267,22 +268,15 @@ impl Current {
 }
 
 impl Intake for Current {
-    fn submit(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
-        let Ok(taken) = self.gate.try_read() else {
-            return Box::pin(async move {
-                let _taken = self.gate.read().await;
-                self.get().ingest.take(batch, unanswered, answer).await;
-            });
-        };
-        let middle = self.get();
-        // Most batches that no stream claims pass without waiting for anything.
-        match middle.ingest.take_at_once(batch, unanswered, answer) {
-            Ok(()) => Box::pin(std::future::ready(())),
-            Err((batch, answer)) => Box::pin(async move {
-                let _taken = taken;
-                middle.ingest.take_in(batch, answer).await;
-            }),
-        }
+    fn pass(&self, batch: &[Publish]) -> bool {
+        self.gate.try_read().is_ok_and(|_taken| self.middle.read().ingest.pass(batch))
+    }
+
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _taken = self.gate.read().await;
+            self.get().ingest.take(batch, answer).await;
+        })
     }
 }
 

@@ -312,3 +312,22 @@ async fn readings_after_a_lost_journal_are_not_taken_for_old_ones() {
     cloud.wait_for(|_, event| event["data"]["rows"] == 10).await;
     drop(device);
 }
+
+/// Time that passes is recorded, and no checkpoint is written for that alone: the disk may be a memory card.
+#[test]
+fn a_site_at_rest_hardly_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_site(folder.path(), &stream("room", 10));
+    let gateway = Gateway::start_in(folder, &[]).unwrap();
+    // The first round is written.
+    gateway.wait_for("nearside_checkpoint_covers{}", 1.0);
+    let checkpoint = gateway.site().with_file_name("data").join("checkpoint.redb");
+    let written = || checkpoint.metadata().unwrap().modified().unwrap();
+    let (before, records) = (written(), gateway.metric("nearside_journal_records_total{}"));
+    gateway.wait_for("nearside_journal_records_total{}", records + 2.0);
+    assert_eq!(written(), before);
+    let (code, _folder) = gateway.terminate();
+    assert_eq!(code, Some(0));
+    // The last one is, so that the next start replays nothing.
+    assert!(written() > before);
+}

@@ -99,6 +99,12 @@ impl Board {
         }
     }
 
+    /// Whether there is something that the checkpoint does not know of.
+    pub fn has_changed(&self) -> bool {
+        let findings = self.findings.lock();
+        findings.changes != findings.saved
+    }
+
     /// What a checkpoint is to keep, and how many changes there were by now; `None` where it knows of all.
     pub fn to_save(&self) -> Option<(Vec<u8>, u64)> {
         let findings = self.findings.lock();

@@ -27,6 +27,9 @@ use crate::stream::{CollectStates, CollectedState, RedirtyStreams, StreamPlan};
 const STATES_A_ROUND: usize = 8_192;
 /// Between two rounds.
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+/// A round that would say no more than that so few records need not be replayed is left out: a site at rest records the time and nothing
+/// else, and its disk may be a memory card.
+const FEW_RECORDS: u64 = 64;
 
 /// What the checkpointer needs of the gateway.
 pub struct Checkpointer {
@@ -52,6 +55,8 @@ pub struct Checkpointer {
     pub forget: Vec<StreamId>,
     /// How it fares.
     pub metrics: CheckpointMetrics,
+    /// What the last round covered; `None` before the first.
+    pub covered: Option<Lsn>,
 }
 
 /// The metrics of checkpoints.
@@ -123,8 +128,11 @@ impl Checkpointer {
             is_more |= collected.is_more;
             states.extend(collected.states);
         }
-        let Some((rules, rollups)) = self.settle_outputs().await else { return self.give_up(states).await };
         let covers = covers.unwrap_or_default();
+        if !all && states.is_empty() && self.is_little(covers) {
+            return RoundOutcome::Complete;
+        }
+        let Some((rules, rollups)) = self.settle_outputs().await else { return self.give_up(states).await };
         let (board, posted) = self.board.to_save().unzip();
         let round = CheckpointRound {
             covers,
@@ -150,6 +158,7 @@ impl Checkpointer {
             Err(_) => return self.give_up(states).await,
         }
         self.forget.clear();
+        self.covered = Some(covers);
         if let Some(posted) = posted {
             self.board.saved(posted);
         }
@@ -159,6 +168,12 @@ impl Checkpointer {
         self.rollup.send_async(RollUpMessage::Saved).await;
         self.journal.free_before(covers);
         if is_more { RoundOutcome::More } else { RoundOutcome::Complete }
+    }
+
+    /// Whether a round without states would be left out.
+    fn is_little(&self, covers: Lsn) -> bool {
+        let records = self.covered.map(|covered| covers.0.saturating_sub(covered.0));
+        records.is_some_and(|records| records < FEW_RECORDS) && self.forget.is_empty() && !self.board.has_changed()
     }
 
     /// Waits until everything that streams handed on is safe; gives what rules and roll-ups keep. `None` where a stage has ended.

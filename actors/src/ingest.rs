@@ -305,14 +305,7 @@ impl Ingest {
     }
 
     /// Takes the next messages of one connection; see [`Intake::submit`](nearside_schemas::Intake::submit).
-    pub async fn take(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) {
-        if let Err((batch, answer)) = self.take_at_once(batch, unanswered, answer) {
-            self.take_in(batch, answer).await;
-        }
-    }
-
-    /// Takes messages by way of the journal: those that [`Ingest::take_at_once`] gave back.
-    pub async fn take_in(&self, batch: Vec<Publish>, answer: Answer) {
+    pub async fn take(&self, batch: Vec<Publish>, answer: Answer) {
         if self.draining.load(Ordering::Acquire) {
             answer(Durability::Refused(RefusalReason::Draining));
             return;

@@ -29,8 +29,6 @@ pub enum Durability {
         /// Its messages stand in the journal under lower numbers than this; those of the connection's next batch do not.
         below: u64,
     },
-    /// Nothing of it has to be kept: acknowledge it. It says nothing of the disk.
-    NotKept,
     /// It is not and will not be: do not acknowledge it as taken.
     Refused(RefusalReason),
 }
@@ -40,11 +38,18 @@ pub type Answer = Box<dyn FnOnce(Durability) + Send + 'static>;
 
 /// Whoever takes messages in: the front door hands over batches and acknowledges when the answer says so (promise I1).
 pub trait Intake: Send + Sync + 'static {
+    /// Takes a connection's next messages if nothing of them has to be kept, and says so: they may be acknowledged then. It says nothing of
+    /// the disk. Not to be asked while earlier messages of the connection wait for their answer, for acknowledgements come in the order of
+    /// their messages [MQTT-4.6.0-2]; nor with one of QoS 2, whose packet id has to be kept.
+    fn pass(&self, batch: &[Publish]) -> bool {
+        let _ = batch;
+        false
+    }
+
     /// Takes the next messages of one connection, in order. The future is ready when the connection may be read
     /// further (credit, promise I4), which is usually before `answer` is called. Answers of one connection are
-    /// called in the order of their batches; `unanswered` says how many of the connection's earlier messages still wait for theirs.
-    /// Dropping the future may lose an unanswered batch, never an answered one.
-    fn submit(&self, batch: Vec<Publish>, unanswered: usize, answer: Answer) -> BoxFuture<'_, ()>;
+    /// called in the order of their batches. Dropping the future may lose an unanswered batch, never an answered one.
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()>;
 }
 
 /// What a key is for. Keys of different purposes are independent of each other (promise I7).

@@ -36,7 +36,8 @@ pub struct ReplayArgs {
     /// their own, so a flagged row need not have the highest score of the file. Both are 0 where the row was set aside.
     #[arg(long)]
     scores: Option<PathBuf>,
-    /// Writes the findings here, one JSON object a line.
+    /// Writes the findings here, one JSON object a line, as they would leave for the cloud: what tells of a field that may not leave is
+    /// withheld. `privacy = { FIELD = "clear" }` lets it be seen.
     #[arg(long)]
     findings: Option<PathBuf>,
     /// Writes the summaries here as they are before encryption, one JSON object a line.

@@ -246,5 +246,10 @@ pub fn epoch_bar(epochs: usize) -> ProgressBar {
 pub fn show(bar: &ProgressBar, epoch: &Epoch) {
     bar.set_length(epoch.epochs as u64);
     bar.set_position(epoch.epoch as u64);
-    bar.set_message(format!("loss {:.4}, held back {:.4}", epoch.loss, epoch.held_back_loss));
+    let message = format!("loss {:.4}, held back {:.4}", epoch.loss, epoch.held_back_loss);
+    // Where there is no terminal the bar shows nothing.
+    if bar.is_hidden() {
+        eprintln!("pass {} of {}: {message}", epoch.epoch, epoch.epochs);
+    }
+    bar.set_message(message);
 }

@@ -9,6 +9,9 @@ use nearside_schemas::{Role, utf8};
 
 use crate::error::StartError;
 
+/// Shorter ones are warned of (NIST SP 800-63B, section 3.1.1.2, asks for 8 characters at least).
+const SHORT_PASSWORD: usize = 8;
+
 /// Who may connect to the broker.
 #[derive(Args, Debug)]
 pub struct UsersArgs {
@@ -144,6 +147,12 @@ fn read_password(name: &str) -> Result<String, StartError> {
     let password = password.trim_end_matches(['\n', '\r']).to_owned();
     if password.is_empty() {
         return Err(StartError::Usage("the password is empty: write it to standard input".to_owned()));
+    }
+    if password.chars().count() < SHORT_PASSWORD {
+        eprintln!(
+            "warning: the password of {name} is shorter than {SHORT_PASSWORD} characters; it is taken, but whoever reaches the broker can try \
+             them all: `openssl rand -base64 18` makes a good one"
+        );
     }
     Ok(password)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use ahash::AHashSet;
 use nearside_deadletters::{DeadLetter, DeadLetters};
-use nearside_schemas::{Answer, Durability, FEEDBACK_TOPIC, Publish, QoS, SetAsideReason, Topic};
+use nearside_schemas::{FEEDBACK_TOPIC, Publish, SetAsideReason, Topic};
 use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::Mutex;
 
@@ -46,30 +46,17 @@ impl Unclaimed {
 }
 
 impl Ingest {
-    /// Takes messages that need no journal and answers them, or gives them back.
-    ///
-    /// # Errors
-    /// Where they are to be taken by [`Ingest::take_in`].
-    pub fn take_at_once(
-        &self,
-        batch: Vec<Publish>,
-        unanswered: usize,
-        answer: Answer,
-    ) -> Result<(), (Vec<Publish>, Answer)> {
-        let waits = unanswered > 0 || self.draining.load(Ordering::Acquire);
-        if waits || batch.iter().any(|publish| self.is_kept(publish)) {
-            return Err((batch, answer));
+    /// Takes messages of which nothing has to be kept, and says so; see [`Intake::pass`](nearside_schemas::Intake::pass).
+    pub fn pass(&self, batch: &[Publish]) -> bool {
+        if self.draining.load(Ordering::Acquire) || batch.iter().any(|publish| self.is_kept(publish)) {
+            return false;
         }
         batch.iter().for_each(|publish| self.unclaimed.take(publish, &self.letters));
-        answer(Durability::NotKept);
-        Ok(())
+        true
     }
 
-    /// Whether somebody would read the message from the journal. What no stream claims nobody would, but the packet ids of QoS 2 are
-    /// known from there after a crash.
+    /// Whether somebody would read the message from the journal.
     fn is_kept(&self, publish: &Publish) -> bool {
-        publish.qos == QoS::ExactlyOnce
-            || publish.topic.as_str() == FEEDBACK_TOPIC
-            || !matches!(self.route(&publish.topic), Route::None)
+        publish.topic.as_str() == FEEDBACK_TOPIC || !matches!(self.route(&publish.topic), Route::None)
     }
 }

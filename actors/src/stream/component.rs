@@ -7,6 +7,7 @@
 //! Never: it knows of actors, threads or the time of day.
 
 mod rebuild;
+mod silent;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use super::findings::{FindingLog, field_of};
 use super::judge::Judge;
 use super::outputs::{Answered, InferenceRequest, Outputs, ScoredRow, note_placement, push_request};
 use super::plan::{PlannedModel, StreamPlan};
+use super::silence::Silence;
 use crate::fence::{PanicBudget, Panicked, fenced};
 use crate::skew::Skew;
 
@@ -51,6 +53,7 @@ pub struct StreamComponent {
     last_received: Timestamp,
     /// The latest time that a reading's receipt or a tick told.
     heard_at: Timestamp,
+    silence: Silence,
     budget: PanicBudget,
     parked: bool,
     /// The record of the message that is being handled; `None` where time passes.
@@ -75,6 +78,7 @@ impl StreamComponent {
             skipped: VecDeque::new(),
             last_received: Timestamp::MIN,
             heard_at: Timestamp::MIN,
+            silence: Silence::default(),
             budget: PanicBudget::new(plan.panics_per_minute),
             parked: false,
             at_hand: None,
@@ -125,6 +129,7 @@ impl StreamComponent {
         let (time, received) = (reading.time, reading.received);
         self.last_received = self.last_received.max(received);
         self.heard_at = self.heard_at.max(received);
+        self.silence.ends(received);
         // Models see what the windows took: a row that was set aside everywhere is judged by none.
         let values = if self.judges.is_empty() { Values::new() } else { reading.values.clone() };
         let windows = &mut self.windows;
@@ -196,6 +201,7 @@ impl StreamComponent {
         let has_gone_back = now.plus(CLOCK_SLACK) < self.heard_at;
         self.heard_at = if has_gone_back { now } else { self.heard_at.max(now) };
         self.at_hand = None;
+        self.tell_silence(now, has_gone_back, out);
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.tick(now, closed)) {
@@ -239,15 +245,13 @@ impl StreamComponent {
     /// When it next wants a tick.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let verdict = self.waiting.front().map(|waiting| waiting.closed_at.plus(self.plan.judge_deadline));
-        match (self.windows.next_deadline(), verdict) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.windows.next_deadline(), verdict, self.silent_at()].into_iter().flatten().min()
     }
 
     /// The latest time that something of it waits from: later than now where the clock has gone back.
     pub fn anchor(&self) -> Option<Timestamp> {
-        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max())
+        let silence = self.silent_at().map(|_| self.silence.since);
+        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max()).max(silence)
     }
 
     /// Whether it could rest: no open window, nothing unjudged, no answer on its way.

@@ -13,6 +13,7 @@ mod messages;
 mod outputs;
 mod plan;
 mod shard;
+mod silence;
 mod state;
 mod stream_ref;
 
@@ -27,5 +28,6 @@ pub use messages::{
 pub use outputs::{Answered, InferenceRequest, Outputs, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup};
+pub use silence::SILENT;
 pub use state::StreamState;
 pub use stream_ref::{Draft, StreamRef, Work};

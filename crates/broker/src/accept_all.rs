@@ -28,7 +28,7 @@ impl Default for AcceptAll {
 }
 
 impl Intake for AcceptAll {
-    fn submit(&self, batch: Vec<Publish>, _unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
         if let Some(seen) = &self.seen {
             seen(&batch);
         }

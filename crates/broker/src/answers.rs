@@ -1,7 +1,7 @@
 //! Publishes that wait for their answer, and the acknowledgements that they get.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nearside_schemas::{PacketId, QoS, RefusalReason};
 use tokio::sync::Notify;
@@ -10,6 +10,7 @@ use crate::front_door::Shared;
 use crate::message::{Delivery, Message};
 use crate::packet::{self, AckKind, Reason, Version};
 use crate::session::Session;
+use crate::store::Change;
 use crate::writer::Outlet;
 
 /// Unanswered publishes of a connection; a batch that needs no acknowledgement counts as one.
@@ -48,7 +49,14 @@ impl Unanswered {
 }
 
 /// Publishes that wait for their answer; however the answer ends, even dropped uncalled, they wait no longer.
-pub(crate) struct Settles(pub(crate) Arc<Unanswered>, pub(crate) usize);
+pub(crate) struct Settles(Arc<Unanswered>, usize);
+
+impl Settles {
+    pub(crate) fn new(of: &Arc<Unanswered>, count: usize) -> Self {
+        of.count.fetch_add(count, Ordering::AcqRel);
+        Self(of.clone(), count)
+    }
+}
 
 impl Drop for Settles {
     fn drop(&mut self) {
@@ -127,8 +135,31 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    /// All of it is safe once these changes are on disk, and what the store got of it before: `storing` is true then.
+    pub(crate) fn acknowledge_once_stored(
+        self,
+        unanswered: &Arc<Unanswered>,
+        changes: Vec<Change>,
+        storing: Option<Arc<AtomicBool>>,
+    ) {
+        if changes.is_empty() && storing.is_none() && unanswered.storing.load(Ordering::Acquire) == 0 {
+            return self.acknowledge();
+        }
+        unanswered.storing.fetch_add(1, Ordering::AcqRel);
+        let (shared, unanswered) = (self.shared.clone(), unanswered.clone());
+        let stored = move |durable| {
+            if durable && storing.is_none_or(|stored| stored.load(Ordering::Acquire)) {
+                self.acknowledge();
+            } else {
+                self.refuse(RefusalReason::StorageFailed);
+            }
+            unanswered.storing.fetch_sub(1, Ordering::AcqRel);
+        };
+        shared.store.send(changes, Some(Box::new(stored)));
+    }
+
     /// All of it is safe.
-    pub(crate) fn acknowledge(mut self) {
+    fn acknowledge(mut self) {
         let again = self.session.keep(&std::mem::take(&mut self.taken));
         let acks = std::mem::take(&mut self.acks);
         self.outlet.send(|out| acks.iter().for_each(|(kind, id)| packet::ack(out, *kind, *id)));

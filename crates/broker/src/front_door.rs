@@ -365,7 +365,7 @@ impl LocalPublisher {
         }
         let message = Message::new(topic.clone(), payload, qos, retain, Carried::default(), self.shared.clock.now());
         let mut changes = Vec::new();
-        self.shared.route(&Delivery { message, from: 0 }, &mut changes);
+        self.shared.route(&Delivery { message, from: 0, is_compact: false }, &mut changes);
         self.shared.store.send(changes, None);
         Ok(())
     }

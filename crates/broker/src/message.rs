@@ -86,4 +86,6 @@ pub(crate) struct Delivery {
     pub(crate) message: Message,
     /// The publisher's session; 0 is the gateway itself.
     pub(crate) from: SessionNumber,
+    /// Its payload holds on to no buffer that is much larger.
+    pub(crate) is_compact: bool,
 }

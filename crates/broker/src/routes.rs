@@ -199,7 +199,7 @@ impl Routes {
     pub(crate) fn offer_to_group(&self, filter: &str, message: Message, changes: &mut Vec<Change>) {
         let group = self.groups.lock().get(filter).cloned();
         if let Some(group) = group {
-            group.offer(&Delivery { message, from: 0 }, changes);
+            group.offer(&Delivery { message, from: 0, is_compact: false }, changes);
         }
     }
 
@@ -218,13 +218,19 @@ impl Routes {
         }
         // A session with overlapping filters gets the message once.
         found.sort_by_key(Subscriber::number);
-        let delivery = Delivery { message: delivery.message.detached(), from: delivery.from };
+        let detached;
+        let delivery = if delivery.is_compact {
+            delivery
+        } else {
+            detached = Delivery { message: delivery.message.detached(), from: delivery.from, is_compact: true };
+            &detached
+        };
         for matches in found.chunk_by(Subscriber::eq) {
             match &matches[0] {
                 Subscriber::Session(session, _) => {
-                    session.offer_matched(matches.iter().filter_map(Subscriber::filter), &delivery, changes);
+                    session.offer_matched(matches.iter().filter_map(Subscriber::filter), delivery, changes);
                 }
-                Subscriber::Group(group) => group.offer(&delivery, changes),
+                Subscriber::Group(group) => group.offer(delivery, changes),
             }
         }
         Routed { is_heard: true, work }

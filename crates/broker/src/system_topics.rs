@@ -40,6 +40,6 @@ fn say(shared: &Arc<Shared>, uptime: Duration) {
         let (payload, carried) = (Bytes::from(text), Carried::default());
         let message = Message::new(topic, payload, QoS::AtMostOnce, true, carried, shared.clock.now());
         // What would be stored is not: it is out of date after a restart.
-        shared.route(&Delivery { message, from: 0 }, &mut Vec::new());
+        shared.route(&Delivery { message, from: 0, is_compact: false }, &mut Vec::new());
     }
 }

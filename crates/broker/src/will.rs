@@ -49,11 +49,14 @@ pub(crate) async fn publish(shared: &Shared, session: &Session, owner: &Owner, w
         retain,
         received,
     };
-    shared.intake.submit(vec![publish], 0, Box::new(|_| {})).await;
+    let batch = vec![publish];
+    if !shared.intake.pass(&batch) {
+        shared.intake.submit(batch, Box::new(|_| {})).await;
+    }
     let mut message = Message::new(topic, payload, qos, retain, carried, received);
     let publisher = || Arc::new(Publisher { client: session.client.clone(), holder: owner.holder.clone() });
     message.publisher = retain.then(publisher);
     let mut changes = Vec::new();
-    shared.route(&Delivery { message, from: session.number }, &mut changes);
+    shared.route(&Delivery { message, from: session.number, is_compact: false }, &mut changes);
     shared.store.send(changes, None);
 }

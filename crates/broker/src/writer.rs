@@ -143,7 +143,8 @@ async fn wait_until(told: &Notify, holds: impl Fn() -> bool) {
 
 /// The writing half of a connection, for its own task and for the flusher of its thread.
 pub(crate) struct Writer<W> {
-    half: tokio::sync::Mutex<Half<W>>,
+    /// Not there while the task writes.
+    half: Mutex<Option<Half<W>>>,
     outlet: Outlet,
     session: Arc<Session>,
     /// The connection's number.
@@ -165,7 +166,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         connection: u64,
         shared: Arc<Shared>,
     ) -> Arc<Self> {
-        let half = tokio::sync::Mutex::new(Half { socket, out: Vec::new() });
+        let half = Mutex::new(Some(Half { socket, out: Vec::new() }));
         Arc::new(Self { half, outlet, session, connection, shared })
     }
 
@@ -173,13 +174,15 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut half = loop {
             self.outlet.outbox.bell.rung().await;
-            let mut half = self.half.lock().await;
+            // Nobody else takes it out for longer than a call.
+            let Some(mut half) = self.half.lock().take() else { return };
             let closing = self.take(&mut half.out);
-            let Half { socket, out } = &mut *half;
+            let Half { socket, out } = &mut half;
             if !written(socket, out, &self.shared).await || closing {
                 break half;
             }
             self.written(out);
+            *self.half.lock() = Some(half);
         };
         // The reader sees that nobody takes anything any more.
         self.outlet.give_up();
@@ -207,9 +210,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
 impl<W: AsyncWrite + Unpin + Send> WriteAtOnce for Writer<W> {
     fn write_at_once(&self) -> bool {
-        // Whoever holds it has taken something that goes out first.
-        let Ok(mut half) = self.half.try_lock() else { return false };
-        let Half { socket, out } = &mut *half;
+        // While the task writes, what it has taken goes out first.
+        let mut half = self.half.lock();
+        let Some(Half { socket, out }) = half.as_mut() else { return false };
         if self.outlet.is_closing() || !out.is_empty() {
             return false;
         }

@@ -395,7 +395,7 @@ impl Connection {
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<Handled, End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
         let bound = self.most_unanswered();
-        let mut batch = Batch::default();
+        let mut batch = Batch::read_into(buffer.capacity());
         // What one read brought was received at one time.
         let mut received = None;
         let (mut is_empty, mut some) = (true, false);
@@ -405,6 +405,15 @@ impl Connection {
             if self.taken >= TURN || too_fast {
                 is_empty = false;
                 break;
+            }
+            // The most that comes from who subscribes; it needs no packet of its own.
+            if batch.is_empty()
+                && let Some(id) = packet::take_short_puback(buffer)
+            {
+                some = true;
+                self.taken += 1;
+                self.opened.session.acknowledged(id, &mut self.changes).map_err(End::Kick)?;
+                continue;
             }
             let packet = match packet::frame(buffer, max_packet) {
                 Ok(None) => break,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, RefusalReason, Timestamp, Topic};
+use nearside_schemas::{Answer, Durability, PacketId, Publish, QoS, Timestamp, Topic};
 
 use super::{Connection, End, TURN};
 use crate::answers::{Answers, Asker, AtIntake, Deferred, Settles};
@@ -21,6 +21,9 @@ use crate::taken::Take;
 const REMEMBERED_TOPICS: usize = 4_096;
 const REMEMBERED_BYTES: usize = 64 << 10;
 
+/// A payload may hold on to a buffer that is no larger than this, or than four times itself.
+const SMALL_BUFFER: usize = 256;
+
 /// The publishes of one read.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -32,17 +35,38 @@ pub(super) struct Batch {
     unacknowledged: usize,
     /// All of them.
     pub(super) messages: usize,
+    /// The intake has let all of them pass.
+    passes: bool,
+    /// What they were read into.
+    buffer_bytes: usize,
 }
 
 impl Batch {
+    /// Of what was read into a buffer of so many bytes.
+    pub(super) fn read_into(buffer_bytes: usize) -> Self {
+        Self { buffer_bytes, ..Self::default() }
+    }
+
+    /// Whether it has none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.publishes.is_empty()
+    }
+
+    /// How many acknowledgements belong to the first publishes.
+    fn acks_of(&self, count: usize) -> usize {
+        if count == self.publishes.len() {
+            return self.acks.len();
+        }
+        self.publishes[..count].iter().filter(|publish| publish.packet_id.is_some()).count()
+    }
+
     /// Takes out the first publishes, with their acknowledgements.
     fn take(&mut self, count: usize) -> (Vec<Publish>, Vec<(AckKind, PacketId)>) {
         if count == self.publishes.len() {
             return (std::mem::take(&mut self.publishes), std::mem::take(&mut self.acks));
         }
-        let publishes: Vec<Publish> = self.publishes.drain(..count).collect();
-        let acks = publishes.iter().filter(|publish| publish.packet_id.is_some()).count();
-        (publishes, self.acks.drain(..acks).collect())
+        let acks = self.acks_of(count);
+        (self.publishes.drain(..count).collect(), self.acks.drain(..acks).collect())
     }
 }
 
@@ -199,9 +223,14 @@ impl Connection {
     ///
     /// A batch whose routing is much work goes in parts, and others of the thread have their turn between them.
     pub(super) async fn submit(&mut self, batch: &mut Batch) {
-        if !batch.publishes.is_empty() {
-            self.heard = false;
+        if batch.publishes.is_empty() {
+            return;
         }
+        self.heard = false;
+        // Behind what waits for its answer the next waits too; and the packet ids of QoS 2 are kept.
+        let may_pass = self.unanswered.at_intake.load(Ordering::Acquire) == 0
+            && batch.acks.iter().all(|(kind, _)| *kind == AckKind::Acknowledged);
+        batch.passes = may_pass && self.shared.intake.pass(&batch.publishes);
         while !batch.publishes.is_empty() {
             self.submit_some(batch).await;
             if !batch.publishes.is_empty() {
@@ -219,8 +248,8 @@ impl Connection {
             self.shared.store.room().await;
         }
         // Behind one that waits the next waits too, for they stay in their order [MQTT-4.6.0-6].
-        let waits =
-            self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0;
+        let waits = !batch.passes
+            && (self.shared.refusing.load(Ordering::Acquire) || self.unanswered.deferred.load(Ordering::Acquire) > 0);
         let at_once = if waits { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         // The retained message that came last is the one that is kept [MQTT-3.3.1-5]: behind one that waits everything waits.
         let mut barred = self.unanswered.barring.load(Ordering::Acquire) > 0;
@@ -242,7 +271,8 @@ impl Connection {
             let own = own.unwrap_or_default();
             let mut message = Message::new(topic.clone(), payload.clone(), *qos, *retain, own, *received);
             message.publisher = retain.then(|| self.publisher());
-            let delivery = Delivery { message, from: self.session().number };
+            let is_compact = batch.buffer_bytes <= SMALL_BUFFER.max(4 * payload.len());
+            let delivery = Delivery { message, from: self.session().number, is_compact };
             if *qos <= at_once && !barred {
                 let routed = self.shared.route(&delivery, &mut changes);
                 self.heard |= routed.is_heard;
@@ -254,11 +284,29 @@ impl Connection {
         }
         self.taken += work;
         batch.carried.extend(carried.map(|(whose, carried)| (whose - done, carried)));
-        let (publishes, acks) = batch.take(done);
         let storing = self.store_at_once(changes);
-        let unanswered = self.unanswered.at_intake.load(Ordering::Acquire);
+        if batch.passes {
+            debug_assert!(later.is_empty(), "what passes waits for nothing");
+            return self.answer_passed(batch, done, storing);
+        }
+        let (publishes, acks) = batch.take(done);
         let answer = self.answer(&publishes, acks, later, storing);
-        self.shared.intake.submit(publishes, unanswered, answer).await;
+        self.shared.intake.submit(publishes, answer).await;
+    }
+
+    /// Acknowledges the first publishes of a batch that the intake let pass.
+    fn answer_passed(&self, batch: &mut Batch, count: usize, storing: Option<Arc<AtomicBool>>) {
+        if storing.is_some() || self.unanswered.storing.load(Ordering::Acquire) > 0 {
+            let (publishes, acks) = batch.take(count);
+            let answers = self.answers(&publishes, acks);
+            return answers.acknowledge_once_stored(&self.unanswered, Vec::new(), storing);
+        }
+        let acks = batch.acks_of(count);
+        self.shared.metrics.acknowledged.inc_by(acks as u64);
+        if acks > 0 {
+            self.outlet.send(|out| batch.acks.drain(..acks).for_each(|(kind, id)| packet::ack(out, kind, id)));
+        }
+        batch.publishes.drain(..count);
     }
 
     fn publisher(&self) -> Arc<Publisher> {
@@ -277,6 +325,21 @@ impl Connection {
         Some(stored)
     }
 
+    /// The answers to a batch, which waits for them from now on.
+    fn answers(&self, publishes: &[Publish], acks: Vec<(AckKind, PacketId)>) -> Answers {
+        let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
+        let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
+        Answers {
+            outlet: self.outlet.clone(),
+            version: self.version,
+            _settles: Settles::new(&self.unanswered, acks.len().max(1)),
+            acks,
+            taken,
+            session: self.session().clone(),
+            shared: self.shared.clone(),
+        }
+    }
+
     /// `storing` is true once what the session store got of this batch before is on disk; it is asked after the store has been waited for.
     fn answer(
         &self,
@@ -285,30 +348,16 @@ impl Connection {
         later: Vec<Delivery>,
         storing: Option<Arc<AtomicBool>>,
     ) -> Answer {
-        let (shared, session) = (self.shared.clone(), self.session().clone());
         let unanswered = self.unanswered.clone();
-        let waits_for = acks.len().max(1);
-        unanswered.count.fetch_add(waits_for, Ordering::AcqRel);
-        let settles = Settles(unanswered.clone(), waits_for);
-        let at_intake = AtIntake::new(unanswered.clone(), waits_for);
+        let at_intake = AtIntake::new(unanswered.clone(), acks.len().max(1));
         let deferred = (!later.is_empty()).then(|| Deferred::new(unanswered.clone(), &later));
-        let taken = publishes.iter().filter(|publish| publish.qos == QoS::ExactlyOnce);
-        let taken: Vec<PacketId> = taken.filter_map(|publish| publish.packet_id).collect();
-        let answers = Answers {
-            outlet: self.outlet.clone(),
-            version: self.version,
-            acks,
-            taken,
-            session: session.clone(),
-            shared: shared.clone(),
-            _settles: settles,
-        };
+        let answers = self.answers(publishes, acks);
         Box::new(move |durability| {
             // To the end: what comes behind is told of this by `storing` then.
             let _at_intake = at_intake;
+            let (shared, session) = (answers.shared.clone(), &answers.session);
             let mut changes = Vec::new();
             match durability {
-                Durability::NotKept => {}
                 Durability::Durable { below } => {
                     if shared.refusing.load(Ordering::Acquire) {
                         shared.refusing.store(false, Ordering::Release);
@@ -329,19 +378,7 @@ impl Connection {
                 shared.route(delivery, &mut changes);
             }
             drop(deferred);
-            if changes.is_empty() && storing.is_none() && unanswered.storing.load(Ordering::Acquire) == 0 {
-                return answers.acknowledge();
-            }
-            unanswered.storing.fetch_add(1, Ordering::AcqRel);
-            let stored = move |durable| {
-                if durable && storing.is_none_or(|stored| stored.load(Ordering::Acquire)) {
-                    answers.acknowledge();
-                } else {
-                    answers.refuse(RefusalReason::StorageFailed);
-                }
-                unanswered.storing.fetch_sub(1, Ordering::AcqRel);
-            };
-            shared.store.send(changes, Some(Box::new(stored)));
+            answers.acknowledge_once_stored(&unanswered, changes, storing);
         })
     }
 }

@@ -1,6 +1,6 @@
 //! From bytes to packets. Strict: what the texts call malformed is malformed here.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use nearside_schemas::{PacketId, QoS, Topic};
 
 use super::reader::Fields;
@@ -38,6 +38,14 @@ pub(crate) fn frame(buffer: &mut BytesMut, max_packet: usize) -> Result<Option<F
         }
     }
     Err(Reason::Malformed)
+}
+
+/// Takes a PUBACK without reason or properties off the front of `buffer`, if one is there.
+pub(crate) fn take_short_puback(buffer: &mut BytesMut) -> Option<PacketId> {
+    let [0x40, 2, high, low, ..] = buffer[..] else { return None };
+    let id = PacketId::new(u16::from_be_bytes([high, low]))?;
+    buffer.advance(4);
+    Some(id)
 }
 
 /// The version that a packet which begins as a CONNECT names behind its protocol's name, whatever name that is; `None`: more bytes are

@@ -4,7 +4,7 @@ mod decode;
 mod encode;
 mod reader;
 
-pub(crate) use decode::{connect, connect_version, frame, packet};
+pub(crate) use decode::{connect, connect_version, frame, packet, take_short_puback};
 pub(crate) use encode::{
     Accepted, Outbound, ack, connack, disconnect, not_found, pingresp, publish, refuse, suback, unsuback,
 };

@@ -9,7 +9,7 @@ use crate::message::{Delivery, Message};
 /// In front of the payload: flags, the sender's session number, the message's number, when it expires in microseconds, and its
 /// properties with their length.
 pub(super) fn wrap(delivery: &Delivery, number: u64) -> Bytes {
-    let Delivery { message, from } = delivery;
+    let Delivery { message, from, .. } = delivery;
     let mut wrapped = BytesMut::with_capacity(HEADER + message.properties.len() + message.payload.len());
     wrapped.put_u8(message.qos as u8 | (u8::from(message.retain) << 2) | (u8::from(message.at_once) << 3));
     wrapped.put_u64(*from);
@@ -49,7 +49,7 @@ pub(super) fn unwrap(topic: Topic, wrapped: &Bytes) -> Option<(Delivery, u64)> {
         publisher: None,
         group: None,
     };
-    Some((Delivery { message, from }, number))
+    Some((Delivery { message, from, is_compact: false }, number))
 }
 
 /// A level in letters that rumqttd bears: letters, digits, `-` and `.` stay, every other byte becomes `_` and two hexadecimal

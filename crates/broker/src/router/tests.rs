@@ -75,7 +75,7 @@ impl Bench {
             publisher: None,
             group: None,
         };
-        self.router.publish(Delivery { message, from: 0 });
+        self.router.publish(Delivery { message, from: 0, is_compact: false });
     }
 
     async fn poison(&self) {

@@ -208,7 +208,7 @@ async fn wills_of_clients_without_a_session_survive() {
 struct Closed;
 
 impl Intake for Closed {
-    fn submit(&self, _: Vec<nearside_schemas::Publish>, _: usize, _: Answer) -> BoxFuture<'_, ()> {
+    fn submit(&self, _: Vec<nearside_schemas::Publish>, _: Answer) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 }

@@ -31,6 +31,40 @@ async fn qos_1_does_not_wait_for_the_disk() {
     }
 }
 
+/// [MQTT-4.6.0-2]: acknowledgements come in the order of their messages, also where nothing of a later one has to be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_keeps_is_answered_at_once_but_not_before_its_turn() {
+    let (intake, broker) = start().await;
+    let mut publisher = broker.connect(5, "p").await;
+    let mut subscriber = broker.connect(5, "s").await;
+    subscriber.subscribe(5, &[("free", 1)]).await;
+    publisher.send(Publish::new("free", "1", 1, 1).bytes(5)).await;
+    publisher.expect(ack(PUBACK, 1)).await;
+    assert!(intake.is_empty());
+    assert_eq!(subscriber.message(5).await.payload, b"1");
+    // The packet id of QoS 2 is kept.
+    publisher.send(Publish::new("free", "2", 2, 2).bytes(5)).await;
+    intake.next().await.1(Durability::Durable { below: 0 });
+    publisher.expect(ack(PUBREC, 2)).await;
+    assert_eq!(subscriber.message(5).await.payload, b"2");
+    // Beside one that is kept, and behind it.
+    let together = [Publish::new("kept", "3", 1, 3), Publish::new("free", "4", 1, 4)].map(|publish| publish.bytes(5));
+    publisher.send(together.concat()).await;
+    assert_eq!(subscriber.message(5).await.payload, b"4");
+    publisher.send(Publish::new("free", "5", 1, 5).bytes(5)).await;
+    assert_eq!(subscriber.message(5).await.payload, b"5");
+    publisher.expect_nothing().await;
+    for ids in [3..=4, 5..=5] {
+        intake.next().await.1(Durability::Durable { below: 0 });
+        for id in ids {
+            publisher.expect(ack(PUBACK, id)).await;
+        }
+    }
+    publisher.send(Publish::new("free", "6", 1, 6).bytes(5)).await;
+    publisher.expect(ack(PUBACK, 6)).await;
+    assert!(intake.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn qos_2_does() {
     let (intake, broker) = start().await;

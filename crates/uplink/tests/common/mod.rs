@@ -196,7 +196,7 @@ struct Store {
 }
 
 impl Intake for Store {
-    fn submit(&self, batch: Vec<Publish>, _unanswered: usize, answer: Answer) -> BoxFuture<'_, ()> {
+    fn submit(&self, batch: Vec<Publish>, answer: Answer) -> BoxFuture<'_, ()> {
         let mut received = self.received.lock().unwrap();
         for publish in batch {
             let event: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
