@@ -143,8 +143,8 @@ impl Sinks {
 
     /// Writes and empties what the component gave back.
     fn take(&mut self, replay: &Replay, out: &mut Outputs) -> Result<(), StartError> {
-        for finding in out.raised.drain(..) {
-            let line = preview_finding(&finding, replay.spec())?;
+        for raised in out.raised.drain(..) {
+            let line = preview_finding(&raised.finding, replay.spec())?;
             write_line(&mut self.findings, || line.to_string())?;
         }
         for summary in out.summaries.drain(..) {

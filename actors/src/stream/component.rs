@@ -16,13 +16,13 @@ use std::sync::Arc;
 use nearside_journal::Lsn;
 use nearside_models::row_model::Row;
 use nearside_schemas::{
-    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelRef, Reading, SetAsideReason,
+    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelRef, Nth, Reading, SetAsideReason,
     StreamId, Summary, Timestamp, Values, Verdict,
 };
 use nearside_window::{CLOCK_SLACK, StreamWindows};
 
 use super::feedback::explain;
-use super::findings::{FindingLog, field_of};
+use super::findings::{FindingLog, Noted, field_of};
 use super::judge::Judge;
 use super::outputs::{Answered, InferenceRequest, Outputs, ScoredRow, note_placement, push_request};
 use super::plan::{PlannedModel, StreamPlan};
@@ -330,6 +330,7 @@ impl StreamComponent {
                 model: self.plan.models[model].model.reference().clone(),
                 label: sighting.label.to_owned(),
                 field: field_of(self.plan.models[model].model.judges_fields(), &sighting.contributions),
+                nth: Nth::FIRST,
                 severity: sighting.severity,
                 since: row.time,
                 at: row.time,
@@ -340,9 +341,13 @@ impl StreamComponent {
                 text: sighting.text,
             };
             explain(&mut finding, &raised);
-            if let Some(first) = self.findings.note(finding) {
-                self.judges[model].feedback.note(&first);
-                out.raised.push(first);
+            match self.findings.note(finding, sighting.begins) {
+                Noted::Told(raised) => {
+                    self.judges[model].feedback.note(&raised.finding);
+                    out.raised.push(*raised);
+                }
+                Noted::Withheld => out.withheld += 1,
+                Noted::GoesOn => {}
             }
         }
         if out.keep_scores {

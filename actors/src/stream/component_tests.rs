@@ -68,6 +68,7 @@ impl RowState for TestState {
         let flagged = value > 100.0;
         let sighting = Sighting {
             label: "high",
+            begins: false,
             severity: Severity::Warning,
             score: value / 1_000.0,
             contributions: Vec::new(),

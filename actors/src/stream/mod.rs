@@ -25,7 +25,7 @@ pub use messages::{
     AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, OnItsWay, RedirtyStreams,
     ShardBatch, ShardFeedback, ShardJudged, ShardTick,
 };
-pub use outputs::{Answered, InferenceRequest, Outputs, ScoredRow};
+pub use outputs::{Answered, InferenceRequest, Outputs, Raised, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup};
 pub use silence::SILENT;

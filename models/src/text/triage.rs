@@ -177,6 +177,8 @@ impl TriageState {
         }
         Sighting {
             label,
+            // Each text is one.
+            begins: true,
             severity,
             score,
             contributions: vec![Contribution {

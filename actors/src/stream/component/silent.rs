@@ -3,9 +3,10 @@
 //! Promise: silence is told once, until something comes; at the same time in every run (promise I5).
 //! Never: the time in which the gateway was away counts as the stream's silence.
 
-use nearside_schemas::{Finding, HumanDuration, ModelName, ModelRef, Severity, Timestamp};
+use nearside_schemas::{Finding, HumanDuration, ModelName, ModelRef, Nth, Severity, Timestamp};
 
 use super::StreamComponent;
+use crate::stream::findings::Noted;
 use crate::stream::outputs::Outputs;
 use crate::stream::silence::SILENT;
 
@@ -40,6 +41,7 @@ impl StreamComponent {
             model: ModelRef { name, version: "1".into() },
             label: SILENT.to_owned(),
             field: None,
+            nth: Nth::FIRST,
             severity: Severity::Warning,
             since: self.silence.since,
             at,
@@ -49,8 +51,11 @@ impl StreamComponent {
             contributions: Vec::new(),
             text: format!("nothing has come for {}", HumanDuration(after)),
         };
-        if let Some(first) = self.findings.note(finding) {
-            out.raised.push(first);
+        // It is told once until something comes, so each is another one.
+        match self.findings.note(finding, true) {
+            Noted::Told(raised) => out.raised.push(*raised),
+            Noted::Withheld => out.withheld += 1,
+            Noted::GoesOn => {}
         }
     }
 }
@@ -76,8 +81,8 @@ mod tests {
     fn tick(stream: &mut StreamComponent, secs: i64) -> Vec<i64> {
         let mut out = Outputs::default();
         stream.on_tick(at(secs), true, &mut out);
-        out.raised.iter().for_each(|finding| assert_eq!(finding.label, SILENT));
-        out.raised.iter().map(|finding| finding.at.as_micros() / 1_000_000).collect()
+        out.raised.iter().for_each(|raised| assert_eq!(raised.finding.label, SILENT));
+        out.raised.iter().map(|raised| raised.finding.at.as_micros() / 1_000_000).collect()
     }
 
     #[test]

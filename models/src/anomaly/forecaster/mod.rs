@@ -27,7 +27,7 @@ use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::history::{History, INPUTS, Norm};
-use self::hold::{Hold, Unusual};
+use self::hold::{Hold, Raised, Unusual};
 use self::likelihood::{Errors, Evidence, Pace};
 use self::naming::{LASTS, Naming, Seen, Standing};
 use self::network::{Network, OUTPUTS};
@@ -285,7 +285,7 @@ impl RowState for ForecasterState {
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
                 // What is told of hours or of a gap is no fault of this row.
-                (Some(_), score) if judged.notice.is_some() && !judged.raises => score.min(held),
+                (Some(_), score) if judged.notice.is_some() && judged.raised.is_none() => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -362,8 +362,16 @@ struct Judged {
     strength: f64,
     label: Option<&'static str>,
     notice: Option<Notice>,
-    /// Whether the row itself raises an alarm.
-    raises: bool,
+    /// The alarm that the row itself raises.
+    raised: Option<Raised>,
+}
+
+impl Judged {
+    /// Whether what it is told as is another one: a gap, a flat line and what is told of hours are told once each.
+    fn begins(&self) -> bool {
+        let is_of_row = self.notice.is_none_or(|notice| self.label != Some(notice.label()));
+        !is_of_row || self.raised != Some(Raised::Again)
+    }
 }
 
 impl Field {
@@ -403,8 +411,8 @@ impl Field {
         }
         let evidence = self.errors.judge(error);
         let strength = Pace::discounted(evidence.mean, taken.discount);
-        let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
-        let of_row = raises.then(|| self.label(&evidence, error));
+        let raised = self.hold.raises(Unusual::new(&evidence, strength, error), least);
+        let of_row = raised.is_some().then(|| self.label(&evidence, error));
         // A level that was told as soon as it had lasted is not told again by its averages.
         let is_told = matches!(taken.notice, Some(Notice::Slow(Kind::Level))) && self.naming.knows_level(taken.blocks);
         let noticed = taken.notice.filter(|_| !is_told);
@@ -432,7 +440,7 @@ impl Field {
             strength,
             label,
             notice,
-            raises,
+            raised,
         }
     }
 
@@ -450,7 +458,8 @@ impl Field {
 
 impl ForecasterState {
     fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
-        seen.sort_by(|(_, a), (_, b)| b.evidence.mean.total_cmp(&a.evidence.mean));
+        // What begins is told before what goes on.
+        seen.sort_by(|(_, a), (_, b)| b.begins().cmp(&a.begins()).then(b.evidence.mean.total_cmp(&a.evidence.mean)));
         let sum: f64 = seen.iter().map(|(_, judged)| judged.evidence.mean).sum();
         let count = seen.len() as f64;
         let contributions = seen.iter().map(|(index, judged)| Contribution {
@@ -478,7 +487,8 @@ impl ForecasterState {
         };
         // What is told of more than its row is told for that, and not by the row's score.
         let score = score.max(self.fields[*index].threshold);
-        Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
+        let (label, begins) = (first.label.unwrap_or(SPIKE), first.begins());
+        Sighting { label, begins, severity: Severity::Warning, score, contributions, text }
     }
 }
 

@@ -224,3 +224,16 @@ fn a_state_of_the_versions_before_goes_on() {
             .is_err_and(|error| error.to_string().contains(&format!("version {}", VERSION + 1)))
     );
 }
+
+#[test]
+fn a_second_spike_begins_anew_and_a_growing_one_stands_out() {
+    let spike = |row: i64| match row {
+        400 | 440 => 25.0,
+        442 => 60.0,
+        _ => 0.0,
+    };
+    let verdicts = run((0..600).map(|row| wave(row) + spike(row)));
+    let begun = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.sightings.iter().any(|one| one.begins));
+    let begun: Vec<usize> = begun.map(|(row, _)| row).filter(|row| (390..600).contains(row)).collect();
+    assert_eq!(begun, [400, 440, 442]);
+}
