@@ -330,8 +330,8 @@ pub fn train_ecg(
         ),
         seed: settings.seed,
         data: vec![TrainingData {
-            name: format!("PhysioNet, MIT-BIH Arrhythmia Database, {} records", learners.len()),
-            licence: String::from("ODC-By 1.0"),
+            name: format!("{} records of {}", learners.len(), card::folder_name(data, "a site's own recordings")),
+            licence: String::from("that of the records"),
         }],
     });
     card.metrics = Vec::new();
