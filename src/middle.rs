@@ -77,6 +77,7 @@ pub fn plan(config: &SiteConfig, set: &ModelSet, recent: &Recent) -> Result<Plan
             models,
             priority: definition.priority,
             min_rows: definition.min_rows,
+            silent_after: definition.silent_after,
             judge_deadline: config.inference.deadline.get(),
             panics_per_minute: config.limits.panics_per_minute,
         }));

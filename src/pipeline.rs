@@ -46,6 +46,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::back::Back;
 use self::online::Learning;
+pub use self::online::check_learning;
 use crate::error::StartError;
 use crate::feedback::{self, GiveFeedback};
 use crate::heart::{Earlier, Heart, Start};
@@ -195,7 +196,7 @@ impl Gateway {
         };
         let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);
-        online::check(&config.models.online, &library)?;
+        check_learning(&config.models.online, &library)?;
         let current = Current::new(Middle::build(config, &models, &around, back.begins_at)?);
         models.came_in_force(&ModelSet::default(), &telemetry);
         models.keep(&library, &tried);

@@ -91,6 +91,41 @@ fn it_is_the_same_in_every_run_and_causal() {
     assert_eq!(cut[0].lines().collect::<Vec<_>>(), scores[..401]);
 }
 
+/// Two spikes of one hour, with a quarter of an hour of ordinary readings between, are two findings; what lasts is one.
+#[test]
+fn a_second_spike_within_the_hour_is_a_finding_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("a.csv");
+    let row = |minute: i64| {
+        let spike = if [305, 306, 322, 325].contains(&minute) { 80.0 } else { 0.0 };
+        let value = 50.0 + ((minute * 37) % 17) as f64 / 4.0 + spike;
+        (format!("2014-04-10 {:02}:{:02}:00", minute / 60, minute % 60), value)
+    };
+    write_csv(&csv, &(0..400).map(row).collect::<Vec<_>>());
+    let first = replay(folder.path(), &csv);
+    assert_eq!(first, replay(folder.path(), &csv), "byte for byte (I5)");
+    let lines = |text: &str| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+    let spikes = |findings: &[Value], model: &str| {
+        let of_model = |finding: &&Value| {
+            let name = finding["model"]["name"].as_str().or(finding["model"].as_str()).unwrap();
+            finding["label"] == "spike" && name.starts_with(model)
+        };
+        findings.iter().filter(of_model).cloned().collect::<Vec<_>>()
+    };
+    let told = lines(&first[1]);
+    for model in ["robust-z", "forecaster"] {
+        let found = spikes(&told, model);
+        let figures: Vec<_> = found.iter().map(|f| (f["nth"].as_u64(), f["since"].as_str().unwrap())).collect();
+        assert_eq!(figures, [(None, "2014-04-10T05:05:00Z"), (Some(2), "2014-04-10T05:22:00Z")], "{model}");
+        assert_eq!(found[0]["window"], found[1]["window"]);
+        assert!(found[1]["text"].as_str().unwrap().contains("the 2nd time"), "{}", found[1]["text"]);
+    }
+    let summaries = lines(&first[2]);
+    let of_hour = summaries.iter().find(|summary| summary["start"] == "2014-04-10T05:00:00Z").unwrap();
+    let rows = spikes(of_hour["findings"].as_array().unwrap(), "robust-z");
+    assert_eq!(rows.iter().map(|f| f["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 2], "what goes on counts");
+}
+
 /// Replays a file through the stream `series` of a site; gives back the program's result and the lines of `--scores`.
 fn scores(site: &str, name: &str, content: &[u8], more: &[&str]) -> (std::process::Output, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();

@@ -181,10 +181,10 @@ pub struct RuleConfig {
     #[serde(default)]
     pub streams: Vec<StreamName>,
     /// The condition, in CEL. Findings: `finding.label`, `.score`, `.threshold`, `.severity`, `.stream`, `.model`, `.rows`, `.text`,
-    /// `.seen.FIELD`, `.id` (for feedback). Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
+    /// `.seen.FIELD`, `.id` (for feedback), `.nth` (2 where it was over and came again in its window). Summaries: `summary.stream`, `.rows`, `.fields.FIELD.mean` (`min max std p05 … p95 count`),
     /// `.findings`, `.verdict`, `.set_aside`.
-    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. A window has one command of a rule
-    /// for each label.
+    /// A finding is looked at once, as it was when it was raised: `seen` holds the values of its first row. What
+    /// was over and comes again is another finding.
     pub when: String,
     /// What to publish.
     pub publish: PublishConfig,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nearside_privacy::{KeyRing, shown_key};
-use nearside_schemas::{CloseCause, Finding, SetAsideCounts, SetAsideReason, Summary, Verdict};
+use nearside_schemas::{CloseCause, SetAsideCounts, SetAsideReason, Summary, Verdict};
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use parking_lot::Mutex;
 
@@ -16,7 +16,7 @@ use crate::rules::Origin;
 use crate::rules_stage::RulesMessage;
 use crate::seal::SealMessage;
 use crate::stage::StageSender;
-use crate::stream::{Outputs, StreamComponent, StreamPlan};
+use crate::stream::{Outputs, Raised, StreamComponent, StreamPlan};
 
 /// How many streams of a definition are something, as one middle counts them: where another takes its place, its own go from the gauge
 /// and theirs come to it, in whatever order.
@@ -61,6 +61,7 @@ struct DefinitionMetrics {
     retired: Counter,
     parked: Counter,
     parked_now: StreamCount,
+    withheld: Counter,
     panics: Counter,
     lost_state: Counter,
 }
@@ -160,9 +161,10 @@ impl Outlet {
                 tracing::error!(stream = %component.id(), definition = %plan.spec.name, "a stream was parked after too many panics");
             }
         }
+        metrics.withheld.inc_by(std::mem::take(&mut outputs.withheld));
         let mut panics = 0;
-        for finding in outputs.raised.drain(..) {
-            panics += u32::from(fenced(|| self.raise(component, finding)).is_err());
+        for raised in outputs.raised.drain(..) {
+            panics += u32::from(fenced(|| self.raise(component, raised)).is_err());
         }
         for summary in outputs.summaries.drain(..) {
             let rows = summary.rows;
@@ -174,21 +176,22 @@ impl Outlet {
         panics
     }
 
-    fn raise(&self, component: &StreamComponent, finding: Finding) {
+    fn raise(&self, component: &StreamComponent, raised: Raised) {
         #[cfg(test)]
         assert!(!self.is_poisoned, "the poison");
         let spec = &component.plan().spec;
+        let finding = &raised.finding;
         let severity = finding.severity.to_string();
         self.telemetry.counter(Metric::Findings, &[spec.name.as_str(), &finding.label, &severity]).inc();
         let key = shown_key(component.key(), spec, &self.to.keys);
         let key = key.into_iter().map(|(name, shown)| (name.clone(), shown)).collect();
         let posted = PostedFinding { stream: spec.name.clone(), key, finding: finding.clone(), opinion: None };
         self.to.board.post_finding(posted);
-        let finding = Arc::new(finding);
+        let finding = Arc::new(finding.clone());
         let origin = Origin { spec: spec.clone(), key: component.key().clone() };
         let at = component.heard_at();
         let record = component.at_hand();
-        self.to.rules.send(RulesMessage::Finding { finding: finding.clone(), origin, at, record });
+        self.to.rules.send(RulesMessage::Finding { raised: Box::new(raised), origin, at, record });
         self.to.seal.send(SealMessage::Finding {
             finding,
             key: component.key().clone(),
@@ -302,6 +305,7 @@ impl DefinitionMetrics {
             retired: telemetry.counter(Metric::StreamsRetired, &[name]),
             parked: telemetry.counter(Metric::StreamsParked, &[name]),
             parked_now,
+            withheld: telemetry.counter(Metric::FindingsWithheld, &[name]),
             panics: telemetry.counter(Metric::StreamPanics, &["stream"]),
             lost_state: telemetry.counter(Metric::StreamPanics, &["restore"]),
         }

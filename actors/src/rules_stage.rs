@@ -10,20 +10,21 @@ use std::sync::Arc;
 
 use flume::Sender;
 use nearside_journal::{CommitOutcome, JournalHandle, Lsn, Record};
-use nearside_schemas::{BoxFuture, Clock, Command, CommandId, Finding, Summary, Timestamp, failpoint};
+use nearside_schemas::{BoxFuture, Clock, Command, CommandId, Summary, Timestamp, failpoint};
 use nearside_telemetry::{Metric, Telemetry};
 
 use crate::board::{Board, PostedCommand};
 use crate::fence::{Panicked, fenced};
 use crate::recall::Recall;
 use crate::rules::{Origin, Outcome, RuleFault, Rules};
+use crate::stream::Raised;
 
 /// What the rules stage is told.
 pub enum RulesMessage {
-    /// A finding was first seen in its window.
+    /// A finding was first seen.
     Finding {
         /// The finding.
-        finding: Arc<Finding>,
+        raised: Box<Raised>,
         /// Its stream.
         origin: Origin,
         /// When it came about: what cooldown and time to live count from.
@@ -126,8 +127,8 @@ impl RulesStage {
             self.rules.settle(&id, outcome);
         }
         let answers = match message {
-            RulesMessage::Finding { finding, origin, at, record } => {
-                self.evaluate(&origin, record, |rules| rules.on_finding(&finding, 0, &origin, at))
+            RulesMessage::Finding { raised, origin, at, record } => {
+                self.evaluate(&origin, record, |rules| rules.on_finding(&raised, &origin, at))
             }
             RulesMessage::Summary { summary, origin, at, record } => {
                 self.evaluate(&origin, record, |rules| rules.on_summary(&summary, &origin, at))
@@ -271,8 +272,8 @@ mod tests {
     use nearside_privacy::KeyRing;
     use nearside_schemas::codec::{CodecSpec, Format};
     use nearside_schemas::{
-        ClientId, HumanDuration, KeyValues, ManualClock, Publish, QoS, RuleName, SecretKey, StreamId, StreamName,
-        StreamSpec, Topic, TopicTemplate,
+        ClientId, Finding, HumanDuration, KeyValues, ManualClock, Publish, QoS, RuleName, SecretKey, StreamId,
+        StreamName, StreamSpec, Topic, TopicTemplate,
     };
 
     fn origin() -> Origin {
@@ -331,7 +332,8 @@ mod tests {
     fn finding(label: &str) -> RulesMessage {
         let at = Timestamp::from_secs(1);
         let finding = Finding { label: label.to_owned(), ..sample_finding(0, 95.0) };
-        RulesMessage::Finding { finding: Arc::new(finding), origin: origin(), at, record: None }
+        let raised = Box::new(Raised { finding, is_first_of_label: true });
+        RulesMessage::Finding { raised, origin: origin(), at, record: None }
     }
 
     /// I8: of two labels in a window each has its command, and after a crash each that was given is left out by itself.

@@ -78,8 +78,8 @@ fn seal(plan: &StreamPlan, out: &mut Outputs) -> Vec<SealedItem> {
         .map(|summary| seal_summary(&summary, &plan.spec, &keys, SummaryFormat::Json).map(Sealed::into_item).unwrap());
     let mut items: Vec<SealedItem> = summaries.collect();
     let findings = out.raised.drain(..);
-    items.extend(findings.map(|finding| {
-        seal_finding(&finding, &KeyValues::new(), &plan.spec, &plan.site, &keys).map(Sealed::into_item).unwrap()
+    items.extend(findings.map(|raised| {
+        seal_finding(&raised.finding, &KeyValues::new(), &plan.spec, &plan.site, &keys).map(Sealed::into_item).unwrap()
     }));
     items
 }

@@ -48,7 +48,7 @@ impl Driven {
         }
         self.out.raised.clear();
         self.push(20.4 + above);
-        self.out.raised.drain(..).next()
+        self.out.raised.drain(..).next().map(|raised| raised.finding)
     }
 
     fn say(&mut self, finding: &Finding, opinion: Opinion) -> FeedbackOutcome {
@@ -227,7 +227,7 @@ fn forecast(rows_at_once: usize, said: Option<&FindingTag>) -> (Vec<Finding>, Ve
         }
     }
     answer(&mut driven);
-    (driven.out.raised, driven.out.heard)
+    (driven.out.raised.into_iter().map(|raised| raised.finding).collect(), driven.out.heard)
 }
 
 /// The networks' answers come whenever they come; feedback acts on the rows behind it and on none before.

@@ -123,6 +123,7 @@ fn plan() -> Arc<StreamPlan> {
         models: vec![PlannedModel { model: Arc::new(Poisonable(reference)), queue: None, recent: None }],
         priority: nearside_actors::Priority::Ordinary,
         min_rows: 1,
+        silent_after: None,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute: 3,
     })

@@ -35,7 +35,8 @@ fn items(out: &mut Outputs) -> Vec<Item> {
         ));
         items.push(Item { subject: summary.window.to_string(), revision: summary.revision, text: text.unwrap() });
     }
-    for finding in out.raised.drain(..) {
+    for raised in out.raised.drain(..) {
+        let finding = raised.finding;
         let text = serde_json::to_string(&finding).unwrap();
         items.push(Item { subject: format!("{:?}", finding.id()), revision: 0, text });
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nearside_actors::Priority;
 use nearside_models::ModelError;
@@ -32,6 +33,8 @@ pub struct StreamDefinition {
     pub priority: Priority,
     /// A window with fewer rows carries counts only.
     pub min_rows: u64,
+    /// After how long without a reading it is told as silent.
+    pub silent_after: Option<Duration>,
 }
 
 /// Checks one definition. `None` where something is wrong, which `problems` then says. Where it could not be read as a whole, what is
@@ -109,7 +112,8 @@ pub(crate) fn check(
     let (models, is_for_patients) = models(&raw, fields_are_whole.then_some(&spec), folders, problems);
     let usual = if is_for_patients { Priority::Medical } else { Priority::Ordinary };
     let priority = raw.priority.unwrap_or(usual);
-    Some(StreamDefinition { spec, windows, guard, models, priority, min_rows: raw.min_rows.max(1) })
+    let (min_rows, silent_after) = (raw.min_rows.max(1), raw.silent_after.map(|after| after.get_ref().get()));
+    Some(StreamDefinition { spec, windows, guard, models, priority, min_rows, silent_after })
 }
 
 /// A bare name is a path of one name.
@@ -225,6 +229,9 @@ fn check_bounds(raw: &RawStream, problems: &mut Problems<'_>) {
         && !(rate.get_ref().is_finite() && *rate.get_ref() > 0.0)
     {
         problems.add(rate.span(), "`rate_hz` must be above zero: samples a second");
+    }
+    if let Some(after) = raw.silent_after.as_ref().filter(|after| after.get_ref().get().is_zero()) {
+        problems.add(after.span(), "`silent_after` must be above zero, such as \"5m\"");
     }
     if raw.max_payload.get_ref().bytes() == 0 {
         problems.add(raw.max_payload.span(), "`max_payload` must be above zero, such as \"256KiB\"");

@@ -131,6 +131,10 @@ pub(crate) struct RawStream {
     /// row, where those are longer.
     #[serde(default)]
     pub(crate) idle: Option<HumanDuration>,
+    /// A stream from which nothing has come for this long is told as `silent`, once, until it speaks again; without it silence tells
+    /// nothing. The time in which the gateway was away does not count.
+    #[serde(default)]
+    pub(crate) silent_after: Option<Spanned<HumanDuration>>,
     /// Most rows of one window.
     #[serde(default)]
     pub(crate) max_rows: Option<usize>,

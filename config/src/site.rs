@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nearside_actors::rules::{RuleStream, RuleSurroundings, check_rule};
+use nearside_actors::stream::SILENT;
 use nearside_actors::{InferenceConfig, RollUpConfig, RuleConfig, RuleSubject, StreamsConfig};
 use nearside_broker::BrokerConfig;
 use nearside_console::ConsoleConfig;
@@ -364,6 +365,7 @@ impl SiteConfig {
 /// learnt.
 fn rule_stream(stream: &StreamDefinition, folders: &[PathBuf]) -> RuleStream {
     let (mut labels, mut gives_other_labels) = (BTreeSet::new(), false);
+    labels.extend(stream.silent_after.map(|_| SILENT.to_owned()));
     for name in &stream.models {
         let own = own_card(name.as_str(), folders);
         match own {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use nearside_schemas::{ModelName, ModelRef};
 use serde::{Deserialize, Serialize};
@@ -272,6 +273,11 @@ fn without_brackets(text: &str) -> String {
         _ => part,
     });
     outside.collect()
+}
+
+/// What a card calls a folder of data: never its path, which says something of the machine.
+pub(crate) fn folder_name(folder: &Path, otherwise: &str) -> String {
+    folder.file_name().map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

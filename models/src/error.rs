@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The configuration names a model that is not in the catalogue.
-    #[error("no model is called `{name}`; there are: {known}")]
+    #[error("no model is called `{name}`, nor is it a folder with a card; there are: {known}")]
     Unknown {
         /// The name as given.
         name: String,
@@ -12,7 +12,7 @@ pub enum ModelError {
         known: String,
     },
     /// The stream does not have what the model needs.
-    #[error("model `{model}` does not fit the stream: {why}")]
+    #[error("model `{model}` cannot be used like this: {why}")]
     Unfit {
         /// The model.
         model: String,
@@ -50,6 +50,18 @@ pub enum ModelError {
         path: std::path::PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// There is not enough to learn from.
+    #[error(
+        "too little to learn from: {samples} samples to learn and {held_back} held back to tell when to stop; it takes {least} and one"
+    )]
+    TooLittle {
+        /// Those to learn from.
+        samples: usize,
+        /// Those held back.
+        held_back: usize,
+        /// The least to learn from.
+        least: usize,
     },
     /// The device that networks are to compute on is not there.
     #[error("networks cannot compute on `{device}`: {why}")]

@@ -20,6 +20,7 @@ pub mod mlp;
 pub mod recent;
 pub mod row_model;
 mod snapshot;
+mod spell;
 pub mod text;
 pub mod train;
 

@@ -125,6 +125,9 @@ pub struct RowVerdict {
 pub struct Sighting {
     /// What it is, such as `spike`; a short fixed set of words for each model.
     pub label: &'static str,
+    /// Whether it is another one: what was told before under this label, and on this field, was over. Otherwise it goes on with that, where
+    /// its window has it.
+    pub begins: bool,
     /// How much it matters.
     pub severity: Severity,
     /// 0 to 1.

@@ -10,7 +10,7 @@ use crate::topic::Topic;
 /// A message to a device. It is recorded before it is sent and sent at most once.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Command {
-    /// Rule, window, revision and label. The same id is never sent twice.
+    /// Rule, window, revision, label and which finding of that label. The same id is never sent twice.
     pub id: CommandId,
     /// Where it goes.
     pub topic: Topic,

@@ -30,7 +30,7 @@ const MAX_REFERENCE: usize = 100;
 pub struct FindingTag {
     /// The stream.
     pub stream: StreamId,
-    /// Of window, model, label and field.
+    /// Of window, model, label, field and, from the second on, which of these in the window.
     pub digest: u64,
     /// The model that judged.
     pub model: ModelName,
@@ -45,6 +45,9 @@ impl Finding {
         for part in [window.as_str(), &self.model.version, &self.label, field] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
+        }
+        if !self.nth.is_first() {
+            hasher.update(&self.nth.get().to_le_bytes());
         }
         let mut digest = [0; 8];
         digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FieldName, ModelRef, WindowId};
+use crate::ids::{FieldName, ModelRef, Nth, WindowId};
 use crate::time::Timestamp;
 
 /// How much a finding matters to whoever is called.
@@ -49,7 +49,8 @@ pub struct Contribution {
     pub note: Option<String>,
 }
 
-/// The identity of a finding: window, model, label and field. The same thing seen again in the same window is the same finding.
+/// The identity of a finding: window, model, label, field and which of its kind in the window. What lasts is one finding of its window;
+/// what comes again once it was over is another.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FindingId {
     /// The window.
@@ -60,6 +61,8 @@ pub struct FindingId {
     pub label: String,
     /// On which field; `None` where the model judges the row as a whole.
     pub field: Option<FieldName>,
+    /// Which of these in the window.
+    pub nth: Nth,
 }
 
 /// Something a model saw in a window, with everything needed to understand it.
@@ -77,6 +80,9 @@ pub struct Finding {
     /// The field that it was seen on, where the model judges each field by itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub field: Option<FieldName>,
+    /// Which it is of those that the window has of this model, label and field: each is an episode of its own.
+    #[serde(skip_serializing_if = "Nth::is_first", default)]
+    pub nth: Nth,
     /// How much it matters.
     pub severity: Severity,
     /// Event time of the first row that raised it.
@@ -103,6 +109,7 @@ impl Finding {
             model: self.model.clone(),
             label: self.label.clone(),
             field: self.field.clone(),
+            nth: self.nth,
         }
     }
 
@@ -111,9 +118,11 @@ impl Finding {
         let rows = self.rows + other.rows;
         let since = self.since.min(other.since);
         let severity = self.severity.max(other.severity);
+        let nth = self.nth;
         if other.score > self.score {
             *self = other;
         }
+        self.nth = nth;
         self.rows = rows;
         self.since = since;
         self.severity = severity;

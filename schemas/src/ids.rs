@@ -1,6 +1,7 @@
 //! Identifiers. Each is its own type; none holds personal data in the clear.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -232,7 +233,68 @@ impl fmt::Display for WindowId {
     }
 }
 
-/// The identity of a command: rule, window, the window's revision and, of a finding, its label (promise I8).
+/// Which episode of its kind in its window something is about, counted from 1.
+///
+/// The first is the one that it always was: it is printed as nothing and written nowhere, so ids and records of before there were others
+/// are read as the first. The others are printed `#2`, `#3` and so on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(transparent)]
+pub struct Nth(NonZeroU32);
+
+impl Nth {
+    /// The first.
+    pub const FIRST: Self = Self(NonZeroU32::MIN);
+
+    /// Whether it is the first.
+    pub const fn is_first(&self) -> bool {
+        self.0.get() == 1
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl Default for Nth {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Nth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_first() { Ok(()) } else { write!(f, "#{}", self.0) }
+    }
+}
+
+/// What tells a finding from the first of its label in its window: the model, the field and which of its kind it is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+pub struct Further {
+    /// The model that judged.
+    pub model: ModelRef,
+    /// On which field; `None` where the model judges the row as a whole.
+    pub field: Option<FieldName>,
+    /// Which of these in the window.
+    pub nth: Nth,
+}
+
+impl fmt::Display for Further {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ":{}", self.model)?;
+        self.field.iter().try_for_each(|field| write!(f, ":{field}"))?;
+        self.nth.fmt(f)
+    }
+}
+
+/// The identity of a command: rule, window, the window's revision and, of a finding, its label and what tells it from the first of that
+/// label in the window (promise I8).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub struct CommandId {
     /// The rule that asked for it.
@@ -243,6 +305,9 @@ pub struct CommandId {
     pub revision: u32,
     /// The label of the finding that fired the rule; `None` of a summary. A model's word: nothing of a device.
     pub label: Option<Arc<str>>,
+    /// Of a finding that is not the window's first with this label. The first command's id is what it was before there were others.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub further: Option<Further>,
 }
 
 impl CommandId {
@@ -255,7 +320,8 @@ impl CommandId {
 impl fmt::Display for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:r{}", self.rule, self.window, self.revision)?;
-        self.label.iter().try_for_each(|label| write!(f, ":{label}"))
+        self.label.iter().try_for_each(|label| write!(f, ":{label}"))?;
+        self.further.iter().try_for_each(|further| further.fmt(f))
     }
 }
 

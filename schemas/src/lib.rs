@@ -41,8 +41,8 @@ pub use feedback::{
 };
 pub use finding::{Contribution, Finding, FindingId, Severity};
 pub use ids::{
-    ClientId, CommandId, FieldName, InvalidName, ModelName, ModelRef, RuleName, SiteId, StreamId, StreamIdHasher,
-    StreamMap, StreamName, WindowDefinition, WindowId, digest,
+    ClientId, CommandId, FieldName, Further, InvalidName, ModelName, ModelRef, Nth, RuleName, SiteId, StreamId,
+    StreamIdHasher, StreamMap, StreamName, WindowDefinition, WindowId, digest,
 };
 pub use nearest::{nearest, unknown_name};
 pub use personal::Personal;

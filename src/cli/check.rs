@@ -11,6 +11,7 @@ use nearside_privacy::KeyRing;
 use super::counted;
 use crate::error::StartError;
 use crate::model_set::{self, ModelSet};
+use crate::pipeline::check_learning;
 
 /// Checks a site's configuration.
 #[derive(Args, Debug)]
@@ -49,6 +50,7 @@ pub fn run(args: &CheckArgs) -> Result<(), StartError> {
 pub(super) fn site_models(config: &SiteConfig, base: &Path, key_file: &Path) -> Result<ModelSet, StartError> {
     let keys = key_file.exists().then(|| KeyRing::load(key_file)).transpose()?.map(Arc::new);
     let library = model_set::library(config, base, keys);
+    check_learning(&config.models.online, &library)?;
     let (models, refusals) = ModelSet::load(config, &library, &ModelSet::default(), &library.failed())?;
     for refusal in refusals {
         eprintln!("warning: {}; {} is used instead", refusal.error, refusal.instead);

@@ -41,6 +41,9 @@ pub(super) struct TrainOnPatients {
     /// Most passes over the data; it stops earlier when it no longer gets better, and the best is kept.
     #[arg(long, default_value_t = 12, value_parser = at_least_one)]
     pub(super) epochs: usize,
+    /// Go on from where an earlier training into the same folder was stopped.
+    #[arg(long)]
+    resume: bool,
 }
 
 /// An evaluation on simulated patients that the training never saw, drawn from other ranges.
@@ -76,13 +79,14 @@ fn signs(vitals: &Vitals) -> VitalSigns {
 impl TrainOnPatients {
     /// Trains the network.
     pub(super) fn train(&self, progress: &mut dyn FnMut(&Epoch)) -> Result<TrainReport, StartError> {
-        let Self { out, seed, patients, epochs } = self;
+        let Self { out, seed, patients, epochs, resume } = self;
         let command =
             format!("nearside train deterioration --seed {seed} --patients {patients} --epochs {epochs} --out FOLDER");
         let data = format!(
             "{HOURS} h of each of {patients} simulated patients, each fifth held back: simulated patients alone"
         );
-        let settings = TrainDeterioration { out, seed: *seed, epochs: *epochs, command: &command, data: &data };
+        let settings =
+            TrainDeterioration { out, seed: *seed, epochs: *epochs, resume: *resume, command: &command, data: &data };
         Ok(train_deterioration(&settings, courses(Cohort::Training, *seed, *patients), progress)?)
     }
 }
@@ -130,6 +134,14 @@ impl EvalOnPatients {
         for (count, said, came) in calibration(&said) {
             eprintln!("said {said:.2}, came {came:.2} ({count})");
         }
+        eprintln!(
+            "alarms at {}: {:.0} % of them right, {:.2} a patient and day; {} of {} onsets told",
+            card.threshold,
+            100.0 * own.precision(),
+            own.alarms_a_day,
+            own.told,
+            own.onsets
+        );
         let (error, base) = brier(&said);
         let ranking_of = |name: &str, ranking: &Ranking| (name.to_owned(), json!(ranking));
         let rankings: serde_json::Map<String, Value> =

@@ -137,7 +137,8 @@ fn show_all(all: &EcgOutcome) {
         let (sensitivity, precision) = (class.sensitivity, class.precision);
         eprintln!("{:<6}{:>9}{sensitivity:>13.3}{precision:>11.3}{:>8.3}", class.class, class.beats, class.f1);
     }
-    eprintln!("mean F1 of N, S and V: {:.3}", all.mean_f1());
+    let (mean, of) = all.mean_f1();
+    eprintln!("mean F1 of {}: {mean:.3}", of.chars().map(String::from).collect::<Vec<_>>().join(", "));
     eprintln!("{:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>11}", "annotated", "N", "S", "V", "F", "Q", "not found");
     for (name, row) in ["N", "S", "V", "F", "Q", "no beat"].iter().zip(all.confusion) {
         let [n, s, v, f, q, none] = row;
@@ -162,7 +163,9 @@ fn summary(args: &EcgArgs, patients: &[Patient], set_aside: &[SetAside], all: &E
         "qrs_sensitivity": is_known.then(|| all.qrs_sensitivity()),
         "qrs_precision": is_known.then(|| all.qrs_precision()),
         "classes": is_known.then(|| all.classes()),
-        "mean_f1_n_s_v": is_known.then(|| all.mean_f1()),
+        "mean_f1_n_s_v": is_known.then_some(all.mean_f1()).filter(|(_, of)| of == "NSV").map(|(mean, _)| mean),
+        "mean_f1": is_known.then(|| all.mean_f1().0),
+        "mean_f1_of": is_known.then(|| all.mean_f1().1),
         "confusion": is_known.then_some(all.confusion),
     })
 }

@@ -47,6 +47,9 @@ pub(super) struct TrainOnPeople {
     /// Most passes over the data; it stops earlier when it no longer gets better, and the best is kept.
     #[arg(long, default_value_t = EPOCHS, value_parser = at_least_one)]
     pub(super) epochs: usize,
+    /// Go on from where an earlier training into the same folder was stopped.
+    #[arg(long)]
+    resume: bool,
 }
 
 /// An evaluation on simulated people that the training never saw, drawn from other ranges.
@@ -110,7 +113,7 @@ impl TrainOnPeople {
     }
 
     fn settings<'a>(&'a self, command: &'a str, data: &'a str) -> TrainMotion<'a> {
-        TrainMotion { out: &self.out, seed: self.seed, epochs: self.epochs, command, data }
+        TrainMotion { out: &self.out, seed: self.seed, epochs: self.epochs, resume: self.resume, command, data }
     }
 
     fn command(&self, task: &str) -> String {
@@ -182,6 +185,13 @@ impl EvalOnPeople {
                 ACTIVITIES.iter().map(|one| (one.as_str().to_owned(), json!(table.f1(*one)))).collect();
             json!({ "accuracy": table.accuracy(), "macro_f1": table.macro_f1(), "f1": f1, "counts": table.counts })
         };
+        eprintln!(
+            "falls: {} of {} told, in {:.1} h; {:.2} false a day",
+            falls.found,
+            falls.falls,
+            falls.hours,
+            falls.false_alarms as f64 * 24.0 / falls.hours.max(1e-9)
+        );
         println!(
             "{}",
             json!({
@@ -212,6 +222,12 @@ impl EvalOnPeople {
                 "mean_error_of_total_sleep_minutes": off,
             })
         };
+        eprintln!("{:<24}{:>9}{:>12}{:>12}{:>8}", "", "accuracy", "sensitivity", "specificity", "kappa");
+        for (name, counts) in ["network", "Cole and Kripke"].iter().zip(&totals) {
+            let [accuracy, sensitivity] = [counts.accuracy(), counts.sensitivity()];
+            let [specificity, kappa] = [counts.specificity(), counts.kappa()];
+            eprintln!("{name:<24}{accuracy:>9.3}{sensitivity:>12.3}{specificity:>12.3}{kappa:>8.3}");
+        }
         println!(
             "{}",
             json!({

@@ -36,7 +36,8 @@ pub struct ReplayArgs {
     /// their own, so a flagged row need not have the highest score of the file. Both are 0 where the row was set aside.
     #[arg(long)]
     scores: Option<PathBuf>,
-    /// Writes the findings here, one JSON object a line.
+    /// Writes the findings here, one JSON object a line, as they would leave for the cloud: what tells of a field that may not leave is
+    /// withheld. `privacy = { FIELD = "clear" }` lets it be seen.
     #[arg(long)]
     findings: Option<PathBuf>,
     /// Writes the summaries here as they are before encryption, one JSON object a line.
@@ -142,8 +143,8 @@ impl Sinks {
 
     /// Writes and empties what the component gave back.
     fn take(&mut self, replay: &Replay, out: &mut Outputs) -> Result<(), StartError> {
-        for finding in out.raised.drain(..) {
-            let line = preview_finding(&finding, replay.spec())?;
+        for raised in out.raised.drain(..) {
+            let line = preview_finding(&raised.finding, replay.spec())?;
             write_line(&mut self.findings, || line.to_string())?;
         }
         for summary in out.summaries.drain(..) {

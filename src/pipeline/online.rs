@@ -36,7 +36,7 @@ pub(super) fn recent(config: &SiteConfig) -> Recent {
 }
 
 /// Says which model cannot learn.
-pub(super) fn check(config: &OnlineConfig, library: &Library) -> Result<(), ModelError> {
+pub fn check_learning(config: &OnlineConfig, library: &Library) -> Result<(), ModelError> {
     for name in &config.models {
         let model = library.load(name.as_str())?;
         let version = library.version(name.as_str(), &model.digest);

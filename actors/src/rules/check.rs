@@ -11,9 +11,9 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 use cel::{ExecutionError, IdedExpr, Program, Value};
 use nearside_models::catalog;
 use nearside_schemas::{
-    CloseCause, Contribution, FieldKind, FieldPolicy, FieldSummary, Finding, ModelName, ModelRef, Personal, Quantiles,
-    SetAsideCounts, Severity, SiteId, StreamId, StreamSpec, Summary, Timestamp, Verdict, WindowDefinition, WindowId,
-    unknown_name,
+    CloseCause, Contribution, FieldKind, FieldPolicy, FieldSummary, Finding, ModelName, ModelRef, Nth, Personal,
+    Quantiles, SetAsideCounts, Severity, SiteId, StreamId, StreamSpec, Summary, Timestamp, Verdict, WindowDefinition,
+    WindowId, unknown_name,
 };
 
 use super::subject::{Origin, SubjectContext, finding_context, finding_tree, summary_context, summary_tree};
@@ -348,6 +348,7 @@ fn finding(spec: &StreamSpec, window: WindowId) -> Option<Finding> {
     };
     Some(Finding {
         field: None,
+        nth: Nth::FIRST,
         window,
         model: ModelRef { name: ModelName::new("sample").ok()?, version: "1".into() },
         label: "sample".to_owned(),

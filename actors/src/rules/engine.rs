@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cel::{Context, ExecutionError, Value};
-use nearside_schemas::{Command, CommandId, Finding, RuleName, StreamId, Summary, Timestamp, WindowId};
+use nearside_schemas::{Command, CommandId, Further, RuleName, StreamId, Summary, Timestamp, WindowId};
 use serde::{Deserialize, Serialize};
 
 use super::subject::{Origin, finding_context, summary_context};
 use super::{CompiledRule, RuleError, compile, explain};
 use crate::config::{RuleConfig, RuleSubject};
+use crate::stream::Raised;
 
 /// Most command ids that are remembered, and most streams and labels whose cooldown is; the oldest are forgotten first.
 const REMEMBERED: usize = 65_536;
@@ -74,6 +75,7 @@ struct Firing<'a> {
     window: &'a WindowId,
     revision: u32,
     label: Option<&'a str>,
+    further: Option<Further>,
     origin: &'a Origin,
     now: Timestamp,
 }
@@ -100,21 +102,21 @@ impl Rules {
         self.rules.iter().map(|rule| &rule.config.name)
     }
 
-    /// Evaluates the rules on a finding when it is first seen in its window.
-    pub fn on_finding(
-        &mut self,
-        finding: &Finding,
-        revision: u32,
-        origin: &Origin,
-        now: Timestamp,
-    ) -> Vec<Result<Command, RuleFault>> {
+    /// Evaluates the rules on a finding when it is first seen.
+    pub fn on_finding(&mut self, raised: &Raised, origin: &Origin, now: Timestamp) -> Vec<Result<Command, RuleFault>> {
         if self.rules.iter().all(|rule| rule.config.on != RuleSubject::Finding) {
             return Vec::new();
         }
+        let finding = &raised.finding;
         let (window, label) = (&finding.window, Some(finding.label.as_str()));
+        let further = (!raised.is_first_of_label).then(|| Further {
+            model: finding.model.clone(),
+            field: finding.field.clone(),
+            nth: finding.nth,
+        });
         match finding_context(finding, origin) {
             Ok(context) => {
-                let firing = Firing { context: &context, window, revision, label, origin, now };
+                let firing = Firing { context: &context, window, revision: 0, label, further, origin, now };
                 self.evaluate(RuleSubject::Finding, &firing)
             }
             Err(why) => self.all_fail(RuleSubject::Finding, origin, &why),
@@ -134,7 +136,7 @@ impl Rules {
         let (window, revision) = (&summary.window, summary.revision);
         match summary_context(summary, origin) {
             Ok(context) => {
-                let firing = Firing { context: &context, window, revision, label: None, origin, now };
+                let firing = Firing { context: &context, window, revision, label: None, further: None, origin, now };
                 self.evaluate(RuleSubject::Summary, &firing)
             }
             Err(why) => self.all_fail(RuleSubject::Summary, origin, &why),
@@ -234,6 +236,7 @@ impl Rules {
             window: firing.window.clone(),
             revision: firing.revision,
             label: firing.label.map(Arc::from),
+            further: firing.further.clone(),
         };
         let cooldown = rule.config.cooldown.get();
         // A cooldown without a label is of a summary, or of all labels together and from an older checkpoint.
@@ -296,8 +299,8 @@ pub(super) mod tests {
     use crate::config::PublishConfig;
     use nearside_schemas::codec::{CodecSpec, Format};
     use nearside_schemas::{
-        Contribution, FieldName, FieldPolicy, HumanDuration, KeyPartSpec, ModelName, ModelRef, Personal, QoS, Severity,
-        StreamName, StreamSpec, TopicTemplate, WindowDefinition,
+        Contribution, FieldName, FieldPolicy, Finding, HumanDuration, KeyPartSpec, ModelName, ModelRef, Nth, Personal,
+        QoS, Severity, StreamName, StreamSpec, TopicTemplate, WindowDefinition,
     };
 
     fn rule(when: &str) -> RuleConfig {
@@ -354,6 +357,7 @@ pub(super) mod tests {
             model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
             label: "news2_high".to_owned(),
             field: None,
+            nth: Nth::FIRST,
             severity: Severity::Critical,
             since: Timestamp::from_secs(window),
             at: Timestamp::from_secs(window),
@@ -372,8 +376,12 @@ pub(super) mod tests {
         }
     }
 
+    fn first(finding: &Finding) -> Raised {
+        Raised { finding: finding.clone(), is_first_of_label: true }
+    }
+
     fn fired(rules: &mut Rules, finding: &Finding, now: i64) -> Vec<Command> {
-        let answers = rules.on_finding(finding, 0, &origin(), Timestamp::from_secs(now));
+        let answers = rules.on_finding(&first(finding), &origin(), Timestamp::from_secs(now));
         answers.into_iter().map(|answer| answer.unwrap()).collect()
     }
 
@@ -435,6 +443,28 @@ pub(super) mod tests {
         assert!(fired(&mut rules, &other(0), 200).is_empty(), "the same id never again");
     }
 
+    /// What comes again in its window, and what comes on another field, is looked at, each once; the cooldown is of stream and label.
+    #[test]
+    fn each_further_finding_of_a_label_has_its_own_command_and_the_labels_cooldown() {
+        let mut rules = Rules::new(&[rule("true")]).unwrap();
+        let again = |nth: Nth, field: Option<&str>| {
+            let field = field.map(|field| FieldName::new(field).unwrap());
+            Raised { finding: Finding { nth, field, ..finding(0, 1.0) }, is_first_of_label: false }
+        };
+        let second = Nth::FIRST.next();
+        let mut fires = |raised: &Raised, now| {
+            let answers = rules.on_finding(raised, &origin(), Timestamp::from_secs(now));
+            answers.into_iter().map(|answer| answer.unwrap().id.to_string()).collect::<Vec<_>>()
+        };
+        let id = |more: &str| vec![format!("alarm:{}:1m:0:r0:news2_high{more}", StreamId::from_bytes([1; 16]))];
+        assert_eq!(fires(&first(&finding(0, 1.0)), 0), id(""), "as it was before there were others");
+        assert!(fires(&again(second, None), 59).is_empty(), "quiet for 60 s");
+        assert_eq!(fires(&again(second, None), 60), id(":news2@1#2"));
+        assert_eq!(fires(&again(Nth::FIRST, Some("spo2")), 120), id(":news2@1:spo2"));
+        assert_eq!(fires(&again(second, Some("spo2")), 180), id(":news2@1:spo2#2"));
+        assert!(fires(&again(second, None), 240).is_empty(), "the same id never again");
+    }
+
     #[test]
     fn cooldowns_go_on_from_a_checkpoint_also_of_the_version_before() {
         let mut rules = Rules::new(&[rule("true")]).unwrap();
@@ -459,14 +489,14 @@ pub(super) mod tests {
         to_bed.publish.topic = "{patient}/broker/version".to_owned();
         let mut rules = Rules::new(&[to_bed]).unwrap();
         let origin = Origin { key: [Personal::new(Arc::from("$SYS"))].into_iter().collect(), ..origin() };
-        let answers = rules.on_finding(&finding(0, 1.0), 0, &origin, Timestamp::from_secs(0));
+        let answers = rules.on_finding(&first(&finding(0, 1.0)), &origin, Timestamp::from_secs(0));
         assert!(matches!(answers.as_slice(), [Err(fault)] if fault.why.contains("begin with `$`")));
     }
 
     #[test]
     fn what_the_subject_does_not_have_does_not_hold_and_faults_are_told() {
         let mut rules = Rules::new(&[rule("finding.seen.nothing > 1.0"), rule("finding.label > 1")]).unwrap();
-        let answers = rules.on_finding(&finding(0, 1.0), 0, &origin(), Timestamp::from_secs(0));
+        let answers = rules.on_finding(&first(&finding(0, 1.0)), &origin(), Timestamp::from_secs(0));
         assert_eq!(answers.len(), 1);
         assert!(answers[0].is_err());
     }

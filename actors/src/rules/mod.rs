@@ -1,6 +1,6 @@
 //! Rules: conditions in CEL over findings and summaries that publish commands to devices.
 //!
-//! Promises: a command's id is rule, window, revision and the finding's label, and one id is issued once (promise I8); the cooldown is of
+//! Promises: a command's id is rule, window, revision, the finding's label and which of its kind it is in the window, and one id is issued once (promise I8); the cooldown is of
 //! rule, stream and label, and counts from what was really sent; a rule that cannot be evaluated is counted and harms no other.
 //! Never: a rule sees text a device sent, or the key of another stream; a command goes to a topic of the gateway's own (`$…`).
 

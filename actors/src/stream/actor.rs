@@ -51,6 +51,8 @@ pub(super) struct Tick {
     pub(super) now: Timestamp,
     /// Whether it is the time of day, not one that a journal remembers.
     pub(super) is_live: bool,
+    /// Since when time has passed without a gap.
+    pub(super) awake_since: Timestamp,
 }
 
 /// A tick in the mailbox.
@@ -162,7 +164,10 @@ impl StreamActor {
             self.asked_for = None;
         }
         let mut out = self.shard.lend_outputs();
-        self.guarded(&mut out, |actor, out| actor.component.on_tick(tick.now, tick.is_live, out));
+        self.guarded(&mut out, |actor, out| {
+            actor.component.awake_since(tick.awake_since);
+            actor.component.on_tick(tick.now, tick.is_live, out);
+        });
         self.flush(out, None);
     }
 
@@ -232,8 +237,8 @@ impl StreamActor {
         self.publish(out);
         self.stream.set_anchor(self.component.anchor());
         // Who rests wants no tick but the one at which it retires.
-        let retires = || self.component.is_at_rest().then(|| self.retires_at());
-        if let Some(deadline) = self.component.next_deadline().or_else(retires)
+        let retires = self.component.is_at_rest().then(|| self.retires_at());
+        if let Some(deadline) = [self.component.next_deadline(), retires].into_iter().flatten().min()
             && self.asked_for.is_none_or(|asked| deadline < asked)
         {
             self.asked_for = Some(deadline);

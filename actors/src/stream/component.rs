@@ -7,6 +7,7 @@
 //! Never: it knows of actors, threads or the time of day.
 
 mod rebuild;
+mod silent;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -15,16 +16,17 @@ use std::sync::Arc;
 use nearside_journal::Lsn;
 use nearside_models::row_model::Row;
 use nearside_schemas::{
-    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelRef, Reading, SetAsideReason,
+    CloseCause, ClosedWindow, Feedback, FeedbackOutcome, Finding, KeyValues, ModelRef, Nth, Reading, SetAsideReason,
     StreamId, Summary, Timestamp, Values, Verdict,
 };
 use nearside_window::{CLOCK_SLACK, StreamWindows};
 
 use super::feedback::explain;
-use super::findings::{FindingLog, field_of};
+use super::findings::{FindingLog, Noted, field_of};
 use super::judge::Judge;
 use super::outputs::{Answered, InferenceRequest, Outputs, ScoredRow, note_placement, push_request};
 use super::plan::{PlannedModel, StreamPlan};
+use super::silence::Silence;
 use crate::fence::{PanicBudget, Panicked, fenced};
 use crate::skew::Skew;
 
@@ -51,6 +53,7 @@ pub struct StreamComponent {
     last_received: Timestamp,
     /// The latest time that a reading's receipt or a tick told.
     heard_at: Timestamp,
+    silence: Silence,
     budget: PanicBudget,
     parked: bool,
     /// The record of the message that is being handled; `None` where time passes.
@@ -75,6 +78,7 @@ impl StreamComponent {
             skipped: VecDeque::new(),
             last_received: Timestamp::MIN,
             heard_at: Timestamp::MIN,
+            silence: Silence::default(),
             budget: PanicBudget::new(plan.panics_per_minute),
             parked: false,
             at_hand: None,
@@ -125,6 +129,7 @@ impl StreamComponent {
         let (time, received) = (reading.time, reading.received);
         self.last_received = self.last_received.max(received);
         self.heard_at = self.heard_at.max(received);
+        self.silence.ends(received);
         // Models see what the windows took: a row that was set aside everywhere is judged by none.
         let values = if self.judges.is_empty() { Values::new() } else { reading.values.clone() };
         let windows = &mut self.windows;
@@ -196,6 +201,7 @@ impl StreamComponent {
         let has_gone_back = now.plus(CLOCK_SLACK) < self.heard_at;
         self.heard_at = if has_gone_back { now } else { self.heard_at.max(now) };
         self.at_hand = None;
+        self.tell_silence(now, has_gone_back, out);
         let windows = &mut self.windows;
         let closed = &mut self.closed;
         match fenced(|| windows.tick(now, closed)) {
@@ -239,15 +245,13 @@ impl StreamComponent {
     /// When it next wants a tick.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let verdict = self.waiting.front().map(|waiting| waiting.closed_at.plus(self.plan.judge_deadline));
-        match (self.windows.next_deadline(), verdict) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.windows.next_deadline(), verdict, self.silent_at()].into_iter().flatten().min()
     }
 
     /// The latest time that something of it waits from: later than now where the clock has gone back.
     pub fn anchor(&self) -> Option<Timestamp> {
-        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max())
+        let silence = self.silent_at().map(|_| self.silence.since);
+        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max()).max(silence)
     }
 
     /// Whether it could rest: no open window, nothing unjudged, no answer on its way.
@@ -326,6 +330,7 @@ impl StreamComponent {
                 model: self.plan.models[model].model.reference().clone(),
                 label: sighting.label.to_owned(),
                 field: field_of(self.plan.models[model].model.judges_fields(), &sighting.contributions),
+                nth: Nth::FIRST,
                 severity: sighting.severity,
                 since: row.time,
                 at: row.time,
@@ -336,9 +341,13 @@ impl StreamComponent {
                 text: sighting.text,
             };
             explain(&mut finding, &raised);
-            if let Some(first) = self.findings.note(finding) {
-                self.judges[model].feedback.note(&first);
-                out.raised.push(first);
+            match self.findings.note(finding, sighting.begins) {
+                Noted::Told(raised) => {
+                    self.judges[model].feedback.note(&raised.finding);
+                    out.raised.push(*raised);
+                }
+                Noted::Withheld => out.withheld += 1,
+                Noted::GoesOn => {}
             }
         }
         if out.keep_scores {

@@ -68,6 +68,7 @@ impl RowState for TestState {
         let flagged = value > 100.0;
         let sighting = Sighting {
             label: "high",
+            begins: false,
             severity: Severity::Warning,
             score: value / 1_000.0,
             contributions: Vec::new(),
@@ -85,6 +86,14 @@ impl RowState for TestState {
 }
 
 pub(super) fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
+    stream_of(plan(width, panics_per_minute))
+}
+
+pub(super) fn stream_of(plan: StreamPlan) -> StreamComponent {
+    StreamComponent::new(Arc::new(plan), StreamId::from_bytes([1; 16]), KeyValues::new())
+}
+
+pub(super) fn plan(width: usize, panics_per_minute: u32) -> StreamPlan {
     let fields = vec![FieldSpec {
         name: FieldName::new("v").unwrap(),
         kind: FieldKind::Number,
@@ -115,7 +124,7 @@ pub(super) fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
         reference: ModelRef { name: ModelName::new("test").unwrap(), version: "1".into() },
         width,
     });
-    let plan = StreamPlan {
+    StreamPlan {
         site: SiteId::new("site").unwrap(),
         index: 0,
         spec: Arc::new(spec),
@@ -124,10 +133,10 @@ pub(super) fn stream(width: usize, panics_per_minute: u32) -> StreamComponent {
         models: vec![PlannedModel { model, queue: (width > 0).then_some(0), recent: None }],
         priority: crate::inference::Priority::Ordinary,
         min_rows: 1,
+        silent_after: None,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute,
-    };
-    StreamComponent::new(Arc::new(plan), StreamId::from_bytes([1; 16]), KeyValues::new())
+    }
 }
 
 fn at(secs: i64) -> Timestamp {

@@ -13,6 +13,7 @@ mod messages;
 mod outputs;
 mod plan;
 mod shard;
+mod silence;
 mod state;
 mod stream_ref;
 
@@ -24,8 +25,9 @@ pub use messages::{
     AdoptStreams, BeginAt, CollectStates, CollectedState, CollectedStates, DrainShard, OnItsWay, RedirtyStreams,
     ShardBatch, ShardFeedback, ShardJudged, ShardTick,
 };
-pub use outputs::{Answered, InferenceRequest, Outputs, ScoredRow};
+pub use outputs::{Answered, InferenceRequest, Outputs, Raised, ScoredRow};
 pub use plan::{PlannedModel, StreamPlan};
 pub use shard::{Shard, ShardSetup};
+pub use silence::SILENT;
 pub use state::StreamState;
 pub use stream_ref::{Draft, StreamRef, Work};

@@ -49,13 +49,24 @@ pub struct ScoredRow {
     pub verdict: RowVerdict,
 }
 
+/// A finding that was not there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Raised {
+    /// The finding.
+    pub finding: Finding,
+    /// Whether none with its label was in its window before it, of whatever model and field.
+    pub is_first_of_label: bool,
+}
+
 /// What a stream gives back for what it was given.
 #[derive(Default)]
 pub struct Outputs {
     /// Rows to be judged by networks.
     pub requests: Vec<InferenceRequest>,
-    /// Findings seen for the first time in their window.
-    pub raised: Vec<Finding>,
+    /// Findings that were not there: seen for the first time in their window, or again after they were over.
+    pub raised: Vec<Raised>,
+    /// What would have been findings, but that so many of their kind were told in their window.
+    pub withheld: u64,
     /// Windows that are judged, or past their deadline.
     pub summaries: Vec<Summary>,
     /// Readings that were set aside, with the reason; counted once for each window definition that did not take them.

@@ -26,6 +26,8 @@ pub struct StreamPlan {
     pub priority: Priority,
     /// A window with fewer rows carries counts only (promise I2: its mean would be a raw value).
     pub min_rows: u64,
+    /// After how long without a reading a stream is told as silent.
+    pub silent_after: Option<Duration>,
     /// A window whose rows are not judged this long after it closed is summarised as unjudged.
     pub judge_deadline: Duration,
     /// Panics a minute after which a stream is parked.

@@ -83,6 +83,10 @@ pub(super) struct ShardState {
     given: Cell<Lsn>,
     /// The last tick.
     now: Cell<Timestamp>,
+    /// Since when ticks have come without a gap.
+    awake_since: Cell<Timestamp>,
+    /// Whether the last tick was of this run.
+    is_live: Cell<bool>,
     /// No stream waits from a later time.
     newest: Cell<Timestamp>,
     /// Whether a stream's actor has ended with what it held.
@@ -168,6 +172,9 @@ impl ShardState {
     }
 
     pub(super) fn retire(&self, stream: &Arc<StreamRef>, state: StreamState) {
+        if let Some(deadline) = state.deadline {
+            self.wake_at(deadline, stream.clone());
+        }
         self.streams.borrow_mut().remove(&stream.id);
         let rested = Rested { stream: stream.clone(), state };
         self.resting.borrow_mut().insert(stream.id, rested);
@@ -266,6 +273,8 @@ impl Shard {
             setup,
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
+            awake_since: Cell::new(Timestamp::MIN),
+            is_live: Cell::new(false),
             newest: Cell::new(Timestamp::MIN),
             has_lost: Cell::new(false),
             outputs: Cell::default(),

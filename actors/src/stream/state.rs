@@ -10,6 +10,7 @@ use nearside_schemas::{Finding, KeyValues, ModelName, Personal, StreamName, Time
 use serde::{Deserialize, Serialize};
 
 use super::feedback::FeedbackLog;
+use super::silence::Silence;
 
 const VERSION: u8 = 3;
 /// The version without an anchor.
@@ -45,6 +46,8 @@ pub(super) struct OwnPart {
     pub(super) skipped: VecDeque<(Timestamp, usize)>,
     pub(super) latest_finding: Timestamp,
     pub(super) findings: VecDeque<Finding>,
+    #[serde(default)]
+    pub(super) silence: Silence,
     /// By model.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) feedback: BTreeMap<ModelName, FeedbackLog>,

@@ -91,6 +91,7 @@ pub fn plan() -> Arc<StreamPlan> {
         models: vec![PlannedModel { model, queue: None, recent: None }],
         priority: nearside_actors::Priority::Ordinary,
         min_rows: 1,
+        silent_after: None,
         judge_deadline: Duration::from_secs(2),
         panics_per_minute: 5,
     })
@@ -119,7 +120,7 @@ pub fn events(random: &mut Random) -> Vec<Event> {
             3 if random.below(5) == 0 => 900_000_000_000,
             _ => 0,
         };
-        let value = if random.below(60) == 0 { 90.0 } else { 20.0 + random.below(10) as f64 / 10.0 };
+        let value = if random.below(25) == 0 { 90.0 } else { 20.0 + random.below(10) as f64 / 10.0 };
         events.push(Event::Reading(Reading {
             time: Timestamp::from_micros((now - late) * 1_000),
             received: Timestamp::from_micros(now * 1_000),

@@ -83,6 +83,7 @@ pub fn seal_finding(
         subject.push(':');
         subject.push_str(&tag);
     }
+    subject.push_str(&finding.nth.to_string());
     let item = format!("{subject}:r0");
     let outgoing = Outgoing { site: site.as_str(), item: &item, hiding: &Hiding::Policies(keys) };
     let mut data = finding_data(finding, spec, &outgoing)?;

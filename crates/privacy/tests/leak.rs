@@ -12,7 +12,7 @@ use nearside_privacy::{
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
     CloseCause, Contribution, FieldKind, FieldName, FieldPolicy, FieldSpec, FieldSummary, Finding, KeyPartSpec,
-    KeyValues, ModelName, ModelRef, Personal, Quantiles, SecretKey, SetAsideCounts, Severity, SiteId, StreamId,
+    KeyValues, ModelName, ModelRef, Nth, Personal, Quantiles, SecretKey, SetAsideCounts, Severity, SiteId, StreamId,
     StreamName, StreamSpec, Summary, Timestamp, TopicTemplate, Verdict, WindowDefinition, WindowId,
 };
 use proptest::prelude::*;
@@ -227,6 +227,7 @@ fn ward(consciousness: FieldPolicy, points: &[(&str, f64)]) -> (StreamSpec, Find
         model: ModelRef { name: ModelName::new("news2").unwrap(), version: "1".into() },
         label: "news2_medium".to_owned(),
         field: None,
+        nth: Nth::FIRST,
         severity: Severity::Warning,
         since: Timestamp::from_secs(61),
         at: Timestamp::from_secs(62),

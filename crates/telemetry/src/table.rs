@@ -107,6 +107,7 @@ table! {
     OnlineSteps, "nearside_online_steps_total", Counter, ["model", "outcome"], "Steps of models that learn online, by what they came to.";
     Unjudged, "nearside_windows_unjudged_total", Counter, ["stream"], "Windows summarised without every model's verdict.";
     Feedback, "nearside_feedback_total", Counter, ["stream", "verdict", "outcome"], "Operators' feedback on findings, by stream definition, verdict and what became of it.";
+    FindingsWithheld, "nearside_findings_withheld_total", Counter, ["stream"], "Episodes that count into an earlier finding because so many of their kind were told in one window.";
     Findings, "nearside_findings_total", Counter, ["stream", "label", "severity"], "Findings, by stream definition, label and severity.";
 
     RulesFired, "nearside_rules_fired_total", Counter, ["rule"], "Times a rule's condition held.";

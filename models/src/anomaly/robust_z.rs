@@ -10,7 +10,8 @@
 //! flagged in the first [`WARM_UP`] rows.
 //! Labels: `spike`, `drop` by the sign of `z`; `level_shift` for the [`SHIFT_AFTER`]th in a row on the same side, after which the
 //! baseline is learnt anew from the new level; `flat_line` once, when a sensor that used to change repeats one value far
-//! longer than it ever did (its score is the threshold).
+//! longer than it ever did (its score is the threshold). Another `spike`, `drop` or `level_shift` begins where [`BACK_AFTER`] rows that were
+//! judged were without it.
 
 use std::collections::VecDeque;
 
@@ -34,7 +35,11 @@ pub const SHIFT_AFTER: i8 = 5;
 /// A value must be repeated this often, and four times as often as ever before, to be a flat line.
 pub const FLAT_AFTER: u32 = 30;
 
-const VERSION: u8 = 1;
+/// Judged rows without a label after which the next with it is another one.
+pub const BACK_AFTER: u32 = 10;
+
+/// Version 1 did not know what was over.
+const VERSIONS: std::ops::RangeInclusive<u8> = 1..=2;
 /// No z is larger: it would say nothing more.
 const MOST_Z: f64 = 1e6;
 
@@ -92,12 +97,12 @@ impl RowModel for RobustZ {
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
         let mut state = self.state(fields);
-        let mut reader = Reader::new(self.reference.name.as_str(), VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(self.reference.name.as_str(), VERSIONS, snapshot)?;
         if reader.count(u32::MAX as usize)? != state.fields.len() {
             return Err(reader.damaged("the stream has other fields now"));
         }
         for (_, _, baseline) in &mut state.fields {
-            *baseline = Baseline::read(&mut reader)?;
+            *baseline = Baseline::read(&mut reader, version)?;
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -159,7 +164,7 @@ impl RowState for RobustZState {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        let mut writer = Writer::new(VERSION);
+        let mut writer = Writer::new(*VERSIONS.end());
         writer.u32(self.fields.len() as u32);
         self.fields.iter().for_each(|(_, _, baseline)| baseline.write(&mut writer));
         writer.finish()
@@ -169,7 +174,8 @@ impl RowState for RobustZState {
 impl RobustZState {
     /// What was seen, and the threshold of the field that it is about.
     fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> (Sighting, f64) {
-        seen.sort_by(|(_, a), (_, b)| b.z.abs().total_cmp(&a.z.abs()));
+        // What begins is told before what goes on.
+        seen.sort_by(|(_, a), (_, b)| b.begins.cmp(&a.begins).then(b.z.abs().total_cmp(&a.z.abs())));
         let band = |index: usize, judged: &Judged| {
             let ordinary = flag_at(self.thresholds[index]) * judged.scale;
             (judged.median - ordinary, judged.median + ordinary)
@@ -195,7 +201,8 @@ impl RobustZState {
             _ => format!("{name} is {:.1} robust standard deviations from its recent median.", first.z),
         };
         let label = first.label.unwrap_or(SPIKE);
-        (Sighting { label, severity: Severity::Warning, score, contributions, text }, self.thresholds[*index])
+        let begins = first.begins;
+        (Sighting { label, begins, severity: Severity::Warning, score, contributions, text }, self.thresholds[*index])
     }
 }
 
@@ -221,6 +228,8 @@ struct Judged {
     median: f64,
     scale: f64,
     label: Option<&'static str>,
+    /// Whether that is another one.
+    begins: bool,
 }
 
 impl Judged {
@@ -248,6 +257,8 @@ struct Baseline {
     run: u32,
     /// The longest earlier run.
     longest: u32,
+    /// Judged rows since one above, one below and a new level.
+    calm: [u32; 3],
 }
 
 impl Default for Baseline {
@@ -263,6 +274,7 @@ impl Default for Baseline {
             last: 0.0,
             run: 0,
             longest: 0,
+            calm: [0; 3],
         }
     }
 }
@@ -270,21 +282,33 @@ impl Default for Baseline {
 impl Baseline {
     fn judge(&mut self, value: f64, flag_at: f64) -> Judged {
         let flat = self.count_run(value);
-        let mut judged =
-            Judged { value, z: 0.0, median: self.median, scale: self.scale, label: flat.then_some(FLAT_LINE) };
+        let (median, scale, label) = (self.median, self.scale, flat.then_some(FLAT_LINE));
+        let mut judged = Judged { value, z: 0.0, median, scale, label, begins: flat };
         if self.filled >= WARM_UP {
             judged.z = self.z(value);
             self.count_beyond(judged.z, flag_at);
+            let is_shift = self.beyond.abs() >= SHIFT_AFTER;
             if self.beyond != 0 {
-                judged.label = Some(judged.side());
+                judged.label = Some(if is_shift { LEVEL_SHIFT } else { judged.side() });
             }
+            judged.begins |= self.count_calm([self.beyond > 0, self.beyond < 0, is_shift]);
         }
         self.push(value);
         if self.beyond.abs() >= SHIFT_AFTER {
-            judged.label = Some(LEVEL_SHIFT);
             self.relearn();
         }
         judged
+    }
+
+    /// Counts the rows without each; whether what the row is told as was over before it.
+    fn count_calm(&mut self, is_there: [bool; 3]) -> bool {
+        // A new level is told as that.
+        let told = is_there.iter().rposition(|is_there| *is_there);
+        let begins = told.is_some_and(|told| self.calm[told] >= BACK_AFTER);
+        for (calm, is_there) in self.calm.iter_mut().zip(is_there) {
+            *calm = if is_there { 0 } else { calm.saturating_add(1) };
+        }
+        begins
     }
 
     fn z(&self, value: f64) -> f64 {
@@ -337,7 +361,8 @@ impl Baseline {
 
     /// Forgets all but the values of the new level.
     fn relearn(&mut self) {
-        let mut fresh = Self { last: self.last, run: self.run, longest: self.longest, ..Self::default() };
+        let Self { last, run, longest, calm, .. } = *self;
+        let mut fresh = Self { last, run, longest, calm, ..Self::default() };
         for back in (1..=SHIFT_AFTER as usize).rev() {
             fresh.push(self.history[(self.next as usize + HISTORY - back) % HISTORY]);
         }
@@ -374,10 +399,11 @@ impl Baseline {
         writer.f64(self.last);
         writer.u32(self.run);
         writer.u32(self.longest);
+        self.calm.iter().for_each(|rows| writer.u32(*rows));
         self.history[..self.filled as usize].iter().for_each(|value| writer.f64(*value));
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+    fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
         let mut baseline = Self {
             filled: reader.count(HISTORY)? as u32,
             next: reader.count(HISTORY - 1)? as u32,
@@ -390,6 +416,11 @@ impl Baseline {
             longest: reader.u32()?,
             ..Self::default()
         };
+        if version > 1 {
+            for rows in &mut baseline.calm {
+                *rows = reader.u32()?;
+            }
+        }
         for index in 0..baseline.filled as usize {
             baseline.history[index] = reader.f64()?;
         }

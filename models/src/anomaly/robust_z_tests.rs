@@ -169,3 +169,29 @@ proptest! {
         prop_assert!(model.restore(&fields(2), &one.snapshot()).is_err());
     }
 }
+
+#[test]
+fn another_spike_begins_where_the_field_was_back() {
+    let spikes = [150, 151, 155, 166, 180];
+    let verdicts = run((0..300).map(|row| if spikes.contains(&row) { 60.0 } else { steady(row) }));
+    let begun = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.sightings.iter().any(|one| one.begins));
+    assert_eq!(begun.map(|(row, _)| row).collect::<Vec<_>>(), [150, 166, 180], "ten rows after 155");
+}
+
+#[test]
+fn states_of_before_what_was_over_was_known_are_read() {
+    let model = model();
+    let mut state = model.new_state(&fields(1));
+    (0..100).for_each(|row| drop(judge(state.as_mut(), &[steady(row)])));
+    let mut before = state.snapshot();
+    // Behind the longest run stand three counts, then the history.
+    let counts = before.len() - 8 * HISTORY - 12;
+    before.drain(counts..counts + 12);
+    before[0] = 1;
+    let mut restored = model.restore(&fields(1), &before).unwrap();
+    let verdicts = [&mut state, &mut restored].map(|state| judge(state.as_mut(), &[60.0]));
+    assert_eq!(verdicts.each_ref().map(|verdict| verdict.score), [verdicts[0].score; 2]);
+    assert_eq!(verdicts.map(|verdict| verdict.sightings[0].begins), [true, false], "nothing is known of before");
+    (101..111).for_each(|row| drop(judge(restored.as_mut(), &[steady(row)])));
+    assert!(judge(restored.as_mut(), &[60.0]).sightings[0].begins);
+}

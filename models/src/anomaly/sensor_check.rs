@@ -183,6 +183,7 @@ impl RowState for SensorCheckState {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
         let sighting = |label, text, contributions| Sighting {
             label,
+            begins: true,
             severity: Severity::Warning,
             score: 1.0,
             contributions,

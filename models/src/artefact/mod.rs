@@ -171,7 +171,7 @@ fn read_weights(card: &Card, folder: &Path, trust: &Trust) -> Result<(Vec<u8>, b
             let file = read_bounded(&model, &sealed, MAX_WEIGHTS)?;
             let untrusted = |why: &str| ModelError::Untrusted { model: model.clone(), why: why.to_owned() };
             let keys = trust.site.as_deref().ok_or_else(|| {
-                untrusted("its weights are encrypted and no site's key is at hand; name the site's key file")
+                untrusted("its weights are encrypted and no site's key is at hand: a gateway has its own; whoever signs does so before `nearside models encrypt`")
             })?;
             let opened = cipher::decrypt(keys, &model, &file);
             let hint = "its weights do not open with this site's key: they are damaged or were encrypted for another site; \

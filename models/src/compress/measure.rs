@@ -62,7 +62,8 @@ pub fn accuracy(card: &Card, weights: &[u8], data: Option<&Path>, seed: u64) -> 
                 errors = errors.plus(cgm::Errors::of(subject, &made));
             }
             let on = format!("{} subjects, 30 minutes ahead", subjects.len());
-            done("RMSE, mg/dL", errors.accuracy().rmse, false, on)
+            let accuracy = errors.accuracy().ok_or_else(|| cgm::too_short(data))?;
+            done("RMSE, mg/dL", accuracy.rmse, false, on)
         }
         (ecg::NAME, Some(data)) => {
             let network = ecg::network::Network::load(weights)?;
@@ -76,7 +77,7 @@ pub fn accuracy(card: &Card, weights: &[u8], data: Option<&Path>, seed: u64) -> 
                 patients.len(),
                 ECG_LEARNING_S / 60.0
             );
-            done("mean F1 of N, S and V in points", 100.0 * outcome.mean_f1(), true, on)
+            done("mean F1 of N, S and V in points", 100.0 * outcome.mean_f1().0, true, on)
         }
         (method, data) => {
             let lesson = Lesson::of(method, data, seed)?;

@@ -118,7 +118,7 @@ pub fn check(card: &Card, weights: &[u8], how: &Compression) -> Result<(), Strin
         (None, Some(_)) if card.task == Task::Text => Err(
             "--distill: a classifier of texts has no hidden units; a bag of n-grams can be pruned (--prune), and both it and a head on an encoder quantised (--quantize)".to_owned()
         ),
-        (None, _) => Err(format!("{option}: the network of `{method}` has one width only; it can be quantised (--quantize)")),
+        (None, _) => Err(format!("{option}: the network of `{method}` has one width only; it can be quantised (--quantize). --prune and --distill are for forecaster, multivariate and glucose-forecast, --prune for classifiers of texts too")),
         (Some(layout), Some(units)) if !(1..layout.hidden).contains(&units) => Err(format!(
             "--distill {units}: the network of `{method}` has {0} units a layer, and a smaller one takes 1 to {1}",
             layout.hidden,

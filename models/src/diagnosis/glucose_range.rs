@@ -2,7 +2,8 @@
 //!
 //! Level 1 low: below 70 mg/dL; level 2 low: below 54; level 2 high: above 250. The field is found by its unit, `mg/dL` or
 //! `mmol/L`. Every value outside is flagged, so each window that has one has its finding. A value that no living patient
-//! has is a fault of the sensor and passed over.
+//! has is a fault of the sensor and passed over. It is over once values were back for [`CALM_MINUTES`], as the consensus on continuous
+//! monitoring has an event end (Danne et al., Diabetes Care 40(12), 2017); what comes after is another one.
 //!
 //! Score: 0.5 at 70 and at 250 mg/dL, 0.75 at 54, towards 0 within and towards 1 outside.
 
@@ -14,6 +15,7 @@ use crate::ModelError;
 use crate::card::Card;
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use crate::snapshot::{Reader, Writer};
+use crate::spell::Spell;
 
 /// Below is low, in mg/dL.
 pub const LOW: f64 = 70.0;
@@ -28,7 +30,11 @@ const MG_DL_PER_MMOL_L: f64 = 18.016;
 pub(super) const PLAUSIBLE: std::ops::RangeInclusive<f64> = 10.0..=1_000.0;
 /// mg/dL above [`VERY_HIGH`] where the score is 0.75.
 const HIGH_STEP: f64 = 70.0;
-const VERSION: u8 = 1;
+/// Minutes of values within after which one outside is another event.
+pub const CALM_MINUTES: i64 = 15;
+pub(super) const CALM: i64 = CALM_MINUTES * 60_000_000;
+/// Version 1 remembered nothing.
+const VERSIONS: std::ops::RangeInclusive<u8> = 1..=2;
 
 /// The ranges as a row model.
 pub struct GlucoseRange {
@@ -40,6 +46,15 @@ impl GlucoseRange {
     /// With the version and threshold of the card.
     pub fn new(card: &Card) -> Self {
         Self { reference: card.reference(), threshold: card.threshold }
+    }
+
+    fn state(&self, fields: &[FieldSpec]) -> GlucoseState {
+        GlucoseState {
+            sensor: Sensor::of(fields),
+            threshold: self.threshold,
+            spells: [Spell::default(); CLASSES.len()],
+            pending: VecDeque::new(),
+        }
     }
 }
 
@@ -86,25 +101,46 @@ impl RowModel for GlucoseRange {
     }
 
     fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {
-        let sensor = Sensor::of(fields);
-        Box::new(GlucoseState { sensor, threshold: self.threshold, pending: VecDeque::new() })
+        Box::new(self.state(fields))
     }
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
-        Reader::new(self.reference.name.as_str(), VERSION, snapshot)?.finish()?;
-        Ok(self.new_state(fields))
+        let (mut reader, version) = Reader::of_versions(self.reference.name.as_str(), VERSIONS, snapshot)?;
+        let mut state = self.state(fields);
+        if version > 1 {
+            for spell in &mut state.spells {
+                *spell = Spell::read(&mut reader)?;
+            }
+        }
+        reader.finish()?;
+        Ok(Box::new(state))
     }
 }
 
-/// Where a value lies outside, worst first.
-fn class(mg_dl: f64) -> Option<(&'static str, Severity, &'static str)> {
-    match mg_dl {
-        value if value < VERY_LOW => Some(("glucose_very_low", Severity::Critical, "below 54 mg/dL")),
-        value if value < LOW => Some(("glucose_low", Severity::Warning, "below 70 mg/dL")),
-        value if value > VERY_HIGH => Some(("glucose_very_high", Severity::Warning, "above 250 mg/dL")),
-        _ => None,
-    }
+/// Where a value may lie outside.
+struct Class {
+    label: &'static str,
+    severity: Severity,
+    says: &'static str,
+    holds: fn(f64) -> bool,
 }
+
+/// The worse first of those that hold together.
+const CLASSES: [Class; 3] = [
+    Class {
+        label: "glucose_very_low",
+        severity: Severity::Critical,
+        says: "below 54 mg/dL",
+        holds: |mg_dl| mg_dl < VERY_LOW,
+    },
+    Class { label: "glucose_low", severity: Severity::Warning, says: "below 70 mg/dL", holds: |mg_dl| mg_dl < LOW },
+    Class {
+        label: "glucose_very_high",
+        severity: Severity::Warning,
+        says: "above 250 mg/dL",
+        holds: |mg_dl| mg_dl > VERY_HIGH,
+    },
+];
 
 /// 0 to 1: the larger of two logistic curves, one for either side.
 fn score(mg_dl: f64) -> f64 {
@@ -112,35 +148,46 @@ fn score(mg_dl: f64) -> f64 {
     logistic(LOW - mg_dl, LOW - VERY_LOW).max(logistic(mg_dl - VERY_HIGH, HIGH_STEP))
 }
 
-/// Values that wait for their turn; nothing is remembered.
+/// Values that wait for their turn, and what was over.
 struct GlucoseState {
     sensor: Option<Sensor>,
     threshold: f64,
-    pending: VecDeque<Option<f64>>,
+    /// Of each of [`CLASSES`].
+    spells: [Spell; CLASSES.len()],
+    /// Event time in microseconds, and the value.
+    pending: VecDeque<(i64, Option<f64>)>,
 }
 
 impl RowState for GlucoseState {
     fn take(&mut self, row: &Row<'_>, _inputs: &mut Vec<f32>) -> usize {
         let value = self.sensor.as_ref().and_then(|sensor| row.values.get(sensor.column)).and_then(FieldValue::number);
-        self.pending.push_back(value);
+        self.pending.push_back((row.time.as_micros(), value));
         0
     }
 
     fn judge(&mut self, _outputs: &[f32]) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
-        let (Some(Some(value)), Some(sensor)) = (self.pending.pop_front(), &self.sensor) else { return verdict };
+        let (Some((at, Some(value))), Some(sensor)) = (self.pending.pop_front(), &self.sensor) else { return verdict };
         let mg_dl = value * sensor.mg_dl;
         if !PLAUSIBLE.contains(&mg_dl) {
             return verdict;
         }
         verdict.score = score(mg_dl);
-        let Some((label, severity, limit)) = class(mg_dl).filter(|_| verdict.score >= self.threshold) else {
-            return verdict;
-        };
+        let flags = verdict.score >= self.threshold;
+        let holds = |class: &Class| flags && (class.holds)(mg_dl);
+        for (spell, class) in self.spells.iter_mut().zip(&CLASSES) {
+            spell.see(at, holds(class), CALM);
+        }
+        let Some(class) = CLASSES.iter().find(|class| holds(class)) else { return verdict };
+        // What is very low is low: on its way back it is not told as something else.
+        let holding = self.spells.iter_mut().zip(&CLASSES).filter(|(_, class)| holds(class));
+        let told: Vec<bool> = holding.map(|(spell, _)| spell.tell()).collect();
+        let limit = class.says;
         verdict.flagged = true;
         verdict.sightings.push(Sighting {
-            label,
-            severity,
+            label: class.label,
+            begins: told.first().copied().unwrap_or_default(),
+            severity: class.severity,
             score: verdict.score,
             contributions: vec![Contribution {
                 field: sensor.name.clone(),
@@ -160,7 +207,9 @@ impl RowState for GlucoseState {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        Writer::new(VERSION).finish()
+        let mut writer = Writer::new(*VERSIONS.end());
+        self.spells.iter().for_each(|spell| spell.write(&mut writer));
+        writer.finish()
     }
 }
 
@@ -208,5 +257,36 @@ mod tests {
         let model = catalog::load("glucose-range", None).unwrap();
         assert!(model.accepts(&field("mmol/L")).is_ok());
         assert!(matches!(model.accepts(&field("km/h")), Err(ModelError::Unfit { .. })));
+    }
+
+    /// The minutes at which a label begins, of values every five minutes.
+    fn begins(state: &mut dyn RowState, from: i64, values: &[f64]) -> Vec<(i64, &'static str)> {
+        let mut begun = Vec::new();
+        for (at, value) in values.iter().enumerate() {
+            let minute = from + 5 * at as i64;
+            let values = [FieldValue::Number(*value)];
+            state.take(&Row { time: Timestamp::from_secs(60 * minute), values: &values }, &mut Vec::new());
+            let verdict = state.judge(&[]);
+            begun.extend(verdict.sightings.iter().filter(|one| one.begins).map(|one| (minute, one.label)));
+        }
+        begun
+    }
+
+    #[test]
+    fn an_event_ends_after_a_quarter_of_an_hour_within() {
+        let model = catalog::load("glucose-range", None).unwrap();
+        let mut state = model.new_state(&field("mg/dL"));
+        let course = [100.0, 100.0, 100.0, 100.0, 60.0, 80.0, 75.0, 65.0, 50.0, 60.0, 80.0, 90.0, 90.0, 60.0, 50.0];
+        assert_eq!(
+            begins(&mut *state, 0, &course),
+            [(20, "glucose_low"), (40, "glucose_very_low"), (65, "glucose_low"), (70, "glucose_very_low")]
+        );
+        // What cannot be is no value within.
+        assert_eq!(begins(&mut *state, 75, &[5_000.0, 5_000.0, 5_000.0, 5_000.0, 60.0]), []);
+        assert_eq!(begins(&mut *state, 100, &[100.0, 100.0, 100.0]), []);
+        let mut restored = model.restore(&field("mg/dL"), &state.snapshot()).unwrap();
+        assert_eq!(begins(&mut *restored, 115, &[60.0]), [(115, "glucose_low")]);
+        let mut before = model.restore(&field("mg/dL"), &[1]).unwrap();
+        assert_eq!(begins(&mut *before, 115, &[60.0]), [], "of a state of before nothing is known");
     }
 }

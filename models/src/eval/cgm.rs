@@ -228,11 +228,14 @@ impl Errors {
         }
     }
 
-    /// What they say.
-    pub fn accuracy(&self) -> Accuracy {
-        let count = self.count.max(1) as f64;
+    /// What they say; `None` where no forecast came due.
+    pub fn accuracy(&self) -> Option<Accuracy> {
+        if self.count == 0 {
+            return None;
+        }
+        let count = self.count as f64;
         let (rmse, persistence_rmse) = ((self.squared / count).sqrt(), (self.persistence_squared / count).sqrt());
-        Accuracy {
+        Some(Accuracy {
             forecasts: self.count,
             rmse,
             mae: self.absolute / count,
@@ -241,8 +244,14 @@ impl Errors {
             better: 1.0 - rmse / persistence_rmse.max(f64::MIN_POSITIVE),
             coverage: self.inside as f64 / count,
             width: self.width / count,
-        }
+        })
     }
+}
+
+/// What is said of recordings in which no forecast comes due.
+pub fn too_short(data: &Path) -> ModelError {
+    let why = String::from("no forecast came due: the recordings are too short, or have a pause every hour");
+    ModelError::Data { path: data.to_owned(), why }
 }
 
 /// Alarms by episode.
@@ -364,7 +373,8 @@ mod tests {
         let mut forecasts = vec![None; 7];
         forecasts[0] = Some(Forecast { expected: 120.0, band: (110.0, 131.0) });
         forecasts[3] = forecasts[0];
-        let accuracy = Errors::of(&subject, &forecasts).accuracy();
+        let accuracy = Errors::of(&subject, &forecasts).accuracy().unwrap();
+        assert_eq!(Errors::default().accuracy(), None);
         assert_eq!((accuracy.forecasts, accuracy.rmse, accuracy.persistence_rmse), (1, 10.0, 30.0));
         assert_eq!((accuracy.coverage, accuracy.width), (1.0, 21.0));
         assert!((accuracy.better - 2.0 / 3.0).abs() < 1e-12);

@@ -108,9 +108,12 @@ impl EcgOutcome {
         (0..CLASSES.len()).map(score).collect()
     }
 
-    /// The mean of the F1 of N, S and V.
-    pub fn mean_f1(&self) -> f64 {
-        self.classes().iter().take(3).map(|class| class.f1).sum::<f64>() / 3.0
+    /// The mean of the F1 of N, S and V, of those that are annotated; with their letters.
+    pub fn mean_f1(&self) -> (f64, String) {
+        let classes = self.classes();
+        let annotated: Vec<&ClassScore> = classes.iter().take(3).filter(|class| class.beats > 0).collect();
+        let mean = annotated.iter().map(|class| class.f1).sum::<f64>() / annotated.len().max(1) as f64;
+        (mean, annotated.iter().map(|class| class.class).collect())
     }
 }
 
@@ -183,7 +186,7 @@ mod tests {
         let classes = outcome.classes();
         assert_eq!((classes[2].sensitivity, classes[2].precision, classes[2].f1), (0.5, 0.5, 0.5));
         assert_eq!(classes[1].precision, 0.0, "nothing is held against S for a beat that cannot be classed");
-        assert_eq!(outcome.mean_f1(), 0.5);
+        assert_eq!(outcome.mean_f1(), (0.75, String::from("NV")), "no S is annotated");
         let mut later = EcgOutcome::default();
         later.add(&patient, &[Normal, Ventricular, Ventricular, Supraventricular], 2.2);
         assert_eq!((later.found, later.missed, later.extra), (1, 1, 1));

@@ -183,6 +183,8 @@ impl TriageState {
         }
         Sighting {
             label,
+            // Each text is one.
+            begins: true,
             severity,
             score,
             contributions: vec![Contribution {

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::checkpoint::Checkpoint;
 use super::fit::{AT_ONCE, Epoch, Fit, PATIENCE, TrainReport};
 use super::motion::binary_cross_entropy;
 use super::samples::Samples;
@@ -36,6 +37,8 @@ pub struct TrainDeterioration<'a> {
     pub seed: u64,
     /// Most passes.
     pub epochs: usize,
+    /// Go on from where an earlier training into the same folder was stopped.
+    pub resume: bool,
     /// The command that trains it again.
     pub command: &'a str,
     /// What the courses are, for the card.
@@ -73,12 +76,14 @@ pub fn train_deterioration(
         epochs,
         patience: PATIENCE,
     };
-    let (bytes, mut report) = fit.run(&samples, &held_back, &mut rng, None, progress)?;
+    let checkpoint = Checkpoint::new(settings.out, settings.resume);
+    let (bytes, mut report) = fit.run(&samples, &held_back, &mut rng, Some(&checkpoint), progress)?;
     let bytes = calibrated(&bytes, &held_back)?;
     report.sha256 = card::digest(&bytes);
     let scores = forecasts(&Network::load(LAYOUT, &bytes)?, &kept)?;
     let figures = choose(&kept, &scores);
     write(settings, &report, &figures, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
 }
 

@@ -286,7 +286,7 @@ fn prior(judged: &[Judged]) -> [f32; OUTPUTS] {
     let enough = LEAST_V_SENSITIVITY.min(most - LEAST_V_MARGIN);
     let eligible = tried.iter().filter(|(_, outcome)| v_sensitivity(outcome) >= enough);
     // Of equal ones the last is taken: it is the one nearest to none at all.
-    let best = eligible.rev().max_by(|(_, a), (_, b)| a.mean_f1().total_cmp(&b.mean_f1()));
+    let best = eligible.rev().max_by(|(_, a), (_, b)| a.mean_f1().0.total_cmp(&b.mean_f1().0));
     best.map_or([1.0; OUTPUTS], |(prior, _)| *prior)
 }
 

@@ -78,6 +78,17 @@ pub(super) struct Fit {
     pub(super) patience: usize,
 }
 
+/// The fewest samples that anything is learnt from: a typing error in a path should not make a model.
+const LEAST_SAMPLES: usize = 20;
+
+/// Whether there is enough to learn from.
+pub(super) const fn enough(samples: usize, held_back: usize) -> Result<(), ModelError> {
+    if samples < LEAST_SAMPLES || held_back == 0 {
+        return Err(ModelError::TooLittle { samples, held_back, least: LEAST_SAMPLES });
+    }
+    Ok(())
+}
+
 impl Fit {
     /// Trains a fresh network; gives the weights file's bytes and the passes.
     pub(super) fn run(
@@ -104,6 +115,7 @@ impl Fit {
         checkpoint: Option<&Checkpoint>,
         progress: &mut dyn FnMut(&Epoch),
     ) -> Result<(Vec<u8>, TrainReport), ModelError> {
+        enough(samples.len(), held_back.len())?;
         let free = network.names().into_iter().zip(network.vars()).filter(|(name, _)| !frozen.contains(name));
         let free: Vec<Var> = free.map(|(_, var)| var.clone()).collect();
         let mut optimizer = AdamW::new(free.iter().cloned(), self.weight_decay)?;

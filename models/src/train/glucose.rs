@@ -42,6 +42,9 @@ pub fn train_glucose_network(
     fit(epochs).run(&train, &held_back, &mut rng, checkpoint, progress)
 }
 
+/// So many of the shipped card's limits hold whoever it learnt from.
+const LIMITS_OF_ALL: usize = 2;
+
 /// How the forecast is fitted.
 pub(super) fn fit(epochs: usize) -> Fit {
     Fit {
@@ -108,13 +111,13 @@ pub fn train_glucose(
         command: command.clone(),
         seed,
         data: vec![TrainingData {
-            name: format!(
-                "{} subjects of H. Hall et al.: Glucotypes reveal new patterns of glucose dysregulation, PLoS Biology 16(7), 2018",
-                subjects.len()
-            ),
-            licence: String::from("CC BY 4.0"),
+            name: format!("{} subjects of {}", subjects.len(), card::folder_name(data, "a site's own recordings")),
+            licence: String::from("that of the recordings"),
         }],
     });
+    // What stands there of the people that the shipped weights learnt from is not true of others.
+    card.limits.truncate(LIMITS_OF_ALL);
+    card.limits.push(format!("It learnt from {} people alone; how it does on others is not known.", subjects.len()));
     card.metrics = vec![Metric {
         name: String::from("half the squared error and the pinball loss of the band, in units of 20 mg/dL"),
         value: (f64::from(report.held_back_loss) * 1e4).round() / 1e4,

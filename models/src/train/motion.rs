@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::checkpoint::Checkpoint;
 use super::fit::{AT_ONCE, Epoch, Fit, PATIENCE, TrainReport};
 use super::samples::Samples;
 use crate::ModelError;
@@ -33,6 +34,8 @@ pub struct TrainMotion<'a> {
     pub seed: u64,
     /// Most passes.
     pub epochs: usize,
+    /// Go on from where an earlier training into the same folder was stopped.
+    pub resume: bool,
     /// The command that trains it again.
     pub command: &'a str,
     /// What the recordings are, for the card.
@@ -105,7 +108,8 @@ fn train(
         }
     }
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-    let (bytes, report) = fit.run(&samples, &held_back, &mut rng, None, progress)?;
+    let checkpoint = Checkpoint::new(settings.out, settings.resume);
+    let (bytes, report) = fit.run(&samples, &held_back, &mut rng, Some(&checkpoint), progress)?;
     let mut card = catalog::card(fit.layout.model, None)?;
     card.sha256 = Some(report.sha256.clone());
     card.version = format!("{METHOD}-{}", &report.sha256[..8]);
@@ -124,6 +128,7 @@ fn train(
         command: settings.command.to_owned(),
     }];
     card::write_folder(settings.out, &card, &bytes)?;
+    checkpoint.remove()?;
     Ok(report)
 }
 

@@ -242,9 +242,7 @@ pub(super) fn card_of(
         vec![format!("labels: {}", outputs.labels.join(", ")), format!("urgencies: {}", outputs.urgencies.join(", "))];
     let source = match data {
         Some(folder) => TrainingData {
-            name: folder
-                .file_name()
-                .map_or_else(|| String::from("a site's own texts"), |name| name.to_string_lossy().into_owned()),
+            name: card::folder_name(folder, "a site's own texts"),
             licence: String::from("that of the texts"),
         },
         None => TrainingData {
@@ -311,6 +309,7 @@ fn train_on(
         |example: &Example| Sample { vector: fresh.bag(&example.text), label: example.label, urgency: example.urgency };
     let kept: Vec<Sample> = train.examples.iter().map(sample).collect();
     let held_back: Vec<Sample> = held_back.iter().map(sample).collect();
+    super::fit::enough(kept.len(), held_back.len())?;
     fit(&fresh, kept, held_back, how, progress)
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use nearside_models::catalog;
 use nearside_models::diagnosis::glucose_forecast::{Forecast, LAYOUT, NAME, forecasts};
 use nearside_models::diagnosis::glucose_range::{LOW, VERY_HIGH};
-use nearside_models::eval::cgm::{self, Accuracy, Alarms, Errors, Recordings, Subject, read_folder};
+use nearside_models::eval::cgm::{self, Accuracy, Alarms, Errors, Recordings, Subject, read_folder, too_short};
 use nearside_models::mlp::Network;
 use nearside_models::train::train_glucose_network;
 use serde_json::json;
@@ -93,7 +93,7 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         };
         let made = forecasts(&Network::load(LAYOUT, &weights)?, &subject.readings)?;
         let of_subject = Errors::of(subject, &made);
-        bar.suspend(|| show_accuracy(&subject.id, &of_subject.accuracy()));
+        bar.suspend(|| show_accuracy(&subject.id, of_subject.accuracy().as_ref()));
         errors = errors.plus(of_subject);
         low.add(alarms(subject, &made, card.threshold, |mg_dl| mg_dl < LOW, |forecast| forecast.below(LOW)));
         for (limit, high) in [(VERY_HIGH, &mut high), (HIGH, &mut above_180)] {
@@ -102,7 +102,10 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         write_forecasts(&mut written, subject, &made);
     }
     bar.finish_and_clear();
-    show_accuracy("all", &errors.accuracy());
+    let Some(accuracy) = errors.accuracy() else {
+        return Err(too_short(&args.data).into());
+    };
+    show_accuracy("all", Some(&accuracy));
     show_alarms(&format!("below {LOW} mg/dL, as the gateway alarms"), &low);
     show_alarms(&format!("above {VERY_HIGH} mg/dL, as the gateway alarms"), &high);
     show_alarms(&format!("above {HIGH} mg/dL, where the gateway does not alarm"), &above_180);
@@ -115,7 +118,7 @@ pub(super) fn run(args: &Glucose) -> Result<(), StartError> {
         "subjects": subjects.len(),
         "retrained_without_each_subject": args.retrain,
         "threshold": card.threshold,
-        "accuracy": errors.accuracy(),
+        "accuracy": accuracy,
         "low_alarms": summary_of(&low, LOW),
         "high_alarms": summary_of(&high, VERY_HIGH),
         "above_180": summary_of(&above_180, HIGH),
@@ -139,7 +142,11 @@ fn alarms(
     Alarms::of(subject, outside, is_alarm)
 }
 
-fn show_accuracy(name: &str, accuracy: &Accuracy) {
+fn show_accuracy(name: &str, accuracy: Option<&Accuracy>) {
+    let Some(accuracy) = accuracy else {
+        eprintln!("{name:<16}{:>10}", 0);
+        return;
+    };
     let Accuracy { forecasts, rmse, persistence_rmse, better, coverage, .. } = accuracy;
     eprintln!("{name:<16}{forecasts:>10}{rmse:>8.2}{persistence_rmse:>13.2}{:>7.1}%{coverage:>10.3}", 100.0 * better);
 }

@@ -53,6 +53,7 @@ impl StreamComponent {
             skipped: self.skipped.clone(),
             latest_finding,
             findings: findings.clone(),
+            silence: self.silence,
             feedback: self.feedback(),
         };
         // Numbers that are no JSON (a score that is not finite) cost the part, never the stream.
@@ -61,7 +62,9 @@ impl StreamComponent {
         parts.extend(
             models.filter_map(|(state, planned)| Some(named(&planned.model.reference().name, state.as_ref()?))),
         );
-        let (deadline, anchor) = (self.windows.next_deadline(), self.windows.anchor());
+        let silent_at = self.silent_at();
+        let deadline = [self.windows.next_deadline(), silent_at].into_iter().flatten().min();
+        let anchor = self.windows.anchor().max(silent_at.map(|_| self.silence.since));
         StreamState { deadline, anchor, parts, windows_closed: false, is_parked: self.parked }
     }
 
@@ -110,7 +113,8 @@ impl StreamComponent {
     }
 
     fn take_own(&mut self, own: OwnPart) {
-        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings, mut feedback } = own;
+        let OwnPart { heard_at, last_received, parked: _, skipped, latest_finding, findings, silence, mut feedback } =
+            own;
         let on_patients = self.plan.judges_patients();
         for (planned, judge) in self.plan.models.iter().zip(&mut self.judges) {
             judge.feedback = feedback.remove(&planned.model.reference().name).unwrap_or_default();
@@ -118,7 +122,7 @@ impl StreamComponent {
                 judge.feedback.take_back();
             }
         }
-        (self.heard_at, self.last_received) = (heard_at, last_received);
+        (self.heard_at, self.last_received, self.silence) = (heard_at, last_received, silence);
         self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
         self.findings.restore(latest_finding, findings);
     }

@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix::prelude::*;
 use nearside_journal::Lsn;
@@ -17,6 +18,9 @@ use super::{Rested, ShardState, Wake};
 use crate::stream::actor::{SentTick, Tick};
 use crate::stream::messages::ShardTick;
 use crate::stream::stream_ref::StreamRef;
+
+/// Where no tick came for so long the gateway was away, in a run that is read back, or the clock was set: streams could not be heard.
+const AWAY: Duration = Duration::from_secs(600);
 
 impl ShardState {
     /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
@@ -64,7 +68,12 @@ impl ShardState {
 
     pub(super) fn tick(self: &Rc<Self>, tick: &ShardTick) {
         self.hand_on();
-        self.now.set(tick.now);
+        let last = self.now.replace(tick.now);
+        // The first one that is read back goes on from what streams knew.
+        let has_begun = tick.is_live && !self.is_live.replace(tick.is_live);
+        if has_begun || last > Timestamp::MIN && tick.now > last.plus(AWAY) {
+            self.awake_since.set(tick.now);
+        }
         for stream in self.due(tick) {
             let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
             let is_waiting =
@@ -74,7 +83,7 @@ impl ShardState {
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
             self.dirty.borrow_mut().mark(&stream, tick.lsn, tick.now);
             // A stream whose mailbox is full hears of time at its next tick.
-            let sent = Tick { now: tick.now, is_live: tick.is_live };
+            let sent = Tick { now: tick.now, is_live: tick.is_live, awake_since: self.awake_since.get() };
             match address.try_send(SentTick { tick: sent, on_its_way: tick.on_its_way.clone() }) {
                 Ok(()) => {}
                 Err(SendError::Full(_)) => self.wake_at(tick.now, stream),

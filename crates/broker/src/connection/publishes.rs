@@ -227,7 +227,6 @@ impl Connection {
             return;
         }
         self.heard = false;
-        self.unanswered.below(self.most_unanswered()).await;
         // Behind what waits for its answer the next waits too; and the packet ids of QoS 2 are kept.
         let may_pass = self.unanswered.at_intake.load(Ordering::Acquire) == 0
             && batch.acks.iter().all(|(kind, _)| *kind == AckKind::Acknowledged);
@@ -242,9 +241,7 @@ impl Connection {
     }
 
     async fn submit_some(&mut self, batch: &mut Batch) {
-        if !batch.passes {
-            self.unanswered.below(self.most_unanswered()).await;
-        }
+        self.unanswered.below(self.most_unanswered()).await;
         let has_subscribers = !self.shared.routes.is_empty();
         let is_retained = batch.publishes.iter().any(|publish| publish.retain);
         if is_retained || has_subscribers && self.shared.routes.has_direct() {
@@ -289,6 +286,7 @@ impl Connection {
         batch.carried.extend(carried.map(|(whose, carried)| (whose - done, carried)));
         let storing = self.store_at_once(changes);
         if batch.passes {
+            debug_assert!(later.is_empty(), "what passes waits for nothing");
             return self.answer_passed(batch, done, storing);
         }
         let (publishes, acks) = batch.take(done);

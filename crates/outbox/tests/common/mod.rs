@@ -16,7 +16,7 @@ use nearside_outbox::{Outbox, OutboxConfig};
 use nearside_privacy::{KeyRing, Sealed, SealedItem, seal_finding, seal_rollup};
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
-    ByteSize, FieldName, Finding, ManualClock, ModelName, ModelRef, RollUp, RollUpId, SecretKey, Severity, SiteId,
+    ByteSize, FieldName, Finding, ManualClock, ModelName, ModelRef, Nth, RollUp, RollUpId, SecretKey, Severity, SiteId,
     StreamId, StreamName, StreamSpec, Timestamp, TopicTemplate, WindowDefinition, WindowId,
 };
 use nearside_telemetry::Telemetry;
@@ -76,6 +76,7 @@ pub fn alert(n: i64) -> SealedItem {
         model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
         label: "spike".into(),
         field: None,
+        nth: Nth::FIRST,
         severity: Severity::Warning,
         since: Timestamp::from_secs(n),
         at: Timestamp::from_secs(n),

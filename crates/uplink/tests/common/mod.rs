@@ -20,8 +20,8 @@ use nearside_privacy::{KeyRing, Sealed, SealedItem, seal_finding, seal_rollup};
 use nearside_schemas::codec::{CodecSpec, Format};
 use nearside_schemas::{
     Answer, BoxFuture, ByteSize, Durability, FieldName, Finding, HumanDuration, Intake, ManualClock, ModelName,
-    ModelRef, Publish, RollUp, RollUpId, SecretKey, Severity, SiteId, StreamId, StreamName, StreamSpec, SystemClock,
-    Timestamp, TopicTemplate, WindowDefinition, WindowId,
+    ModelRef, Nth, Publish, RollUp, RollUpId, SecretKey, Severity, SiteId, StreamId, StreamName, StreamSpec,
+    SystemClock, Timestamp, TopicTemplate, WindowDefinition, WindowId,
 };
 use nearside_telemetry::Telemetry;
 use nearside_uplink::{Uplink, UplinkConfig};
@@ -92,6 +92,7 @@ pub fn alert(n: i64) -> SealedItem {
         model: ModelRef { name: ModelName::new("m").unwrap(), version: "1".into() },
         label: "spike".into(),
         field: None,
+        nth: Nth::FIRST,
         severity: Severity::Warning,
         since: Timestamp::from_secs(n),
         at: Timestamp::from_secs(n),

@@ -44,6 +44,15 @@ pub struct Hold {
     alarms: f64,
 }
 
+/// An alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raised {
+    /// Of an incident of its own, or of a row that stands out from the one that goes on.
+    Anew,
+    /// Of the incident that goes on and has become rarer.
+    Again,
+}
+
 /// A row as the hold sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Unusual {
@@ -68,8 +77,8 @@ impl Hold {
         least + (1.0 + (self.alarms - FREE).max(0.0)).log10()
     }
 
-    /// Whether a row raises an alarm; `least` is the evidence it takes where there were none.
-    pub fn raises(&mut self, row: Unusual, least: f64) -> bool {
+    /// The alarm that a row raises; `least` is the evidence it takes where there were none.
+    pub fn raises(&mut self, row: Unusual, least: f64) -> Option<Raised> {
         let Unusual { strength, error, is_odd } = row;
         self.alarms *= 1.0 - 1.0 / MEMORY;
         let is_quiet = self.rows > 0;
@@ -77,15 +86,27 @@ impl Hold {
         self.rows = self.rows.saturating_sub(1);
         self.calm = if is_odd { 0 } else { self.calm.saturating_add(1) };
         if strength < self.needed(least) {
-            return false;
+            return None;
         }
         self.rows = HOLD;
         let is_another = is_odd && (error > HIGHER * self.largest || (was_back && error > AS_HIGH * self.largest));
-        let raises = !is_quiet || strength > self.peak + ESCALATION || is_another;
+        let is_new = !is_quiet || is_another;
+        let raised = if is_new { Some(Raised::Anew) } else { None };
+        let raised = raised.or((strength > self.peak + ESCALATION).then_some(Raised::Again));
         self.peak = if is_quiet { self.peak.max(strength) } else { strength };
         self.largest = if is_quiet { self.largest.max(error) } else { error };
-        self.alarms += f64::from(u8::from(raises));
-        raises
+        self.alarms += f64::from(u8::from(raised.is_some()));
+        raised
+    }
+
+    /// Whether an alarm was raised and is not over.
+    pub const fn goes_on(&self) -> bool {
+        self.rows > 0
+    }
+
+    /// Whether the last row had the evidence of an alarm.
+    pub const fn has_evidence(&self) -> bool {
+        self.rows == HOLD
     }
 
     /// Appends itself to a snapshot.
@@ -128,28 +149,32 @@ mod tests {
         Unusual { strength: 3.0, error, is_odd: true }
     }
 
+    fn raises(hold: &mut Hold, row: Unusual) -> bool {
+        hold.raises(row, 2.0).is_some()
+    }
+
     #[test]
     fn an_alarm_is_raised_once_and_again_when_it_gets_worse_or_comes_back() {
         let mut hold = Hold::default();
-        assert!(!hold.raises(row(1.9), 2.0));
-        assert!(hold.raises(row(2.0), 2.0));
-        assert!((0..50).all(|_| !hold.raises(row(2.9), 2.0)), "the same incident");
-        assert!(hold.raises(row(4.0), 2.0), "ten times rarer");
-        assert!((0..HOLD).all(|_| !hold.raises(row(0.0), 2.0)), "it is over");
-        assert!(hold.raises(row(2.5), 2.0), "and another, which takes a little more");
-        (0..HOLD - 1).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-        assert!(!hold.raises(row(2.5), 2.0), "within the hold");
+        assert!(!raises(&mut hold, row(1.9)));
+        assert!(raises(&mut hold, row(2.0)));
+        assert!((0..50).all(|_| !raises(&mut hold, row(2.9))), "the same incident");
+        assert!(raises(&mut hold, row(4.0)), "ten times rarer");
+        assert!((0..HOLD).all(|_| !raises(&mut hold, row(0.0))), "it is over");
+        assert!(raises(&mut hold, row(2.5)), "and another, which takes a little more");
+        (0..HOLD - 1).for_each(|_| assert!(!raises(&mut hold, row(0.0))));
+        assert!(!raises(&mut hold, row(2.5)), "within the hold");
     }
 
     /// Which of a hundred incidents of this evidence, `apart` rows from one another, raise an alarm.
     fn raised(strength: f64, apart: u32) -> Vec<u32> {
         let mut hold = Hold::default();
-        let mut raises = |_: &u32| {
-            let raises = hold.raises(row(strength), 2.0);
-            (1..apart).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-            raises
+        let mut is_raised = |_: &u32| {
+            let is_raised = raises(&mut hold, row(strength));
+            (1..apart).for_each(|_| assert!(!raises(&mut hold, row(0.0))));
+            is_raised
         };
-        (0..100).filter(|incident| raises(incident)).collect()
+        (0..100).filter(|incident| is_raised(incident)).collect()
     }
 
     #[test]
@@ -164,15 +189,29 @@ mod tests {
     #[test]
     fn another_odd_row_is_told_where_it_is_higher_or_the_field_was_back_to_normal() {
         let mut hold = Hold::default();
-        assert!(hold.raises(odd(10.0), 2.0));
-        assert!((0..30).all(|_| !hold.raises(odd(14.0), 2.0)), "it goes on");
-        assert!(hold.raises(odd(22.0), 2.0), "much higher");
-        (0..BACK_AFTER - 1).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-        assert!(!hold.raises(odd(22.0), 2.0), "it was not back");
-        (0..BACK_AFTER).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-        assert!(hold.raises(odd(21.0), 2.0), "back, and as high again");
-        (0..BACK_AFTER).for_each(|_| assert!(!hold.raises(row(0.0), 2.0)));
-        assert!(!hold.raises(odd(15.0), 2.0), "lower");
-        assert!(!hold.raises(Unusual { strength: 1.9, ..odd(100.0) }, 2.0), "no evidence");
+        assert!(raises(&mut hold, odd(10.0)));
+        assert!((0..30).all(|_| !raises(&mut hold, odd(14.0))), "it goes on");
+        assert!(raises(&mut hold, odd(22.0)), "much higher");
+        (0..BACK_AFTER - 1).for_each(|_| assert!(!raises(&mut hold, row(0.0))));
+        assert!(!raises(&mut hold, odd(22.0)), "it was not back");
+        (0..BACK_AFTER).for_each(|_| assert!(!raises(&mut hold, row(0.0))));
+        assert!(raises(&mut hold, odd(21.0)), "back, and as high again");
+        (0..BACK_AFTER).for_each(|_| assert!(!raises(&mut hold, row(0.0))));
+        assert!(!raises(&mut hold, odd(15.0)), "lower");
+        assert!(!raises(&mut hold, Unusual { strength: 1.9, ..odd(100.0) }), "no evidence");
+    }
+
+    #[test]
+    fn what_only_becomes_rarer_is_the_same_incident() {
+        let mut hold = Hold::default();
+        assert_eq!(hold.raises(row(2.0), 2.0), Some(Raised::Anew));
+        assert_eq!(hold.raises(row(4.0), 2.0), Some(Raised::Again), "ten times rarer");
+        assert_eq!(
+            hold.raises(Unusual { strength: 6.0, ..odd(10.0) }, 2.0),
+            Some(Raised::Anew),
+            "a row that stands out"
+        );
+        (0..BACK_AFTER).for_each(|_| assert_eq!(hold.raises(row(0.0), 2.0), None));
+        assert_eq!(hold.raises(odd(9.0), 2.0), Some(Raised::Anew), "the field had been back");
     }
 }

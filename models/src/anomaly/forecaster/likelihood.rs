@@ -52,7 +52,7 @@ const MOST_GAIN: f64 = 0.6;
 const PACE_ROWS: f64 = 64.0;
 
 /// Errors that are kept.
-const ERRORS: usize = 16;
+pub(super) const ERRORS: usize = 16;
 /// Buckets of a sketch, four to a doubling.
 const BUCKETS: usize = 80;
 const PER_DOUBLING: f64 = 4.0;
@@ -268,6 +268,16 @@ impl Errors {
             let sketches = [&mut self.now, &mut self.short, &mut self.long, &mut self.unsteady];
             sketches.into_iter().for_each(|sketch| sketch.favour(WEEK_KNOWN));
         }
+    }
+
+    /// The last errors, the newest last.
+    pub(super) const fn last(&self) -> &[f32; ERRORS] {
+        &self.last
+    }
+
+    /// The absolute mean of all the last errors that has this evidence, by the past.
+    pub(super) fn long_at(&self, evidence: f64) -> Option<f64> {
+        self.long.value_at(evidence)
     }
 
     /// Judges an error by the past and takes it in.

@@ -4,17 +4,21 @@
 //! 1. [`history`] turns a field's past, up to 24 rows ago, into scale-free inputs.
 //! 2. [`network`] (Candle) gives five quantiles of the value; the middle one is the forecast, the others the band that is shown.
 //! 3. [`likelihood`] judges the errors by the stream's own; [`hold`] raises one alarm an incident.
+//! 4. [`naming`] says what an alarm turns out to be once it has lasted.
 //!
 //! Score: `1 − 2^(−evidence/2)` of the discounted evidence, 0 to 1; where an alarm has been raised and goes on, it stays just below the threshold. Nothing is flagged in
 //! the first [`likelihood::WARM_UP`] rows. Labels: `spike`, `drop` (the row itself stands out), `level_shift` (the
-//! last 16 are off to one side), `changed_variance` (the last 8 scatter), `flat_line` (a sensor that used to change repeats one value), `drift`,
+//! last 16 are off to one side: at once, or after a row that stood out), `changed_variance` (the last 8 scatter, or [`scatter`] has changed), `flat_line` (a sensor that used to change repeats one value), `drift`,
 //! `changed_season` and `missing` ([`slow`]).
 
 pub mod history;
 pub mod hold;
 pub mod likelihood;
+pub mod naming;
 pub mod network;
+pub mod scatter;
 pub mod slow;
+pub mod trend;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,9 +27,11 @@ use candle_core::Device;
 use nearside_schemas::{Contribution, FieldKind, FieldName, FieldSpec, FieldValue, ModelRef, Severity, Timestamp};
 
 use self::history::{History, INPUTS, Norm};
-use self::hold::{Hold, Unusual};
+use self::hold::{Hold, Raised, Unusual};
 use self::likelihood::{Errors, Evidence, Pace};
+use self::naming::{LASTS, Naming, Seen, Standing};
 use self::network::{Network, OUTPUTS};
+use self::scatter::Scatter;
 use self::slow::{Gaps, Kind, Slow};
 use super::repeats::{FLAT_AFTER, Repeats};
 use crate::ModelError;
@@ -37,8 +43,9 @@ use crate::snapshot::{Reader, Writer};
 pub const NAME: &str = "forecaster";
 /// What the score is held at, times the threshold, while an alarm goes on.
 const HELD: f64 = 0.98;
-/// Of a snapshot; version 1 knew nothing of odd errors, version 2 counted no alarms and weighed all errors alike.
-const VERSION: u8 = 3;
+/// Of a snapshot; version 1 knew nothing of odd errors, version 2 counted no alarms and weighed all errors alike, version 3 knew nothing of
+/// scatter, of trends and of what an alarm turns out to be.
+const VERSION: u8 = 4;
 
 /// The forecaster as a row model.
 pub struct Forecaster {
@@ -113,7 +120,10 @@ impl RowModel for Forecaster {
             field.repeats = Repeats::read(&mut reader)?;
             field.pace = Pace::read(&mut reader)?;
             if version >= 2 {
-                (field.slow, field.gaps) = (Slow::read(&mut reader)?, Gaps::read(&mut reader)?);
+                (field.slow, field.gaps) = (Slow::read(&mut reader, version)?, Gaps::read(&mut reader)?);
+            }
+            if version >= 4 {
+                (field.scatter, field.naming) = (Scatter::read(&mut reader)?, Naming::read(&mut reader)?);
             }
         }
         reader.finish()?;
@@ -142,6 +152,8 @@ struct Field {
     pace: Pace,
     slow: Slow,
     gaps: Gaps,
+    scatter: Scatter,
+    naming: Naming,
     /// The card's, or raised by feedback.
     threshold: f64,
 }
@@ -151,6 +163,9 @@ struct Taken {
     value: f64,
     /// As a difference to the field's first value.
     relative: f64,
+    micros: i64,
+    /// Blocks of [`Slow`] up to then.
+    blocks: u32,
     norm: Norm,
     is_flat: bool,
     /// Whether its forecast goes by the hours of earlier weeks.
@@ -160,10 +175,12 @@ struct Taken {
     notice: Option<Notice>,
 }
 
-/// What is noticed before there is a forecast.
+/// What is noticed apart from how far off its forecast a row is.
 #[derive(Clone, Copy)]
 enum Notice {
     Slow(Kind),
+    /// What the alarm before it, or the field without one, turns out to be.
+    Stands(Standing),
     /// Seconds without a row, and those that are usual.
     Missing(f64, f64),
 }
@@ -174,6 +191,12 @@ impl Notice {
             Self::Slow(Kind::Drift) => format!("{name} has been moving away in one direction for hours."),
             Self::Slow(Kind::Level) => format!("{name} has been at another level for hours."),
             Self::Slow(Kind::Season) => format!("{name} does not go with the time of the day as it used to."),
+            Self::Stands(Standing::Level) => {
+                format!("{name} has been away from where it was for {LASTS} rows and stays there.")
+            }
+            Self::Stands(Standing::Scatter(times)) => {
+                format!("{name} scatters {} times as much as before, and goes on so.", times_text(times))
+            }
             Self::Missing(secs, usual) => {
                 format!("There was no {name} for {}; one every {} is usual here.", duration(secs), duration(usual))
             }
@@ -184,7 +207,7 @@ impl Notice {
     fn aside(self) -> String {
         match self {
             Self::Missing(secs, _) => format!(" There was none for {} before it.", duration(secs)),
-            Self::Slow(_) => String::new(),
+            Self::Slow(_) | Self::Stands(_) => String::new(),
         }
     }
 
@@ -192,10 +215,16 @@ impl Notice {
         match self {
             Self::Slow(Kind::Drift) => DRIFT,
             Self::Slow(Kind::Season) => CHANGED_SEASON,
-            Self::Slow(Kind::Level) => LEVEL_SHIFT,
+            Self::Slow(Kind::Level) | Self::Stands(Standing::Level) => LEVEL_SHIFT,
+            Self::Stands(Standing::Scatter(_)) => CHANGED_VARIANCE,
             Self::Missing(..) => MISSING,
         }
     }
+}
+
+/// For people.
+fn times_text(times: f64) -> String {
+    if times < 1.0 { format!("{times:.2}") } else { format!("{times:.1}") }
 }
 
 /// For people.
@@ -229,7 +258,17 @@ impl RowState for ForecasterState {
                 field.history.learn(row.time, value);
                 let (notice, knows_week) = field.notice(row.time, relative);
                 let discount = field.pace.discount(row.time.as_micros());
-                Taken { value, relative, norm, is_flat, knows_week, discount, notice }
+                Taken {
+                    value,
+                    relative,
+                    micros: row.time.as_micros(),
+                    blocks: field.slow.blocks(),
+                    norm,
+                    is_flat,
+                    knows_week,
+                    discount,
+                    notice,
+                }
             }));
         }
         count
@@ -246,7 +285,7 @@ impl RowState for ForecasterState {
             let held = HELD * self.threshold;
             let score = match (judged.label, score(judged.strength)) {
                 // What is told of hours or of a gap is no fault of this row.
-                (Some(_), score) if judged.notice.is_some() && !judged.raises => score.min(held),
+                (Some(_), score) if judged.notice.is_some() && judged.raised.is_none() => score.min(held),
                 (Some(_), score) => score.max(field.threshold),
                 (None, score) if score >= self.threshold => held,
                 (None, score) => score,
@@ -287,6 +326,8 @@ impl RowState for ForecasterState {
             field.pace.write(&mut writer);
             field.slow.write(&mut writer);
             field.gaps.write(&mut writer);
+            field.scatter.write(&mut writer);
+            field.naming.write(&mut writer);
         }
         writer.finish()
     }
@@ -321,8 +362,16 @@ struct Judged {
     strength: f64,
     label: Option<&'static str>,
     notice: Option<Notice>,
-    /// Whether the row itself raises an alarm.
-    raises: bool,
+    /// The alarm that the row itself raises.
+    raised: Option<Raised>,
+}
+
+impl Judged {
+    /// Whether what it is told as is another one: a gap, a flat line and what is told of hours are told once each.
+    fn begins(&self) -> bool {
+        let is_of_row = self.notice.is_none_or(|notice| self.label != Some(notice.label()));
+        !is_of_row || self.raised != Some(Raised::Again)
+    }
 }
 
 impl Field {
@@ -338,6 +387,8 @@ impl Field {
             pace: Pace::default(),
             slow: Slow::default(),
             gaps: Gaps::default(),
+            scatter: Scatter::default(),
+            naming: Naming::default(),
             threshold,
         }
     }
@@ -360,13 +411,25 @@ impl Field {
         }
         let evidence = self.errors.judge(error);
         let strength = Pace::discounted(evidence.mean, taken.discount);
-        let raises = self.hold.raises(Unusual::new(&evidence, strength, error), least);
+        let raised = self.hold.raises(Unusual::new(&evidence, strength, error), least);
+        let of_row = raised.is_some().then(|| self.label(&evidence, error));
+        // A level that was told as soon as it had lasted is not told again by its averages.
+        let is_told = matches!(taken.notice, Some(Notice::Slow(Kind::Level))) && self.naming.knows_level(taken.blocks);
+        let noticed = taken.notice.filter(|_| !is_told);
+        let seen = Seen {
+            raised: of_row,
+            scatter: self.scatter.take(taken.micros, taken.relative, self.hold.goes_on()),
+            may_tell: noticed.is_none() && !taken.is_flat,
+            blocks: taken.blocks,
+        };
+        let stands = self.naming.take(&self.hold, &self.errors, seen);
+        let notice = noticed.or(stands.map(Notice::Stands));
         // What is slow says more of what happens than a single row does, and a value that is far off more than the gap before it.
-        let label = match (taken.notice, raises) {
-            (Some(Notice::Missing(..)), true) => Some(self.label(&evidence, error)),
+        let label = match (notice, of_row) {
+            (Some(Notice::Missing(..)), Some(label)) => Some(label),
             (Some(notice), _) => Some(notice.label()),
-            (None, true) => Some(self.label(&evidence, error)),
-            (None, false) => taken.is_flat.then_some(FLAT_LINE),
+            (None, Some(label)) => Some(label),
+            (None, None) => taken.is_flat.then_some(FLAT_LINE),
         };
         let origin = self.history.origin();
         Judged {
@@ -376,8 +439,8 @@ impl Field {
             evidence,
             strength,
             label,
-            notice: taken.notice,
-            raises,
+            notice,
+            raised,
         }
     }
 
@@ -395,7 +458,8 @@ impl Field {
 
 impl ForecasterState {
     fn sighting(&self, mut seen: Vec<(usize, Judged)>, score: f64) -> Sighting {
-        seen.sort_by(|(_, a), (_, b)| b.evidence.mean.total_cmp(&a.evidence.mean));
+        // What begins is told before what goes on.
+        seen.sort_by(|(_, a), (_, b)| b.begins().cmp(&a.begins()).then(b.evidence.mean.total_cmp(&a.evidence.mean)));
         let sum: f64 = seen.iter().map(|(_, judged)| judged.evidence.mean).sum();
         let count = seen.len() as f64;
         let contributions = seen.iter().map(|(index, judged)| Contribution {
@@ -421,7 +485,10 @@ impl ForecasterState {
             Some(notice) => of_row + &notice.aside(),
             None => of_row,
         };
-        Sighting { label: first.label.unwrap_or(SPIKE), severity: Severity::Warning, score, contributions, text }
+        // What is told of more than its row is told for that, and not by the row's score.
+        let score = score.max(self.fields[*index].threshold);
+        let (label, begins) = (first.label.unwrap_or(SPIKE), first.begins());
+        Sighting { label, begins, severity: Severity::Warning, score, contributions, text }
     }
 }
 
@@ -439,3 +506,7 @@ fn rarity(evidence: f64) -> u64 {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "kinds_tests.rs"]
+mod kinds_tests;

@@ -3,7 +3,8 @@
 //! Where the hour of the week says what a value should be, the differences to that are averaged over blocks of [`BLOCK_MICROS`]. From block to
 //! block they move a little, by chance. `drift`: they move in one direction, block after block. `changed_season`: they move as the
 //! day itself does, so that the day has become flatter, steeper or another. Which of these two explains the last [`BLOCKS`] moves clearly
-//! better decides. `level_shift`: they are steady, and far from where they were steady some hours ago, though no row stood out.
+//! better decides. What moves by less from block to block is a `drift` where a straight line goes through a day of blocks, or through four days
+//! ([`super::trend`]). `level_shift`: they are steady, and far from where they were steady some hours ago, though no row stood out.
 //!
 //! (A whole week is waited for: on a first Saturday much goes another way.)
 //!
@@ -11,6 +12,7 @@
 //!
 //! Promise: each is told once an incident, and what has become usual is not told. Never: before a whole week is known.
 
+use super::trend::Trend;
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
 
@@ -40,6 +42,11 @@ const STEADY: f32 = 0.35;
 const CLEARLY: f32 = 0.5;
 /// Blocks for which it stays quiet after it told something: three days.
 const QUIET: u32 = 54;
+/// Blocks after which all that are looked at are of a level that came before them.
+pub const LEVEL_KNOWN: u32 = BLOCKS as u32 + 2;
+/// Blocks of a point of the longer trend, and blocks for which a trend must be over to be told again.
+const PER_POINT: u32 = 4;
+const TREND_OVER: u32 = 36;
 
 /// What was noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,12 +77,19 @@ pub struct Slow {
     count: u32,
     /// The size of a usual move.
     usual: f32,
-    /// Blocks for which it is quiet, but for a season after what is no season.
+    /// Blocks for which it is quiet, but for a season after what is no season and a drift after a level.
     quiet: u32,
     told_other: bool,
+    told_level: bool,
+    trends: Trends,
 }
 
 impl Slow {
+    /// How many blocks there were.
+    pub const fn blocks(&self) -> u32 {
+        self.count
+    }
+
     /// Takes a value that should have been `expected` by the hour of the week.
     pub fn take(&mut self, micros: i64, value: f64, expected: f64) -> Option<Kind> {
         if self.rows == 0 {
@@ -98,10 +112,14 @@ impl Slow {
         self.count = self.count.saturating_add(1);
         self.quiet = self.quiet.saturating_sub(1);
         let kind = if self.count >= WARM_UP { self.kind() } else { None };
-        // What looked like a drift in the morning may turn out to be another day.
+        // What looked like a drift in the morning may turn out to be another day, and what looked like another level a drift.
         let kind = kind.filter(|kind| self.quiet == 0 || (self.told_other && *kind == Kind::Season));
+        let kind = kind.filter(|kind| *kind != Kind::Drift || self.trends.told == 0);
+        let may_drift = kind.is_none() && (self.quiet == 0 || self.told_level);
+        let drifts = self.trends.take(block.0, may_drift, kind == Some(Kind::Drift));
+        let kind = kind.or(drifts.then_some(Kind::Drift));
         if let Some(kind) = kind {
-            (self.quiet, self.told_other) = (QUIET, kind != Kind::Season);
+            (self.quiet, self.told_other, self.told_level) = (QUIET, kind != Kind::Season, kind == Kind::Level);
         }
         self.learn();
         kind
@@ -183,19 +201,67 @@ impl Slow {
         writer.u32(self.count);
         writer.f32(self.usual);
         writer.u32(self.quiet);
-        writer.u8(u8::from(self.told_other));
+        writer.u8(u8::from(self.told_other) | u8::from(self.told_level) << 1);
+        self.trends.write(writer);
     }
 
-    /// Reads itself back.
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+    /// Reads itself back, from a snapshot of this version of the model's.
+    pub(crate) fn read(reader: &mut Reader<'_>, version: u8) -> Result<Self, ModelError> {
         let mut slow = Self { began: reader.i64()?, rows: reader.u32()?, ..Self::default() };
         (slow.difference, slow.expected) = (reader.f64()?, reader.f64()?);
         for block in &mut slow.blocks {
             *block = (reader.f32()?, reader.f32()?);
         }
         (slow.count, slow.usual, slow.quiet) = (reader.u32()?, reader.f32()?, reader.u32()?);
-        slow.told_other = reader.u8()? == 1;
+        let told = reader.u8()?;
+        (slow.told_other, slow.told_level) = (told & 1 == 1, told & 2 == 2);
+        if version >= 4 {
+            slow.trends = Trends::read(reader)?;
+        }
         Ok(slow)
+    }
+}
+
+/// Lines through blocks: a day of them, and four days.
+#[derive(Clone, Debug, Default)]
+struct Trends {
+    day: Trend,
+    days: Trend,
+    /// Blocks of the point of `days` under way and their sum.
+    blocks: u32,
+    sum: f32,
+    /// Blocks until a trend is over that was told.
+    told: u32,
+}
+
+impl Trends {
+    /// Takes a block in; whether there is a drift to tell, where it may be told. `is_told`: it was told otherwise.
+    fn take(&mut self, difference: f32, may_tell: bool, is_told: bool) -> bool {
+        let mut drifts = self.day.take(difference);
+        self.blocks += 1;
+        self.sum += difference;
+        if self.blocks >= PER_POINT {
+            drifts |= self.days.take(self.sum / self.blocks as f32);
+            (self.blocks, self.sum) = (0, 0.0);
+        }
+        let is_new = drifts && may_tell && self.told == 0;
+        let goes_on = is_new || is_told || (drifts && self.told > 0);
+        self.told = if goes_on { TREND_OVER } else { self.told.saturating_sub(1) };
+        is_new
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        self.day.write(writer);
+        self.days.write(writer);
+        writer.u32(self.blocks);
+        writer.f32(self.sum);
+        writer.u32(self.told);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ModelError> {
+        let (day, days) = (Trend::read(reader)?, Trend::read(reader)?);
+        let blocks = reader.count(PER_POINT as usize)? as u32;
+        Ok(Self { day, days, blocks, sum: reader.f32()?, told: reader.count(TREND_OVER as usize)? as u32 })
     }
 }
 
@@ -296,6 +362,19 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_by_little_from_block_to_block_drifts_within_a_day_and_a_half_and_is_told_once() {
+        for (per_day, within) in [(4.0, 3 * DAY / 2), (-6.0, 3 * DAY / 2), (12.0, 3 * DAY / 2)] {
+            for start in [3_000, 3_500, 4_000] {
+                let told = told(|row, day| day + per_day / DAY as f64 * row.saturating_sub(start) as f64);
+                let drifts: Vec<usize> =
+                    told.iter().filter(|(_, kind)| *kind == Kind::Drift).map(|(row, _)| *row).collect();
+                let is_right = matches!(drifts[..], [row] if (start..start + within).contains(&row));
+                assert!(is_right, "{per_day} from {start}: {told:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_day_that_is_flatter_steeper_or_another_has_changed() {
         for (name, share) in [("flatter", 0.3), ("gone", 0.0), ("steeper", 2.0), ("turned", -1.0)] {
             let told = told(|row, day| if row >= 4_032 { share * day } else { day });
@@ -316,7 +395,7 @@ mod tests {
                 let mut writer = Writer::new(1);
                 parts.write(&mut writer);
                 let bytes = writer.finish();
-                parts = Slow::read(&mut Reader::new("slow", 1, &bytes).unwrap()).unwrap();
+                parts = Slow::read(&mut Reader::new("slow", 1, &bytes).unwrap(), 4).unwrap();
             }
         }
     }

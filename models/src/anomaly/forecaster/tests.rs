@@ -4,7 +4,7 @@ use nearside_schemas::{FieldPolicy, Timestamp};
 
 use super::*;
 
-fn fields(count: usize) -> Vec<FieldSpec> {
+pub(super) fn fields(count: usize) -> Vec<FieldSpec> {
     (0..count)
         .map(|index| FieldSpec {
             name: FieldName::new(&format!("f{index}")).unwrap(),
@@ -15,13 +15,17 @@ fn fields(count: usize) -> Vec<FieldSpec> {
         .collect()
 }
 
-fn model() -> std::sync::Arc<dyn RowModel> {
+pub(super) fn model() -> std::sync::Arc<dyn RowModel> {
     crate::catalog::load(NAME, None).unwrap()
 }
 
 fn judge(model: &dyn RowModel, state: &mut dyn RowState, row: i64, values: &[FieldValue]) -> RowVerdict {
+    judge_at(model, state, row * 60, values)
+}
+
+pub(super) fn judge_at(model: &dyn RowModel, state: &mut dyn RowState, secs: i64, values: &[FieldValue]) -> RowVerdict {
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-    let taken = state.take(&Row { time: Timestamp::from_secs(row * 60), values }, &mut inputs);
+    let taken = state.take(&Row { time: Timestamp::from_secs(secs), values }, &mut inputs);
     model.forward(&inputs, taken, &mut outputs).unwrap();
     state.judge(&outputs)
 }
@@ -190,16 +194,19 @@ fn a_state_of_the_versions_before_goes_on() {
     for row in 0..333 {
         judge(model.as_ref(), now.as_mut(), row, &[FieldValue::Number(wave(row))]);
     }
-    let snapshot = now.snapshot();
-    // At the end stand the gaps (20 bytes) and what is slow (97), before them the pace (20), the repeats (24), the hold (32) and what the
-    // errors learnt (73).
-    let (rest, _) = snapshot.split_at(snapshot.len() - 117);
+    let latest = now.snapshot();
+    // At the end stand what an alarm turns out to be (28 bytes), the scatter (77), the gaps (20) and what is slow: 97 and the trends (172).
+    let (rest, _) = latest.split_at(latest.len() - 105);
+    let (rest, gaps) = rest.split_at(rest.len() - 20);
+    let third = [&[3][..], &rest[1..rest.len() - 172], gaps].concat();
+    // Before them the pace (20), the repeats (24), the hold (32) and what the errors learnt (73).
+    let (rest, _) = third.split_at(third.len() - 117);
     let (rest, end) = rest.split_at(rest.len() - 44);
     let (rest, hold) = rest.split_at(rest.len() - 32);
     let errors = &rest[1..rest.len() - 73];
     let first = [&[1][..], errors, &hold[..12], end].concat();
-    let second = [&[2][..], &rest[1..rest.len() - 1], &hold[..24], &snapshot[snapshot.len() - 161..]].concat();
-    let mut restored = [&first, &second].map(|before| model.restore(&fields(1), before).unwrap());
+    let second = [&[2][..], &rest[1..rest.len() - 1], &hold[..24], &third[third.len() - 161..]].concat();
+    let mut restored = [&first, &second, &third].map(|before| model.restore(&fields(1), before).unwrap());
     for row in 333..600 {
         let value = [FieldValue::Number(wave(row) + if [400, 440].contains(&row) { 20.0 } else { 0.0 })];
         let expected = judge(model.as_ref(), now.as_mut(), row, &value);
@@ -207,13 +214,26 @@ fn a_state_of_the_versions_before_goes_on() {
             assert_eq!(judge(model.as_ref(), restored.as_mut(), row, &value), expected);
         }
     }
-    for before in [first, second] {
+    for before in [first, second, third] {
         assert!((0..before.len()).step_by(97).all(|cut| model.restore(&fields(1), &before[..cut]).is_err()));
     }
-    let later = [&[VERSION + 1][..], &snapshot[1..]].concat();
+    let later = [&[VERSION + 1][..], &latest[1..]].concat();
     assert!(
         model
             .restore(&fields(1), &later)
             .is_err_and(|error| error.to_string().contains(&format!("version {}", VERSION + 1)))
     );
+}
+
+#[test]
+fn a_second_spike_begins_anew_and_a_growing_one_stands_out() {
+    let spike = |row: i64| match row {
+        400 | 440 => 25.0,
+        442 => 60.0,
+        _ => 0.0,
+    };
+    let verdicts = run((0..600).map(|row| wave(row) + spike(row)));
+    let begun = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.sightings.iter().any(|one| one.begins));
+    let begun: Vec<usize> = begun.map(|(row, _)| row).filter(|row| (390..600).contains(row)).collect();
+    assert_eq!(begun, [400, 440, 442]);
 }

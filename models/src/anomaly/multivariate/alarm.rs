@@ -1,6 +1,7 @@
 //! When something is told, as what, and when it is over.
 
 use super::evidence::{Parting, WHOLE};
+use super::trace::Leap;
 use super::watch::Taken;
 use crate::ModelError;
 use crate::snapshot::{Reader, Writer};
@@ -9,6 +10,10 @@ use crate::snapshot::{Reader, Writer};
 pub const SMOOTHED: f64 = 20.0;
 /// How far below the threshold an alarm ends, in log odds.
 pub const HYSTERESIS: f64 = 1.5;
+/// Rows without something after which the next with it is another one: within as many log odds hold the same rows.
+const OVER_AFTER: u32 = SMOOTHED as u32;
+/// Rows after a leap after which the next is another one.
+const LEAP_OVER_AFTER: u32 = 10;
 /// Log odds are cut here.
 const MOST_ODDS: f64 = 15.0;
 
@@ -39,6 +44,11 @@ impl Label {
         } else {
             Self::LevelShift
         }
+    }
+
+    /// What a leap is told as.
+    pub(super) fn of_leap(leap: &Leap) -> Self {
+        if leap.ratio > 0.0 { Self::Spike } else { Self::Drop }
     }
 
     /// None, or one of those that last.
@@ -87,11 +97,35 @@ pub(super) struct Alarm {
     pub(super) label: Option<Label>,
     /// What is told of a relation that is not whole.
     pub(super) parted: Option<Label>,
+    calm: Calm,
+}
+
+/// Rows since what is told was there last, for what is another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Calm {
+    alarm: u32,
+    parting: u32,
+    spike: u32,
+    drop: u32,
+}
+
+/// Counts a row; whether it is the first with it after `least` without.
+fn begins(calm: &mut u32, is_there: bool, least: u32) -> bool {
+    let before = std::mem::replace(calm, if is_there { 0 } else { calm.saturating_add(1) });
+    is_there && before >= least
 }
 
 impl Alarm {
     pub(super) fn new(fields: usize, threshold: f64) -> Self {
-        Self { of_card: threshold, threshold, odds: None, suspicion: vec![0.0; fields], label: None, parted: None }
+        Self {
+            of_card: threshold,
+            threshold,
+            odds: None,
+            suspicion: vec![0.0; fields],
+            label: None,
+            parted: None,
+            calm: Calm::default(),
+        }
     }
 
     /// The network's score of a row; afterwards `label` says whether it is flagged and as what.
@@ -123,6 +157,19 @@ impl Alarm {
         }
     }
 
+    /// Counts a row once it is judged, with the leap that it is; whether what is told of the network, of a relation and of a leap is another one.
+    pub(super) fn count(&mut self, leap: Option<Label>) -> [bool; 3] {
+        let Self { calm, label, parted, .. } = self;
+        // A parting says the same and more than an alarm.
+        let is_alarm = begins(&mut calm.alarm, label.is_some() || parted.is_some(), OVER_AFTER);
+        let is_parting = begins(&mut calm.parting, parted.is_some(), OVER_AFTER);
+        let is_spike = begins(&mut calm.spike, leap == Some(Label::Spike), LEAP_OVER_AFTER);
+        let is_drop = begins(&mut calm.drop, leap == Some(Label::Drop), LEAP_OVER_AFTER);
+        // A relation that breaks may have been told by the network.
+        let is_parting = is_parting && (is_alarm || *label != *parted);
+        [is_alarm, is_parting, is_spike || is_drop]
+    }
+
     /// The score of evidence that is told from a `ratio` of 1 on, once the threshold is the card's; `None` where the threshold is higher.
     pub(super) fn score_of(&self, ratio: f64) -> Option<f64> {
         let score = 1.0 - (1.0 - self.of_card) / ratio;
@@ -149,9 +196,12 @@ impl Alarm {
             writer.u8(label.map_or(0, |label| 1 + label as u8));
         }
         self.suspicion.iter().for_each(|suspicion| writer.f64(*suspicion));
+        let Calm { alarm, parting, spike, drop } = self.calm;
+        [alarm, parting, spike, drop].into_iter().for_each(|rows| writer.u32(rows));
     }
 
-    /// Reads what a snapshot of `version` says of it; the first knew nothing of relations that part.
+    /// Reads what a snapshot of `version` says of it; the first knew nothing of relations that part, those up to the third nothing of what
+    /// was over.
     pub(super) fn read(&mut self, reader: &mut Reader<'_>, version: u8) -> Result<(), ModelError> {
         let is_known = reader.u8()? == 1;
         self.odds = Some(reader.f64()?).filter(|_| is_known);
@@ -160,6 +210,51 @@ impl Alarm {
         for suspicion in &mut self.suspicion {
             *suspicion = reader.f64()?;
         }
+        if version >= 4 {
+            let Calm { alarm, parting, spike, drop } = &mut self.calm;
+            for rows in [alarm, parting, spike, drop] {
+                *rows = reader.u32()?;
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows on which an alarm and a broken relation begin, of rows on which they are told or not.
+    fn begun(rows: &[(usize, Option<Label>, Option<Label>)]) -> (Vec<usize>, Vec<usize>) {
+        let mut alarm = Alarm::new(2, 0.5);
+        let (mut alarms, mut partings, mut row) = (Vec::new(), Vec::new(), 0);
+        for (count, label, parted) in rows {
+            for _ in 0..*count {
+                (alarm.label, alarm.parted) = (*label, *parted);
+                let mut writer = Writer::new(4);
+                alarm.write(&mut writer);
+                let snapshot = writer.finish();
+                alarm.read(&mut Reader::new("m", 4, &snapshot).unwrap(), 4).unwrap();
+                let [is_alarm, is_parting, is_leap] = alarm.count(None);
+                assert!(!is_leap);
+                alarms.extend(is_alarm.then_some(row));
+                partings.extend(is_parting.then_some(row));
+                row += 1;
+            }
+        }
+        (alarms, partings)
+    }
+
+    #[test]
+    fn what_was_over_for_twenty_rows_begins_again() {
+        let shift = Some(Label::LevelShift);
+        let rows = [(30, None, None), (5, shift, None), (19, None, None), (5, shift, None), (20, None, None)];
+        let rows = [&rows[..], &[(5, shift, None)]].concat();
+        assert_eq!(begun(&rows), (vec![30, 79], vec![]));
+        let (relation, drift) = (Some(Label::ChangedRelation), Some(Label::Drift));
+        let rows = [(30, None, None), (5, relation, None), (5, relation, relation), (5, None, relation)];
+        assert_eq!(begun(&rows), (vec![30], vec![]), "the relation was told by the network");
+        let rows = [(30, None, None), (5, relation, None), (5, relation, drift), (40, None, None), (5, None, relation)];
+        assert_eq!(begun(&rows), (vec![30, 80], vec![35, 80]));
     }
 }

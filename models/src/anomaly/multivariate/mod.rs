@@ -55,9 +55,9 @@ const MOST_FIELDS: usize = 32;
 const WARM_UP: std::ops::RangeInclusive<u32> = 100..=100_000;
 /// Fields with less of the suspicion are not listed.
 const LEAST_SHARE: f64 = 0.05;
-/// Of a snapshot; version 1 knew nothing of evidence beside the network's, which is then learnt anew, and version 2 kept the last
-/// values as differences.
-const VERSION: u8 = 3;
+/// Of a snapshot; version 1 knew nothing of evidence beside the network's, which is then learnt anew, version 2 kept the last
+/// values as differences, and version 3 did not know what was over.
+const VERSION: u8 = 4;
 
 /// The detector as a row model.
 pub struct Multivariate {
@@ -183,20 +183,27 @@ impl RowState for State {
     fn judge(&mut self, outputs: &[f32]) -> RowVerdict {
         let mut verdict = RowVerdict { threshold: self.alarm.threshold, ..RowVerdict::default() };
         let (taken, seen) = self.taken.pop_front().unwrap_or_default();
-        if !taken.is_empty() && outputs.len() == taken.len() {
+        let is_judged = !taken.is_empty() && outputs.len() == taken.len();
+        if is_judged {
             verdict.score = self.alarm.judge(&taken, outputs);
-            verdict.sightings.extend(self.alarm.label.map(|label| self.sighting(label, &taken, verdict.score)));
         }
         let score = self.alarm.part(seen.parting.as_ref());
+        let leap = seen.leap.and_then(|(field, value, leap)| {
+            let score = self.alarm.score_of(leap.ratio.abs())?;
+            Some((field, value, leap, score))
+        });
+        let [is_new_alarm, is_new_parting, is_new_leap] =
+            self.alarm.count(leap.map(|(_, _, leap, _)| Label::of_leap(&leap)));
         if let (Some(score), Some(label), Some(parting)) = (score, self.alarm.parted, &seen.parting) {
-            // It says the same and more.
-            verdict.sightings.clear();
-            verdict.sightings.push(self.parting(label, &parting.parts, score));
+            // It says the same as the network and more.
+            verdict.sightings.push(Sighting { begins: is_new_parting, ..self.parting(label, &parting.parts, score) });
+        } else if let Some(label) = self.alarm.label.filter(|_| is_judged) {
+            let sighting = self.sighting(label, &taken, verdict.score);
+            verdict.sightings.push(Sighting { begins: is_new_alarm, ..sighting });
         }
-        if let Some((field, value, leap)) = seen.leap
-            && let Some(score) = self.alarm.score_of(leap.ratio.abs())
-        {
-            verdict.sightings.insert(0, self.leap(field, value, leap, score));
+        if let Some((field, value, leap, score)) = leap {
+            let sighting = self.leap(field, value, leap, score);
+            verdict.sightings.insert(0, Sighting { begins: is_new_leap, ..sighting });
         }
         verdict.score = verdict.sightings.iter().fold(verdict.score, |most, sighting| most.max(sighting.score));
         verdict.flagged = !verdict.sightings.is_empty();
@@ -242,6 +249,7 @@ impl State {
         });
         Sighting {
             label: label.name(),
+            begins: false,
             severity: Severity::Warning,
             score,
             contributions: contributions.collect(),
@@ -256,6 +264,7 @@ impl State {
         let first = parts.first().map_or("a field", |part| self.names[part.field].as_str());
         Sighting {
             label: label.name(),
+            begins: false,
             severity: Severity::Warning,
             score,
             text: format!("{first} {}; {}.", label.says(), others(contributions.len().saturating_sub(1))),
@@ -276,7 +285,7 @@ impl State {
 
     /// A value that leaps.
     fn leap(&self, field: usize, value: f64, leap: Leap, score: f64) -> Sighting {
-        let label = if leap.ratio > 0.0 { Label::Spike } else { Label::Drop };
+        let label = Label::of_leap(&leap);
         let name = &self.names[field];
         let contribution = Contribution {
             field: name.clone(),
@@ -288,6 +297,7 @@ impl State {
         };
         Sighting {
             label: label.name(),
+            begins: false,
             severity: Severity::Warning,
             score,
             contributions: vec![contribution],

@@ -305,3 +305,22 @@ fn streams_that_do_not_fit_are_refused() {
         assert!(matches!(Multivariate::new(&card, &weights), Err(ModelError::Damaged { .. })));
     }
 }
+
+#[test]
+fn another_leap_begins_and_a_relation_that_stays_broken_does_once() {
+    let verdicts = with(|row, values| {
+        values[3] += if [800, 803, 820].contains(&row) { 60.0 } else { 0.0 };
+        if (1_000..1_100).contains(&row) {
+            values[1] = -values[1];
+        }
+    });
+    let begun = |rows: std::ops::Range<usize>, is_leap: bool| {
+        let begins = |one: &Sighting| one.begins && ["spike", "drop"].contains(&one.label) == is_leap;
+        let rows = verdicts[rows.clone()].iter().zip(rows);
+        rows.filter(|(verdict, _)| verdict.sightings.iter().any(begins)).map(|(_, row)| row).collect::<Vec<_>>()
+    };
+    assert_eq!(begun(700..1_000, true), [800, 820]);
+    let broken = begun(1_000..verdicts.len(), false);
+    assert!(matches!(broken[..], [1_000..1_050]), "{broken:?}");
+    assert!(verdicts[1_000..1_100].iter().filter(|verdict| verdict.flagged).count() > 20, "it lasts");
+}

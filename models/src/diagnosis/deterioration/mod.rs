@@ -52,6 +52,11 @@ pub struct Rearm {
 }
 
 impl Rearm {
+    /// Whether an alarm now would only say again what has held for [`HORIZON_HOURS`].
+    fn reminds(&self, score: f64, threshold: f64) -> bool {
+        self.told.is_some() && score >= threshold
+    }
+
     /// Whether a score at an instant is an alarm.
     pub fn alarms(&mut self, at: Timestamp, score: f64, threshold: f64) -> bool {
         let at = at.as_micros();
@@ -155,6 +160,7 @@ impl State {
         );
         Sighting {
             label: "deterioration_expected",
+            begins: true,
             severity: Severity::Warning,
             score: self.score,
             contributions: contributions(snapshot, outputs),
@@ -201,8 +207,9 @@ impl RowState for State {
         let Some(logit) = outputs.first() else { return verdict };
         self.score = probability(*logit);
         verdict.score = self.score;
+        let begins = !self.rearm.reminds(self.score, self.threshold);
         if snapshot.total < URGENT_TOTAL && self.rearm.alarms(snapshot.at, self.score, self.threshold) {
-            verdict.sightings.push(self.sighting(&snapshot, outputs));
+            verdict.sightings.push(Sighting { begins, ..self.sighting(&snapshot, outputs) });
             verdict.flagged = true;
         }
         verdict

@@ -6,7 +6,9 @@
 //! - of the [`NEAR`] beats up to it and of the [`NEAR`] from it on a share of [`MOSTLY`] is repeated, and it is itself or lies in quiet. So
 //!   of ventricular beats too: a run of them is regular in shape, and a single one lies among others that are;
 //! - around it there are not twice as many of one shape but another size, or upside down: electrodes that move make such ones;
-//! - most of the signal's energy lies in the complexes and not between them, as it does where tremor repeats itself.
+//! - most of the signal's energy lies in the complexes and not between them, as it does where tremor repeats itself;
+//! - waves above [`SLOW_HZ`] do not outweigh the complexes [`MOST_SLOW`] times, as they do while a chest is compressed. Faster than a chest is
+//!   compressed this is not asked: a ventricle that flutters makes slow waves too.
 //!
 //! In this it combines what is known of signal quality: agreement with a running template, and energy in against energy between the
 //! complexes (Q. Li, R. Mark, G. Clifford, "Robust heart rate estimation from multiple noisy sources using a Kalman filter", Physiological
@@ -57,6 +59,17 @@ const MOST_BETWEEN: f32 = 0.5;
 const LOUD: usize = 3;
 /// And beside one that is not repeated at most this.
 const QUIET: f32 = 0.3;
+/// Slow waves, in hertz from and to, and samples of them: every fourth of the signal, 9 s of which are kept, from 0.18 s before a beat's
+/// middle to 0.22 s after it.
+const SLOW_HZ: (f64, f64) = (1.0, 15.0);
+const SLOW_KEPT: usize = 405;
+const SLOW_LEN: usize = 19;
+const SLOW_BEFORE: usize = 8;
+/// In the mean of the beats near one they are at most so many times as high as the complexes alone: in ventricular runs 1.8 times at most, in
+/// compressions of 1.5 mV and more 2.1 and above. A narrow QRS complex has about 1.
+const MOST_SLOW: f32 = 2.1;
+/// Seconds between beats, in the mean, below which no chest is compressed.
+const FAST_INTERVAL: f32 = 0.42;
 /// Beyond any lead's voltage, in any unit: a larger sample is taken for this.
 const MOST: f64 = 1e6;
 /// Seconds that a beat waits for those after it.
@@ -94,6 +107,9 @@ struct Watched {
     /// [`CUT`] samples of each lead.
     shape: Vec<f32>,
     energy: f32,
+    /// How high slow waves and the complex are together, and seconds since the beat before, 0 where that is not known.
+    slow: f32,
+    interval: f32,
 }
 
 /// The signal of late, and the beats in it.
@@ -119,6 +135,9 @@ struct Lead {
     resampler: Resampler,
     high_pass: Biquad,
     kept: Ring,
+    /// See [`SLOW_HZ`].
+    slow_pass: (Biquad, Biquad),
+    slow: Ring,
 }
 
 impl Lead {
@@ -127,6 +146,8 @@ impl Lead {
             resampler: Resampler::new(rate_hz),
             high_pass: Biquad::high_pass(BASE_LINE_HZ, RATE_HZ),
             kept: Ring::new(KEPT),
+            slow_pass: (Biquad::high_pass(SLOW_HZ.0, RATE_HZ), Biquad::low_pass(SLOW_HZ.1, RATE_HZ)),
+            slow: Ring::new(SLOW_KEPT),
         }
     }
 }
@@ -163,12 +184,16 @@ impl Clarity {
         }
         let given = &given[..self.leads.len()];
         for index in 0..given.iter().map(Vec::len).min().unwrap_or(0) {
-            let is_kept = self.pushed.is_multiple_of(2);
+            let (is_kept, is_slow) = (self.pushed.is_multiple_of(2), self.pushed.is_multiple_of(4));
             for (lead, given) in self.leads.iter_mut().zip(given) {
                 let passed = lead.high_pass.next(given[index]);
                 if is_kept {
                     lead.kept.push(passed as f32);
                     self.block += passed * passed;
+                }
+                let slow = lead.slow_pass.1.next(lead.slow_pass.0.next(given[index]));
+                if is_slow {
+                    lead.slow.push(slow as f32);
                 }
             }
             self.pushed += 1;
@@ -193,7 +218,8 @@ impl Clarity {
         let energy = energy(&shape);
         let between = self.last.replace(middle).and_then(|last| self.between(last, middle));
         let between = between.map(|between| (between / energy.max(f32::MIN_POSITIVE)).sqrt());
-        let mut watched = Watched { at, told: self.pushed, between, same: 0, odd: 0, shape, energy };
+        let (slow, interval) = (self.slow(middle), beat.interval.map_or(0.0, |interval| interval as f32));
+        let mut watched = Watched { at, told: self.pushed, between, same: 0, odd: 0, shape, energy, slow, interval };
         for (distance, other) in (1..=BEFORE).zip(self.beats.iter_mut().rev()) {
             let (same, odd) = alike(&watched, other);
             watched.same += u32::from(same);
@@ -208,6 +234,16 @@ impl Clarity {
             self.beats.pop_front();
             self.judged = self.judged.saturating_sub(1);
         }
+    }
+
+    /// The root of the mean square of slow waves around a beat's middle, of all leads together.
+    fn slow(&self, middle: u64) -> f32 {
+        let back = (self.pushed.saturating_sub(1) / 4).saturating_sub(middle / 4) as usize;
+        let of_lead = |lead: &Lead| -> f32 {
+            let sample = |index: usize| lead.slow.newest((back + SLOW_BEFORE).saturating_sub(index));
+            (0..SLOW_LEN).map(|index| sample(index).powi(2)).sum()
+        };
+        (self.leads.iter().map(of_lead).sum::<f32>() / SLOW_LEN as f32).sqrt()
     }
 
     /// The mean square of the signal between two beats, as far back as it is known; `None` where they are too near.
@@ -246,7 +282,8 @@ impl Clarity {
         let is_clear = self.is_repeated(before..index + 1)
             && self.is_repeated(index..(index + NEAR).min(self.beats.len()))
             && (beat.same >= REPEATS || self.is_quiet(index))
-            && self.is_even(before..(index + NEAR).min(self.beats.len()));
+            && self.is_even(before..(index + NEAR).min(self.beats.len()))
+            && !self.is_slow(before..(index + NEAR).min(self.beats.len()));
         let is_quiet_before = beat.between.is_none_or(|between| between < MOST_BETWEEN);
         if is_clear {
             self.unclear = 0;
@@ -272,6 +309,17 @@ impl Clarity {
         let between = near.filter_map(|beat| beat.between);
         let loud = between.clone().filter(|between| *between >= MOST_BETWEEN).count();
         2 * same > odd && (loud < LOUD || 2 * loud <= between.count())
+    }
+
+    /// Whether slow waves outweigh the complexes of these.
+    fn is_slow(&self, range: std::ops::Range<usize>) -> bool {
+        let near = self.beats.range(range);
+        let (slow, high) =
+            near.clone().fold((0.0, 0.0), |(slow, high), beat| (slow + beat.slow, high + beat.energy.sqrt()));
+        let intervals = near.map(|beat| beat.interval).filter(|interval| *interval > 0.0);
+        let (sum, count) =
+            intervals.fold((0.0, 0.0_f32), |(sum, count), interval| (sum + interval.min(1.5), count + 1.0));
+        slow > MOST_SLOW * high && sum >= FAST_INTERVAL * count
     }
 
     /// Whether one that is not repeated stands alone in quiet.
@@ -327,12 +375,39 @@ impl Clarity {
             let (same, odd) = (reader.count(MOST_BEATS)? as u32, reader.count(MOST_BEATS)? as u32);
             let shape = (0..CUT * clarity.leads.len()).map(|_| reader.f32()).collect::<Result<Vec<_>, ModelError>>()?;
             let energy = energy(&shape);
-            clarity.beats.push_back(Watched { at, told, between, same, odd, shape, energy });
+            let (slow, interval) = (0.0, 0.0);
+            clarity.beats.push_back(Watched { at, told, between, same, odd, shape, energy, slow, interval });
         }
         if clarity.judged > clarity.beats.len() {
             return Err(reader.damaged("more beats are judged than known"));
         }
         Ok(clarity)
+    }
+
+    /// Appends what it knows of slow waves, which stands apart in a snapshot: earlier versions lack it, and nothing is slow there.
+    pub(super) fn write_slow(&self, writer: &mut Writer) {
+        for lead in &self.leads {
+            lead.slow_pass.0.write(writer);
+            lead.slow_pass.1.write(writer);
+            lead.slow.write(writer);
+        }
+        for beat in &self.beats {
+            writer.f32(beat.slow);
+            writer.f32(beat.interval);
+        }
+    }
+
+    /// Reads that back.
+    pub(super) fn read_slow(&mut self, reader: &mut Reader<'_>) -> Result<(), ModelError> {
+        for lead in &mut self.leads {
+            lead.slow_pass.0.read(reader)?;
+            lead.slow_pass.1.read(reader)?;
+            lead.slow.read(reader)?;
+        }
+        for beat in &mut self.beats {
+            (beat.slow, beat.interval) = (reader.f32()?, reader.f32()?);
+        }
+        Ok(())
     }
 }
 

@@ -66,13 +66,14 @@ const VOLTS: [&str; 5] = ["mV", "uV", "µV", "μV", "V"];
 const LEAST_AMPLITUDE: f64 = 0.2;
 /// Beats that wait until it is known whether they are clear, at most.
 const MOST_WAITING: usize = 32;
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 /// A state of before the pieces of a signal were counted ends without them, one of before the pace of a strip was asked for without that,
 /// one of before beats were held against those around them without that, and one of before it was asked how a run began without that.
 const WITHOUT_PIECES: u8 = 4;
 const WITHOUT_STRIPS: u8 = 5;
 const WITHOUT_CLARITY: u8 = 6;
 const WITHOUT_ONSETS: u8 = 7;
+const WITHOUT_SLOW: u8 = 8;
 
 /// The class of a beat by the network's outputs for each of its leads, and its probability. Unknown where there are none.
 pub fn decide(outputs: &[f32]) -> (BeatClass, f32) {
@@ -188,6 +189,9 @@ impl RowModel for EcgRhythm {
                 ..=WITHOUT_ONSETS => finder.guess_onset(),
                 _ => finder.read_onset(&mut reader)?,
             }
+        }
+        if let Some(clarity) = state.clarity.as_mut().filter(|_| version > WITHOUT_SLOW) {
+            clarity.read_slow(&mut reader)?;
         }
         reader.finish()?;
         Ok(Box::new(state))
@@ -402,6 +406,7 @@ impl RowState for EcgState {
         writer.u32(self.waiting.len() as u32);
         self.waiting.iter().for_each(|beat| beat.write(&mut writer));
         self.finder.iter().for_each(|finder| finder.write_onset(&mut writer));
+        self.clarity.iter().for_each(|clarity| clarity.write_slow(&mut writer));
         writer.finish()
     }
 }

@@ -119,6 +119,35 @@ fn a_heartbeat_in_noise_has_no_ectopic_beats() {
     }
 }
 
+/// A chest that is compressed 110 times a minute: broad waves of this height over what the heart makes.
+fn compressions(seed: u64, height: f64, seconds: f64) -> Vec<f64> {
+    let (mut normal, mut phase, mut tall) = (Normal::new(seed), 0.0, 1.0);
+    let mut next = || {
+        phase += TAU * 110.0 / 60.0 / HZ * (1.0 + 0.3 * normal.next());
+        tall += 0.01 * normal.next() - 0.02 * (tall - 1.0);
+        tall * height * (phase.sin() + 0.4 * (2.0 * phase + 1.0).sin() + 0.15 * (3.0 * phase).sin())
+    };
+    (0..(seconds * HZ) as usize).map(|_| next()).collect()
+}
+
+#[test]
+fn compressions_of_the_chest_are_noise_and_a_run_after_them_is_told() {
+    for (seed, height) in [(11, 1.5), (12, 2.0), (13, 3.0)] {
+        let mut beats = regular(130.0, 0.8);
+        let from = beats.last().map_or(0.0, |beat| beat.0) + 0.5;
+        beats.extend((0..6).map(|index| (from + 0.42 * f64::from(index), true)));
+        beats.extend((0..20).map(|index| (from + 3.1 + 0.8 * f64::from(index), false)));
+        let mut samples = lead(from + 15.0, &beats);
+        let noise = compressions(seed, height, 40.0);
+        samples.iter_mut().skip((60.0 * HZ) as usize).zip(noise).for_each(|(sample, noise)| *sample += noise);
+        let said = show(&mut *model().new_state(&fields()), 0.0, &samples);
+        let during: Vec<_> = said.iter().filter(|(at, label)| *at < from && !TECHNICAL.contains(label)).collect();
+        assert!(during.is_empty(), "{height}: {during:?}");
+        assert!(said.iter().any(|(at, label)| *label == "noisy_signal" && (60.0..75.0).contains(at)), "{said:?}");
+        assert!(said.iter().any(|(at, label)| *label == "ventricular_run" && *at > from), "{height}: {said:?}");
+    }
+}
+
 #[test]
 fn one_value_from_the_start_is_a_lost_signal_and_told_once() {
     for value in [0.0, 1.5] {

@@ -15,7 +15,7 @@
 //! that hurries makes every beat early by the pace of late, but none by much against the last.
 //!
 //! Beats count as ectopic from a probability of [`LEAST_PROBABILITY`] on, two of a run's do; less likely ones speak against fibrillation. The heart rate is the mean of the last [`RATE_BEATS`] beats, of which
-//! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. Quality is how much of the energy lies in the complexes
+//! [`LEAST_RATE_BEATS`] must be clear and follow a clear one. A pause or a run with another among the beats remembered goes on with it. Quality is how much of the energy lies in the complexes
 //! ([`super::beats::Beat::quality`]), and none where [`super::clarity`] finds a beat unclear. Score: `1 − 2^(−n/3)` for `n` ectopic beats of one kind, fixed for the rest. Heart rate, and variability as RMSSD, stand in the contributions. The texts of `fast_rhythm` and `slow_rhythm` give the rate. Never: a text repeats a sample.
 
 use std::collections::VecDeque;
@@ -266,7 +266,10 @@ impl Rhythm {
                 "{RUN} or more beats in a row look ventricular and come fast: suggests a ventricular run. Look at the patient."
             );
             let seen = (intervals.iter().sum::<f64>() / (RUN - 1) as f64, "mean interval within it in s");
-            sightings.push(self.sighting("ventricular_run", Severity::Critical, 1.0, field, seen, text));
+            // Runs with a beat or two between are one cluster.
+            let begins = longest(self.beats.iter().rev().skip(run), |beat| is_ventricular(&beat)) < RUN;
+            let sighting = self.sighting("ventricular_run", Severity::Critical, 1.0, field, seen, text);
+            sightings.push(Sighting { begins, ..sighting });
         }
         let last: Vec<bool> = self.beats.iter().rev().take(2 * PAIRS).map(|beat| is_ventricular(&beat)).collect();
         let is_paired = last.len() == 2 * PAIRS && last.windows(2).all(|pair| pair[0] != pair[1]);
@@ -294,7 +297,10 @@ impl Rhythm {
         if let Some(interval) = beat.interval.filter(|interval| before.is_clear() && is_pause(*interval)) {
             let text = String::from("The time between two beats is much longer than usual: suggests a pause.");
             let seen = (interval, "which is the interval in s");
-            sightings.push(self.sighting("pause", Severity::Warning, 0.9, field, seen, text));
+            // As with runs.
+            let begins = !self.beats.iter().rev().skip(1).filter_map(|beat| beat.interval).any(is_pause);
+            let sighting = self.sighting("pause", Severity::Warning, 0.9, field, seen, text);
+            sightings.push(Sighting { begins, ..sighting });
         }
         // Also the less likely ones: what may be ectopic beats is no fibrillation.
         let is_ectopic = |beat: &&Classed| matches!(beat.class, BeatClass::Ventricular | BeatClass::Supraventricular);
@@ -341,7 +347,7 @@ impl Rhythm {
         let rate = self.heart_rate().filter(|_| note != HEART_RATE);
         contributions.extend(rate.map(|rate| one(rate, HEART_RATE, 0.0)));
         contributions.extend(self.rmssd_ms().map(|rmssd| one(rmssd, "which is the RMSSD of normal beats in ms", 0.0)));
-        Sighting { label, severity, score, contributions, text }
+        Sighting { label, begins: true, severity, score, contributions, text }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -386,6 +392,15 @@ impl Classed {
     }
 }
 
+/// The most of them in a row that are of a kind.
+fn longest<'a>(beats: impl Iterator<Item = &'a Classed>, is_of_kind: impl Fn(&'a Classed) -> bool) -> usize {
+    let count = |(most, now): (usize, usize), beat| {
+        let now = if is_of_kind(beat) { now + 1 } else { 0 };
+        (most.max(now), now)
+    };
+    beats.fold((0, 0), count).0
+}
+
 /// What a contribution says whose number is no value of the field.
 const HEART_RATE: &str = "which is the heart rate in /min";
 
@@ -393,6 +408,7 @@ const HEART_RATE: &str = "which is the heart rate in /min";
 pub(super) fn signal_lost(field: &FieldName, sample: f64) -> Sighting {
     Sighting {
         label: "signal_lost",
+        begins: true,
         severity: Severity::Critical,
         score: 1.0,
         contributions: vec![contribution(field, sample, "its range is below a tenth of what is usual here", 1.0)],
@@ -424,6 +440,7 @@ pub(super) fn unusable_signal(field: &FieldName, why: Unusable) -> Sighting {
     };
     Sighting {
         label: "unusable_signal",
+        begins: true,
         severity: Severity::Warning,
         score: UNUSABLE_SCORE,
         contributions: vec![contribution(field, seen, note, 1.0)],

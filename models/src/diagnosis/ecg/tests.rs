@@ -424,7 +424,12 @@ fn a_state_of_before_the_pieces_were_counted_goes_on() {
     samples[17..300].iter().for_each(|sample| assert!(!clarity.push(&[*sample], false)));
     clarity.write(&mut writer);
     let mut snapshot = state.snapshot();
-    // The last 8 say how a run began.
+    // Last stands what is known of slow waves, before it 8 bytes that say how a run began.
+    let mut slow = Writer::new(0);
+    clarity.write_slow(&mut slow);
+    snapshot.truncate(snapshot.len() + 1 - slow.finish().len());
+    snapshot[0] = 8;
+    model.restore(&fields(), &snapshot).unwrap();
     snapshot.truncate(snapshot.len() - 8);
     snapshot[0] = 7;
     model.restore(&fields(), &snapshot).unwrap();

@@ -6,7 +6,8 @@
 //!
 //! Score: the probability, by a normal curve through forecast and band, that glucose is below [`LOW`] (or above [`VERY_HIGH`]) in
 //! [`HORIZON_MINUTES`]. `low-glucose-expected` and `high-glucose-expected` are flagged from the threshold on, and only while glucose
-//! is still within: what is already outside is for `glucose-range` to say.
+//! is still within: what is already outside is for `glucose-range` to say. Another one begins where neither was so for
+//! [`super::glucose_range::CALM_MINUTES`].
 //!
 //! Never: a forecast from less than an hour of readings or across a pause; a value of the patient's in a text.
 
@@ -21,12 +22,13 @@ use nearside_schemas::{Contribution, FieldSpec, FieldValue, ModelRef, Severity, 
 
 use self::past::{INPUTS, Past, UNIT};
 use self::personal::{Personal, TERMS};
-use super::glucose_range::{LOW, PLAUSIBLE, Sensor, VERY_HIGH};
+use super::glucose_range::{CALM, LOW, PLAUSIBLE, Sensor, VERY_HIGH};
 use crate::ModelError;
 use crate::card::Card;
 use crate::mlp::{Layout, Network};
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use crate::snapshot::{Reader, Writer};
+use crate::spell::Spell;
 
 /// The name in the catalogue.
 pub const NAME: &str = "glucose-forecast";
@@ -46,7 +48,8 @@ const DEVIATIONS: f64 = 1.645;
 const LEAST_HALF: f64 = 2.0;
 /// Forecasts that wait for what comes of them: half an hour of readings as far apart as they are kept, and some.
 const WAITING: usize = 16;
-const VERSION: u8 = 1;
+/// Version 1 did not know what was over.
+const VERSIONS: std::ops::RangeInclusive<u8> = 1..=2;
 
 const HORIZON: i64 = HORIZON_MINUTES * 60_000_000;
 const TOLERANCE: i64 = TOLERANCE_SECONDS * 1_000_000;
@@ -63,6 +66,11 @@ impl GlucoseForecast {
     pub fn new(card: &Card, weights: &[u8]) -> Result<Self, ModelError> {
         let network = Network::load(LAYOUT, weights)?;
         Ok(Self { reference: card.reference(), threshold: card.threshold, network })
+    }
+
+    fn state(&self, fields: &[FieldSpec], patient: Patient) -> State {
+        let (low, high) = (Spell::default(), Spell::default());
+        State { sensor: Sensor::of(fields), threshold: self.threshold, patient, low, high, taken: VecDeque::new() }
     }
 }
 
@@ -85,14 +93,18 @@ impl RowModel for GlucoseForecast {
 
     fn new_state(&self, fields: &[FieldSpec]) -> Box<dyn RowState> {
         let patient = Patient { forecaster: PatientForecaster::default(), past: Past::default() };
-        Box::new(State { sensor: Sensor::of(fields), threshold: self.threshold, patient, taken: VecDeque::new() })
+        Box::new(self.state(fields, patient))
     }
 
     fn restore(&self, fields: &[FieldSpec], snapshot: &[u8]) -> Result<Box<dyn RowState>, ModelError> {
-        let mut reader = Reader::new(NAME, VERSION, snapshot)?;
+        let (mut reader, version) = Reader::of_versions(NAME, VERSIONS, snapshot)?;
         let patient = Patient { past: Past::read(&mut reader)?, forecaster: PatientForecaster::read(&mut reader)? };
+        let mut state = self.state(fields, patient);
+        if version > 1 {
+            (state.low, state.high) = (Spell::read(&mut reader)?, Spell::read(&mut reader)?);
+        }
         reader.finish()?;
-        Ok(Box::new(State { sensor: Sensor::of(fields), threshold: self.threshold, patient, taken: VecDeque::new() }))
+        Ok(Box::new(state))
     }
 
     fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn RowModel>>, ModelError> {
@@ -257,10 +269,32 @@ pub fn forecasts(network: &Network, readings: &[(Timestamp, f64)]) -> Result<Vec
     Ok(taken.into_iter().map(judge).collect())
 }
 
+impl State {
+    /// Takes a reading in; whether what is flagged is another one.
+    fn begins(&mut self, taken: &Taken, flagged: Option<&Expectation>) -> bool {
+        let mut begins = false;
+        for (spell, limit, is_outside) in
+            [(&mut self.low, LOW, taken.mg_dl < LOW), (&mut self.high, VERY_HIGH, taken.mg_dl > VERY_HIGH)]
+        {
+            let is_expected = flagged.is_some_and(|expectation| expectation.limit == limit);
+            spell.see(taken.time, is_outside || is_expected, CALM);
+            // What has come is for others to tell; then it is not expected any more.
+            if is_outside || is_expected {
+                let is_another = spell.tell();
+                begins |= is_another && is_expected;
+            }
+        }
+        begins
+    }
+}
+
 struct State {
     sensor: Option<Sensor>,
     threshold: f64,
     patient: Patient,
+    /// Low and high, expected or there.
+    low: Spell,
+    high: Spell,
     taken: VecDeque<Option<Taken>>,
 }
 
@@ -279,11 +313,14 @@ impl RowState for State {
         let mut verdict = RowVerdict { threshold: self.threshold, ..RowVerdict::default() };
         let Some(Some(taken)) = self.taken.pop_front() else { return verdict };
         let Some(forecast) = self.patient.judge(taken, outputs) else { return verdict };
-        let Some(expectation) = Expectation::of(&forecast, taken.mg_dl) else { return verdict };
+        let expectation = Expectation::of(&forecast, taken.mg_dl);
+        let flagged = expectation.filter(|expectation| expectation.probability >= self.threshold);
+        let begins = self.begins(&taken, flagged.as_ref());
+        let Some(expectation) = expectation else { return verdict };
         verdict.score = expectation.probability;
-        verdict.flagged = verdict.score >= self.threshold;
+        verdict.flagged = flagged.is_some();
         if let (true, Some(sensor)) = (verdict.flagged, &self.sensor) {
-            verdict.sightings.push(expectation.sighting(sensor, &taken, &forecast));
+            verdict.sightings.push(Sighting { begins, ..expectation.sighting(sensor, &taken, &forecast) });
         }
         verdict
     }
@@ -293,9 +330,11 @@ impl RowState for State {
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        let mut writer = Writer::new(VERSION);
+        let mut writer = Writer::new(*VERSIONS.end());
         self.patient.past.write(&mut writer);
         self.patient.forecaster.write(&mut writer);
+        self.low.write(&mut writer);
+        self.high.write(&mut writer);
         writer.finish()
     }
 }
@@ -337,6 +376,7 @@ impl Expectation {
         );
         Sighting {
             label: self.label,
+            begins: false,
             severity: Severity::Warning,
             score: self.probability,
             contributions: vec![Contribution {

@@ -41,7 +41,7 @@ impl Axes {
             let mut of_axis = fields.iter().enumerate().filter(|(_, field)| is_axis(field));
             let (Some((column, field)), None) = (of_axis.next(), of_axis.next()) else {
                 return Err(format!(
-                    "it needs exactly one numeric field whose name ends in `{axis}`: acceleration along that axis"
+                    "it needs exactly one numeric field whose name ends in `{axis}`: acceleration along that axis (x to the head, y to the left, z to the front)"
                 ));
             };
             units.push(match field.unit.as_deref() {

@@ -455,6 +455,7 @@ impl State {
         let up = minute.up;
         Some(Sighting {
             label: if is_poor { "poor_sleep" } else { "rest_summary" },
+            begins: true,
             severity: Severity::Notice,
             score,
             contributions: axes.contributions(up, None, up.map(|value| value * value), note),

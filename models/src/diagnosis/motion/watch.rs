@@ -203,6 +203,7 @@ impl Watch {
         let shares = std::array::from_fn(|axis| (up[axis] - candidate.before[axis]).powi(2));
         Sighting {
             label: "fall_suggested",
+            begins: true,
             severity: Severity::Critical,
             score: candidate.probability,
             contributions: axes.contributions(up, Some(candidate.before), shares, note),
@@ -244,6 +245,7 @@ impl Watch {
         );
         Some(Sighting {
             label: "immobile",
+            begins: stillness.told == 1,
             severity: Severity::Warning,
             score: (STILL_THRESHOLD * hours / limit).min(1.0),
             contributions: axes.contributions(up, Some(stillness.reference), up.map(|value| value * value), note),
@@ -275,6 +277,7 @@ impl Watch {
         let shares = std::array::from_fn(|axis| (up[axis] - self.last_up[axis]).powi(2) + 0.01);
         Some(Sighting {
             label: "out_of_bed",
+            begins: true,
             severity: Severity::Warning,
             score: 1.0,
             contributions: axes.contributions(up, None, shares, note),

@@ -13,6 +13,8 @@
 //! outside what a living patient can have is a fault of the sensor, and counts as missing rather than as points.
 //! Values between two steps of the chart are rounded to its steps: whole numbers, tenths of a degree.
 //!
+//! A class is over once totals were below it for [`CALM_MINUTES`]; what comes after is another one.
+//!
 //! How the total moved over the last hours stands in every finding's words ([`trend`]); a rise of itself is a finding,
 //! `news2_rising`, only while the total has no urgent word of its own.
 
@@ -31,11 +33,15 @@ use crate::ModelError;
 use crate::card::Card;
 use crate::row_model::{Row, RowModel, RowState, RowVerdict, Sighting};
 use crate::snapshot::{Reader, Writer};
+use crate::spell::Spell;
 
 /// The largest total.
 pub const MAX_TOTAL: u32 = 20;
-/// Version 1 had no trend.
-const VERSIONS: std::ops::RangeInclusive<u8> = 1..=2;
+/// Minutes of totals below a class after which one that reaches it is another one.
+pub const CALM_MINUTES: i64 = 10;
+const CALM: i64 = CALM_MINUTES * 60_000_000;
+/// Version 1 had no trend, version 2 did not know what was over.
+const VERSIONS: std::ops::RangeInclusive<u8> = 1..=3;
 
 /// NEWS2 as a row model.
 pub struct News2 {
@@ -57,6 +63,7 @@ impl News2 {
             known: Known::default(),
             threshold: self.threshold,
             trend: Trend::new(self.trend),
+            spells: [Spell::default(); Class::ALL.len()],
             pending: VecDeque::new(),
         }
     }
@@ -82,6 +89,11 @@ impl RowModel for News2 {
         if version > 1 {
             state.trend = Trend::read(self.trend, &mut reader)?;
         }
+        if version > 2 {
+            for spell in &mut state.spells {
+                *spell = Spell::read(&mut reader)?;
+            }
+        }
         reader.finish()?;
         Ok(Box::new(state))
     }
@@ -93,6 +105,8 @@ struct News2State {
     known: Known,
     threshold: f64,
     trend: Trend,
+    /// Of each class: that or a higher one.
+    spells: [Spell; Class::ALL.len()],
     pending: VecDeque<(Timestamp, [Option<f64>; ALL])>,
 }
 
@@ -106,6 +120,10 @@ impl News2State {
         let scale_2 = self.known.is_scale_2();
         let seen = Seen { time, total, points: points.map(|(_, points)| points), scale_2, is_urgent: class.is_some() };
         let course = self.trend.observe(&seen);
+        let reached = class.or(course.rise.as_ref().map(|_| Class::Rising));
+        for (spell, class) in self.spells.iter_mut().zip(Class::ALL) {
+            spell.see(time.as_micros(), reached.is_some_and(|reached| reached >= class), CALM);
+        }
         let class = match (class, &course.rise) {
             (Some(class), _) => class,
             (None, Some(rise)) if rise.is_new => Class::Rising,
@@ -115,8 +133,12 @@ impl News2State {
             (Class::Rising, Some(rise)) => rise.flags_from / f64::from(MAX_TOTAL),
             _ => class.threshold(self.threshold),
         };
+        // Those below it are told with it: on the way back they are nothing new.
+        let told = self.spells.iter_mut().zip(Class::ALL).filter(|(_, other)| *other <= class);
+        let begins = told.map(|(spell, _)| spell.tell()).fold(false, |_, of_class| of_class);
         let sighting = Sighting {
             label: class.label(),
+            begins,
             severity: class.severity(),
             score,
             contributions: self.contributions(&points, &course),
@@ -203,12 +225,13 @@ impl RowState for News2State {
         let mut writer = Writer::new(*VERSIONS.end());
         self.known.write(&mut writer);
         self.trend.write(&mut writer);
+        self.spells.iter().for_each(|spell| spell.write(&mut writer));
         writer.finish()
     }
 }
 
 /// The clinical risk that a total stands for, from the chart's thresholds and triggers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
     /// No urgent word of the chart's, and well above what it was.
     Rising,
@@ -218,6 +241,8 @@ enum Class {
 }
 
 impl Class {
+    /// The least urgent first.
+    const ALL: [Self; 4] = [Self::Rising, Self::LowMedium, Self::Medium, Self::High];
     const HIGH_FROM: u32 = 7;
     const SINGLE: u32 = 3;
 

@@ -406,3 +406,57 @@ fn options_that_are_unknown_or_out_of_range_are_refused() {
     assert!(refused("trend_days", 1.0).unwrap().contains("trend_hours"));
     assert_eq!(refused("trend_hours", 12.0), None);
 }
+
+/// The minutes at which a label begins, of saturations a minute apart.
+fn begins(state: &mut dyn RowState, from: i64, saturations: impl IntoIterator<Item = f64>) -> Vec<(i64, &'static str)> {
+    let mut begun = Vec::new();
+    for (minute, spo2) in (from..).zip(saturations) {
+        let verdict = judge(state, 60 * minute, &with(&[("spo2", FieldValue::Number(spo2))]));
+        begun.extend(verdict.sightings.iter().filter(|one| one.begins).map(|one| (minute, one.label)));
+    }
+    begun
+}
+
+#[test]
+fn a_second_fall_of_oxygen_is_another_one_and_a_total_that_flaps_is_not() {
+    use std::iter::repeat_n;
+    let model = model();
+    let mut state = model.new_state(&fields(&NAMES));
+    let falls = repeat_n(98.0, 30).chain(repeat_n(88.0, 10)).chain(repeat_n(98.0, 20)).chain(repeat_n(88.0, 5));
+    assert_eq!(begins(state.as_mut(), 0, falls), [(30, "news2_low_medium"), (60, "news2_low_medium")]);
+    // Better for less than the ten minutes, again and again.
+    let flaps = (0..60).map(|minute| if minute % 9 < 8 { 98.0 } else { 88.0 });
+    assert_eq!(begins(state.as_mut(), 65, flaps), []);
+    // A state goes on where it was, and one of before knows of no end.
+    let calm = begins(state.as_mut(), 125, repeat_n(98.0, 12));
+    assert_eq!(calm, []);
+    let snapshot = state.snapshot();
+    let mut restored = model.restore(&fields(&NAMES), &snapshot).unwrap();
+    assert_eq!(begins(restored.as_mut(), 137, [88.0]), [(137, "news2_low_medium")]);
+    let spells = 17 * Class::ALL.len();
+    let mut before = snapshot[..snapshot.len() - spells].to_vec();
+    before[0] = 2;
+    let mut restored = model.restore(&fields(&NAMES), &before).unwrap();
+    assert_eq!(begins(restored.as_mut(), 137, [88.0]), []);
+}
+
+#[test]
+fn on_the_way_back_from_high_nothing_begins() {
+    let mut state = model().new_state(&fields(&NAMES));
+    let mut begun = Vec::new();
+    for minute in 0..100_i64 {
+        let (spo2, rate) = match minute {
+            // Reached at once, then falling step by step.
+            30..=34 | 70..=74 => (88.0, 135.0),
+            35..=50 | 75..=90 => (88.0, 100.0),
+            _ => (98.0, 70.0),
+        };
+        let values = with(
+            &[("spo2", spo2), ("heart_rate", rate), ("respiration", if rate > 130.0 { 22.0 } else { 16.0 })]
+                .map(|(name, value)| (name, FieldValue::Number(value))),
+        );
+        let verdict = judge(state.as_mut(), 60 * minute, &values);
+        begun.extend(verdict.sightings.iter().filter(|one| one.begins).map(|one| (minute, one.label)));
+    }
+    assert_eq!(begun, [(30, "news2_high"), (70, "news2_high")]);
+}
