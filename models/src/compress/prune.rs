@@ -22,17 +22,13 @@ pub fn prune(layout: Layout, weights: &[u8], share: f64) -> Result<Trainable, Mo
     Trainable::of(layout, [w1, b1, w2, b2, w3, b3, skip])
 }
 
-/// The classifier of texts with `share` of its buckets less, 0 to below 1, as a weights file of 16-bit floats. Nothing learns anew:
-/// the buckets that go are those that say least.
+/// The classifier of texts with `share` of the buckets that have a row less, 0 to below 1, as a weights file of 16-bit floats. Nothing
+/// learns anew: the buckets that go are those that say least.
 pub fn prune_bag(model: &str, weights: &[u8], share: f64) -> Result<Vec<u8>, ModelError> {
     let bag = Classifier::load(model, weights)?;
-    let importance = bag.importance();
-    let count = ((importance.len() as f64 * (1.0 - share)).round() as usize).clamp(1, importance.len());
-    let mut order: Vec<usize> = (0..importance.len()).collect();
-    order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]).then(a.cmp(b)));
-    let mut kept = vec![false; importance.len()];
-    order[..count].iter().for_each(|bucket| kept[*bucket] = true);
-    bag.to_bytes_of(&kept)
+    let rows = bag.in_use().into_iter().filter(|is_used| *is_used).count();
+    let count = ((rows as f64 * (1.0 - share)).round() as usize).max(1);
+    bag.to_bytes_of(&bag.most_important(count))
 }
 
 /// The norm of each unit's weights: over `axis` of a matrix.

@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::features::{self, Gram, Unit, bucket};
+use super::features::{self, Features, Gram, Unit, bucket};
 use crate::ModelError;
 
 /// Most buckets and outputs that are loaded: a damaged length must not fill the memory.
@@ -28,8 +28,9 @@ const MOST_SPREAD: usize = 32 << 20;
 const MOST_LABEL: usize = 64;
 /// Which buckets have a row in the file; where it has no such tensor, all do.
 const KEPT: &str = "bag.kept";
-/// Where the file's header says what the outputs mean.
-const HEADER: &str = "text";
+/// Where the file's header says what the outputs mean, by the n-grams that were learnt from. One of them alone: a header of several keys
+/// is written in any order.
+const HEADERS: [(&str, Features); 2] = [("text", Features::Words), ("text_with_numbers", Features::WordsAndNumbers)];
 
 /// What the outputs mean: labels first, then urgencies from the least to the most urgent (there may be none).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,7 @@ pub struct Term {
 pub struct Classifier {
     /// What the outputs mean.
     outputs: Outputs,
+    features: Features,
     pub(crate) idf: Vec<f32>,
     /// `[buckets, outputs]`, row-major.
     pub(crate) weights: Vec<f32>,
@@ -104,7 +106,8 @@ impl Classifier {
     /// One that has learnt nothing, with these inverse document frequencies, one for each bucket.
     pub(crate) fn new(outputs: Outputs, idf: Vec<f32>) -> Self {
         let (buckets, width) = (idf.len(), outputs.len());
-        Self { outputs, idf, weights: vec![0.0; buckets * width], bias: vec![0.0; width] }
+        let features = Features::default();
+        Self { outputs, features, idf, weights: vec![0.0; buckets * width], bias: vec![0.0; width] }
     }
 
     /// What the outputs mean.
@@ -151,7 +154,7 @@ impl Classifier {
 
     /// The bag of a text: bucket and value of its n-grams, by ascending bucket.
     pub fn bag(&self, text: &str) -> Vec<(usize, f32)> {
-        self.vector(&features::grams(&features::units(text)))
+        self.vector(&features::grams(&features::units(text), self.features))
     }
 
     /// Scores a bag.
@@ -168,7 +171,7 @@ impl Classifier {
     /// `most`, only those that spoke for it, most first.
     pub fn explain(&self, text: &str, label: usize, urgency: Option<usize>, most: usize) -> Vec<Term> {
         let units = features::units(text);
-        let grams = features::grams(&units);
+        let grams = features::grams(&units, self.features);
         terms(&units, &self.added(&units, &grams, label, urgency), most)
     }
 
@@ -221,6 +224,28 @@ impl Classifier {
         self.weights.chunks_exact(self.bias.len().max(1)).zip(&self.idf).map(of_row).collect()
     }
 
+    /// Which buckets have a row that says anything.
+    pub(crate) fn in_use(&self) -> Vec<bool> {
+        let rows = self.weights.chunks_exact(self.bias.len().max(1));
+        rows.map(|row| row.iter().any(|weight| *weight != 0.0)).collect()
+    }
+
+    /// Of the buckets, the `count` that say most over many texts.
+    pub(crate) fn most_important(&self, count: usize) -> Vec<bool> {
+        let importance = self.importance();
+        let mut order: Vec<usize> = (0..importance.len()).collect();
+        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]).then(a.cmp(b)));
+        let mut kept = vec![false; importance.len()];
+        order.into_iter().take(count).for_each(|bucket| kept[bucket] = true);
+        kept
+    }
+
+    /// Empties the rows of all buckets but these.
+    pub(crate) fn keep(&mut self, kept: &[bool]) {
+        let rows = self.weights.chunks_exact_mut(self.bias.len().max(1)).zip(kept);
+        rows.filter(|(_, kept)| !**kept).for_each(|(row, _)| row.fill(0.0));
+    }
+
     /// The weights as a safetensors file of 16-bit floats; `idf` and `bias` keep 32 bits.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
         self.write(None)
@@ -250,7 +275,8 @@ impl Classifier {
         tensors.insert("bag.weight", tensor(&rows, &[rows.len() / width, width])?.to_dtype(DType::F16)?);
         let damaged = |why: String| ModelError::Damaged { model: String::from(super::triage::NAME), why };
         let meaning = serde_json::to_string(&self.outputs).map_err(|error| damaged(error.to_string()))?;
-        let header = HashMap::from([(HEADER.to_owned(), meaning)]);
+        let key = HEADERS.into_iter().find(|(_, features)| *features == self.features).map_or("", |(key, _)| key);
+        let header = HashMap::from([(key.to_owned(), meaning)]);
         safetensors::serialize(tensors, Some(header)).map_err(|error| damaged(error.to_string()))
     }
 
@@ -258,8 +284,9 @@ impl Classifier {
     pub fn load(model: &str, bytes: &[u8]) -> Result<Self, ModelError> {
         let damaged = |why: &str| ModelError::Damaged { model: model.to_owned(), why: why.to_owned() };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error.to_string()))?;
-        let meaning = header.metadata().as_ref().and_then(|header| header.get(HEADER));
-        let meaning = meaning.ok_or_else(|| damaged("the header does not say what the outputs mean"))?;
+        let said = |(key, features)| Some((header.metadata().as_ref()?.get(key)?, features));
+        let said = HEADERS.into_iter().find_map(said);
+        let (meaning, features) = said.ok_or_else(|| damaged("the header does not say what the outputs mean"))?;
         let outputs: Outputs = serde_json::from_str(meaning).map_err(|error| damaged(&error.to_string()))?;
         check(&outputs).map_err(|why| damaged(&why))?;
         let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(&error.to_string()))?;
@@ -299,7 +326,7 @@ impl Classifier {
             }
             Err(_) => read("bag.weight", &[buckets, width])?,
         };
-        Ok(Self { weights, outputs, idf, bias })
+        Ok(Self { weights, outputs, features, idf, bias })
     }
 }
 
@@ -395,6 +422,16 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_before_numbers_were_read_are_read_without_them() {
+        let old = Classifier { features: Features::Words, ..small() };
+        let read = Classifier::load("m", &old.to_bytes().unwrap()).unwrap();
+        assert_eq!(read.features, Features::Words);
+        assert_eq!(read.score("SpO2 82"), read.score("SpO2 98"));
+        let new = Classifier::load("m", &small().to_bytes().unwrap()).unwrap();
+        assert_ne!(new.score("SpO2 82"), new.score("SpO2 98"));
+    }
+
+    #[test]
     fn rows_that_are_not_kept_are_read_as_zeros() {
         let classifier = small();
         let kept: Vec<bool> = (0..classifier.buckets()).map(|bucket| bucket % 3 != 1).collect();
@@ -430,7 +467,7 @@ mod tests {
         let classifier = small();
         let text = "water in the cellar again";
         let units = features::units(text);
-        let grams = features::grams(&units);
+        let grams = features::grams(&units, classifier.features);
         let logits = classifier.logits(&classifier.vector(&grams));
         for (label, urgency) in [(0, 1), (1, 0)] {
             let above = |part: &[f32], at: usize| f64::from(part[at] - part.iter().sum::<f32>() / part.len() as f32);

@@ -53,6 +53,11 @@ impl Labels {
         self.0.get(label).is_some_and(|label| label.is_quiet)
     }
 
+    /// Whether a label stands for what there is no opinion on.
+    pub(super) fn means_no_opinion(&self, label: usize) -> bool {
+        self.0.get(label).is_some_and(|label| label.is_no_opinion)
+    }
+
     /// Whether a text is more likely one that there is no opinion on than all others together.
     pub(crate) fn is_no_opinion(&self, scores: &Scores) -> bool {
         let of_none = self.0.iter().zip(&scores.labels).filter(|(label, _)| label.is_no_opinion);

@@ -8,6 +8,8 @@ pub mod classifier;
 pub mod encoder;
 pub mod features;
 pub mod head;
+#[cfg(test)]
+mod held_out;
 mod judge;
 pub(crate) mod labels;
 pub mod triage;

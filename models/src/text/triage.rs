@@ -3,7 +3,8 @@
 //! The classifier says what a text is about and how urgent it is. A text is flagged where the probability of the highest urgency
 //! reaches the card's threshold; a classifier trained without urgencies flags a text whose label is at least that probable, unless the
 //! card says that the label is `quiet`. A text that is unlike all that the classifier learnt from (a head on an encoder), or more likely one of the
-//! labels that the card gives as `no_opinion` than all others together, is flagged by neither ([`crate::card::LabelRoles`]).
+//! labels that the card gives as `no_opinion` than all others together, is flagged by neither ([`crate::card::LabelRoles`]). Where such a label is
+//! the most probable one but not more probable than the rest together, an urgent text is told, as one of no topic that is known.
 //!
 //! Promise I2: the words that spoke for a judgement are pieces of the text. They stand in the sighting only where the field's policy is
 //! `clear`; of any other field, encrypted ones too, they are not computed: a sighting also goes to rules, console and checkpoint.
@@ -156,8 +157,13 @@ impl TriageState {
     fn sighting(&self, field: &TextField, judgement: &Judgement, score: f64) -> Sighting {
         let Judgement { scores, terms, is_truncated, .. } = judgement;
         let (label, probability) = scores.label();
+        // A text can press although it is like no topic: then that is what is said of it.
+        let about = if self.labels.means_no_opinion(label) {
+            String::from("no topic that is known")
+        } else {
+            format!("\"{}\"", self.labels.word(label).replace('_', " "))
+        };
         let label = self.labels.word(label);
-        let words = label.replace('_', " ");
         let named = |(urgency, probability): (usize, f64)| {
             let name = self.judge.outputs().urgencies.get(urgency).map_or("", String::as_str);
             format!(", urgency \"{name}\" ({})", percent(probability))
@@ -189,7 +195,7 @@ impl TriageState {
                 share: 1.0,
                 note: Some(note),
             }],
-            text: format!("A text came that suggests \"{words}\" ({}){urgency}: please read it.", percent(probability)),
+            text: format!("A text came that suggests {about} ({}){urgency}: please read it.", percent(probability)),
         }
     }
 }
@@ -230,7 +236,7 @@ impl RowState for TriageState {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use nearside_schemas::{Personal, Timestamp};
 
     use super::*;
@@ -246,6 +252,10 @@ mod tests {
         let values = [FieldValue::Text(Personal::new(Arc::from(text)))];
         assert_eq!(state.take(&Row { time: Timestamp::from_secs(0), values: &values }, &mut Vec::new()), 0);
         state.judge(&[])
+    }
+
+    pub(in crate::text) fn is_flagged(text: &str) -> bool {
+        verdict(FieldPolicy::Clear, text).flagged
     }
 
     #[test]

@@ -36,5 +36,7 @@ pub use glucose::{train_glucose, train_glucose_network};
 pub use lesson::Lesson;
 pub use motion::{TrainMotion, train_activity, train_sleep};
 pub use multivariate::{TrainMultivariate, train_multivariate};
+#[cfg(test)]
+pub(crate) use text::generated;
 pub use text::{Fold, GENERATED_PART, TextTrained, TrainText, folds, test_generated, train_classifier, train_text};
 pub use text_head::{answers, train_head};

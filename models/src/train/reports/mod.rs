@@ -1,9 +1,13 @@
 //! Reports and notes as the shipped classifier learns them: put together by a seeded generator from hand-written phrases, in English
 //! and Chinese. Synthetic, and the card says so: nobody ever wrote one of them.
 
+mod alarm;
 mod city;
+mod danger;
+mod everyday;
 mod other;
 mod phrases;
+mod values;
 mod ward;
 mod words;
 
@@ -13,12 +17,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::eval::text_data::{Example, Labelled, URGENCIES};
 use crate::text::classifier::Outputs;
+use alarm::ALARM;
 use city::CITY;
+use danger::DANGER;
+use everyday::{CALM_CITY, CALM_WARD, CHAT};
 use other::OTHER;
 use phrases::{
     CHINESE_CITY_EXTRAS, CHINESE_NAMES, CHINESE_PATIENTS, CHINESE_PLACES, CHINESE_TIMES, CHINESE_WARD_EXTRAS,
     CITY_EXTRAS, PATIENTS, PLACES, STREETS, SYLLABLES, TIMES, Topic, WARD_EXTRAS,
 };
+use values::VALUES;
 use ward::WARD;
 use words::WORDS;
 
@@ -56,13 +64,13 @@ pub fn reports(wording: Wording, each: usize, seed: u64) -> Labelled {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let outputs = outputs();
     let mut examples = Vec::new();
-    for (topics, ward) in [(CITY, false), (WARD, true), (OTHER, false)] {
+    for (topics, ward) in PLACES_OF {
         for topic in topics {
             let label = outputs.labels.iter().position(|label| label == topic.label).unwrap_or(0);
             for _ in 0..each {
                 for chinese in [false, true] {
                     let text = Writer { rng: &mut rng, chinese, ward }.text(topic, wording);
-                    // What is none of ours says nothing of urgency: neither that it is, nor that it is not.
+                    // What is none of ours has no urgency to be measured by.
                     let urgency = (topic.label != other::LABEL).then_some(topic.urgency);
                     examples.push(Example { text, label, urgency });
                 }
@@ -72,9 +80,22 @@ pub fn reports(wording: Wording, each: usize, seed: u64) -> Labelled {
     Labelled { outputs, examples }
 }
 
-/// What is reported, and what is neither.
+/// What is reported, of a ward or not, and what is neither.
+const PLACES_OF: [(&[Topic], bool); 9] = [
+    (CITY, false),
+    (WARD, true),
+    (OTHER, false),
+    (DANGER, false),
+    (ALARM, true),
+    (VALUES, true),
+    (CHAT, false),
+    (CALM_CITY, false),
+    (CALM_WARD, true),
+];
+
+/// All topics.
 fn all() -> impl Iterator<Item = &'static Topic> {
-    CITY.iter().chain(WARD).chain(OTHER)
+    PLACES_OF.iter().flat_map(|(topics, _)| *topics)
 }
 
 /// The labels in alphabetical order, and the urgencies.
@@ -171,8 +192,10 @@ impl Writer<'_> {
             let Some(length) = from.find(end) else { break };
             let inside = &from[1..length];
             if end == ']' {
+                // What is chosen may itself have something to fill in.
                 let parts: Vec<&str> = inside.split('|').collect();
-                text.push_str(parts.choose(self.rng).copied().unwrap_or_default());
+                let chosen = parts.choose(self.rng).copied().unwrap_or_default();
+                text.push_str(&self.filled(chosen));
             } else {
                 let word = self.listed(inside);
                 text.push_str(&word);
@@ -183,7 +206,21 @@ impl Writer<'_> {
         text
     }
 
+    /// A number of a range as it is written, `7..12` or `36.0..37.4`: with as many digits as its lower end at least.
+    fn number(&mut self, lowest: &str, highest: &str) -> String {
+        let places = lowest.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        let steps = |end: &str| end.replace('.', "").parse::<u32>().unwrap_or(0);
+        let drawn = self.rng.random_range(steps(lowest)..=steps(highest).max(steps(lowest)));
+        match places {
+            0 => format!("{drawn:0width$}", width = lowest.len()),
+            _ => format!("{:.places$}", f64::from(drawn) / 10_f64.powi(places as i32)),
+        }
+    }
+
     fn listed(&mut self, list: &str) -> String {
+        if let Some((lowest, highest)) = list.split_once("..") {
+            return self.number(lowest, highest);
+        }
         match (list, self.chinese) {
             ("place", false) => self.one_of(&PLACES),
             ("place", true) => self.one_of(&CHINESE_PLACES),

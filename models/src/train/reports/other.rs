@@ -1,5 +1,5 @@
 //! What is none of a gateway's business: small talk, other languages, strings without meaning. From it the classifier learns to say
-//! `other`; it learns no urgency from it, so an unknown word makes no report less urgent.
+//! `other`, and that nothing presses.
 //!
 //! Never: a cry for help in another language. What it cannot read it must not have learnt to wave through.
 
