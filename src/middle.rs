@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Arbiter};
+use nearside_actors::awake::Awake;
 use nearside_actors::board::Board;
 use nearside_actors::credit::ShardCredit;
 use nearside_actors::feedback::{FeedbackDesk, FeedbackReply};
@@ -119,6 +120,8 @@ pub struct Around {
     pub desk: Arc<FeedbackDesk>,
     /// The recent rows of models that learn online.
     pub recent: Recent,
+    /// Since when the gateway has listened.
+    pub awake: Arc<Awake>,
 }
 
 /// Ingest, streams and inference of one configuration.
@@ -141,7 +144,7 @@ impl Middle {
     /// Where a model does not fit its stream or a thread cannot be started.
     pub fn build(config: &SiteConfig, set: &ModelSet, around: &Around, begins_at: Lsn) -> Result<Self, StartError> {
         let (plans, networks) = plan(config, set, &around.recent)?;
-        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk, .. } = around;
+        let Around { journal, keys, letters, recall, seal, rules, rollup, telemetry, board, desk, awake, .. } = around;
         let to = Downstream {
             seal: seal.clone(),
             rules: rules.clone(),
@@ -162,6 +165,7 @@ impl Middle {
             stream_secret: keys.derive(KeyPurpose::StreamIds, b"v1"),
             max_streams: config.limits.max_streams,
             desk: desk.clone(),
+            awake: awake.clone(),
         };
         let ingest = Ingest::new(&plans, handles, setup, telemetry)?;
         let shards = shards.into_iter().map(|(arbiter, handle)| (arbiter, handle.address)).collect();

@@ -193,6 +193,7 @@ impl Gateway {
             board: board.clone(),
             desk,
             recent: online::recent(config),
+            awake: Arc::new(back.awake()),
         };
         let Resumed { models, tried, is_renewable, refusals } = ModelSet::resume(config, &library, &library.failed())?;
         model_set::report(&refusals, &telemetry);

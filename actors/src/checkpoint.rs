@@ -15,6 +15,7 @@ use nearside_schemas::StreamId;
 use nearside_telemetry::{Counter, Gauge, Metric, Telemetry};
 use tokio::sync::watch;
 
+use crate::awake;
 use crate::board::{self, Board};
 use crate::ingest::{Ingest, ShardHandle};
 use crate::rollup::{RollUpMessage, SavedRollUps};
@@ -141,7 +142,10 @@ impl Checkpointer {
             put: rollups
                 .put
                 .into_iter()
-                .chain([(rules_stage::SAVED_NAME.to_owned(), rules)])
+                .chain([
+                    (rules_stage::SAVED_NAME.to_owned(), rules),
+                    (awake::SAVED_NAME.to_owned(), self.ingest.awake().to_save()),
+                ])
                 .chain(board.map(|board| (board::SAVED_NAME.to_owned(), board)))
                 .collect(),
             remove: rollups.remove,

@@ -28,6 +28,7 @@ use nearside_telemetry::{Counter, Metric, Telemetry};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
+use crate::awake::Awake;
 use crate::credit::{ShardCredit, admit, try_admit};
 use crate::error::ActorError;
 use crate::feedback::FeedbackDesk;
@@ -113,6 +114,7 @@ pub struct Ingest {
     left_out: AtomicUsize,
     /// The time of the last one that was recorded, in microseconds.
     last_tick: AtomicI64,
+    awake: Arc<Awake>,
     credit_waits: Counter,
 }
 
@@ -130,6 +132,8 @@ pub struct IngestSetup {
     pub max_streams: usize,
     /// Where feedback comes in.
     pub desk: Arc<FeedbackDesk>,
+    /// Since when the gateway has listened.
+    pub awake: Arc<Awake>,
 }
 
 /// Messages of a batch that hold no credit yet.
@@ -168,7 +172,7 @@ impl Ingest {
         setup: IngestSetup,
         telemetry: &Telemetry,
     ) -> Result<Self, ActorError> {
-        let IngestSetup { journal, outlet, letters, stream_secret, max_streams, desk } = setup;
+        let IngestSetup { journal, outlet, letters, stream_secret, max_streams, desk, awake } = setup;
         let definitions = plans.iter().map(|plan| Definition::new(plan, telemetry)).collect::<Result<_, _>>()?;
         letters.expect(None, &[SetAsideReason::NoStream]);
         for plan in plans {
@@ -191,8 +195,14 @@ impl Ingest {
             ticks: OnItsWay::default(),
             left_out: AtomicUsize::new(0),
             last_tick: AtomicI64::new(i64::MIN),
+            awake,
             credit_waits: telemetry.counter(Metric::CreditWaits, &[]),
         })
+    }
+
+    /// Since when the gateway has listened.
+    pub fn awake(&self) -> &Awake {
+        &self.awake
     }
 
     /// From now on refuses what comes.

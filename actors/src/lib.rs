@@ -4,6 +4,7 @@
 //! stays in its stream (I3); every queue has a bound and a stated policy (I4).
 //! Never: a component reads a clock or ambient randomness; a key or a text of a device is logged (I2).
 
+pub mod awake;
 pub mod board;
 pub mod checkpoint;
 mod config;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use nearside_journal::{Checkpoint, Lsn, Reader, Record};
+use nearside_journal::{Checkpoint, EpochKind, Lsn, Reader, Record};
 use nearside_schemas::{Publish, QoS, StreamId};
 
 use crate::error::ActorError;
@@ -162,6 +162,7 @@ pub async fn replay(
                     ingest.hand_on(lsn, &mut again);
                     ingest.hear_again(lsn, &feedback).await;
                 }
+                Record::Epoch { kind: EpochKind::Start, .. } => ingest.awake().starts_again(),
                 Record::Epoch { .. } => {}
                 Record::Tick(now) => {
                     ingest.hand_on(lsn, &mut again);

@@ -218,6 +218,7 @@ impl Gateway {
             stream_secret: SecretKey::new([5; 32]),
             max_streams: 100,
             desk: FeedbackDesk::new(&telemetry, board.clone()).0,
+            awake: Arc::default(),
         };
         let ingest = Ingest::new(&plans, vec![ShardHandle { address, credit }], setup, &telemetry).unwrap();
         Self { ingest: Arc::new(ingest), arbiter, letters, seal, telemetry, windows, received: 1_000 }

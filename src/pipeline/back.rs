@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use nearside_actors::awake::{self, Awake};
 use nearside_actors::board::{self, Board};
 use nearside_actors::handover;
 use nearside_actors::recall::Recall;
@@ -123,6 +124,12 @@ impl Back {
 }
 
 impl Back {
+    /// Since when the run before had listened.
+    pub(super) fn awake(&self) -> Awake {
+        let saved = self.checkpoint.parts.iter().find(|(name, _)| name == awake::SAVED_NAME);
+        Awake::restored(saved.map(|(_, saved)| saved.as_slice()))
+    }
+
     /// Shows the last findings of the run before.
     pub(super) fn restore_board(&mut self, board: &Board) {
         let saved = self.checkpoint.parts.iter().find(|(name, _)| name == board::SAVED_NAME);

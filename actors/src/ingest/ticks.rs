@@ -40,14 +40,15 @@ impl Ingest {
         }
         self.left_out.store(0, Ordering::Relaxed);
         self.last_tick.store(now.as_micros(), Ordering::Relaxed);
-        let on_its_way = self.ticks.clone();
+        let (on_its_way, awake) = (self.ticks.clone(), self.awake.clone());
         let shards: Vec<Addr<Shard>> = self.shards.iter().map(|shard| shard.address.clone()).collect();
         let done = Box::new(move |outcome: CommitOutcome, _: Vec<Record>| {
             if let CommitOutcome::Durable { first } = outcome {
+                let awake_since = awake.at_tick(now, true);
                 for shard in shards {
+                    let on_its_way = on_its_way.clone();
                     // Only one that has ended takes none.
-                    let _ =
-                        shard.try_send(ShardTick { now, lsn: first, is_live: true, on_its_way: on_its_way.clone() });
+                    let _ = shard.try_send(ShardTick { now, lsn: first, is_live: true, awake_since, on_its_way });
                 }
             }
         });
@@ -60,8 +61,9 @@ impl Ingest {
         while self.ticks.others() > MOST_ON_THEIR_WAY {
             tokio::time::sleep(PAUSE).await;
         }
+        let awake_since = self.awake.at_tick(now, false);
         for shard in &self.shards {
-            let tick = ShardTick { now, lsn, is_live: false, on_its_way: self.ticks.clone() };
+            let tick = ShardTick { now, lsn, is_live: false, awake_since, on_its_way: self.ticks.clone() };
             // A shard that has ended is seen by health.
             let _ = shard.address.send(tick).await;
         }

@@ -51,7 +51,7 @@ pub(super) struct Tick {
     pub(super) now: Timestamp,
     /// Whether it is the time of day, not one that a journal remembers.
     pub(super) is_live: bool,
-    /// Since when time has passed without a gap.
+    /// Since when the gateway has listened.
     pub(super) awake_since: Timestamp,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Promises: which of its kind a finding is in its window depends on the rows alone, and the first is what it was before there were
 //! others. What a model tells again and again is told [`AT_ONCE`] times in a window, then once in [`EVERY`]; the rest counts into the
-//! last that was told, and is counted (promise I4). The latest of a kind in a window is not forgotten while others of that window can be, so
-//! no number is given twice.
+//! last that was told, and is counted (promise I4); what is more severe is told. The latest of a kind in a window is not forgotten while others can
+//! be, so no number is given twice but where one window has more than [`KEPT`] kinds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -68,10 +68,16 @@ impl FindingLog {
 
     /// Takes a sighting in, which `begins` where what was told before was over.
     pub(super) fn note(&mut self, mut finding: Finding, begins: bool) -> Noted {
-        self.latest = self.latest.max(finding.at);
+        // What no row raised has the gateway's time, not that of rows, by which it is told how long findings are kept.
+        let is_of_rows = finding.rows > 0;
+        if is_of_rows {
+            self.latest = self.latest.max(finding.at);
+        }
         let of_kind = self.findings.iter_mut().filter(|known| is_of_kind(known, &finding));
         if let Some(known) = of_kind.max_by_key(|known| known.nth) {
-            let is_free = known.nth.get() < AT_ONCE || finding.since >= known.since.plus(EVERY);
+            let is_free = known.nth.get() < AT_ONCE
+                || finding.since >= known.since.plus(EVERY)
+                || finding.severity > known.severity;
             if !begins || !is_free {
                 let is_higher = finding.score > known.score;
                 known.absorb(finding);
@@ -85,8 +91,10 @@ impl FindingLog {
         }
         let shares = |known: &Finding| (&known.window, &known.label) == (&finding.window, &finding.label);
         let is_first_of_label = !self.findings.iter().any(shares);
-        let oldest = self.latest.minus(self.retention);
-        self.findings.retain(|known| known.at >= oldest);
+        if is_of_rows {
+            let oldest = self.latest.minus(self.retention);
+            self.findings.retain(|known| known.at >= oldest);
+        }
         if self.findings.len() >= KEPT {
             self.forget_one(&finding);
         }
@@ -94,15 +102,15 @@ impl FindingLog {
         Noted::Told(Box::new(Raised { finding, is_first_of_label }))
     }
 
-    /// Forgets the oldest, but for the latest of each kind in this finding's window.
+    /// Forgets the oldest that is not the latest of its kind in its window; where each is that, the oldest of another window.
     fn forget_one(&mut self, finding: &Finding) {
         let is_spare = |index: &usize| {
             let known = &self.findings[*index];
-            known.window != finding.window
-                || is_of_kind(known, finding)
-                || self.findings.iter().skip(index + 1).any(|later| is_of_kind(known, later))
+            is_of_kind(known, finding) || self.findings.iter().skip(index + 1).any(|later| is_of_kind(known, later))
         };
-        let spare = (0..self.findings.len()).find(is_spare);
+        let is_elsewhere = |index: &usize| self.findings[*index].window != finding.window;
+        let all = 0..self.findings.len();
+        let spare = all.clone().find(is_spare).or_else(|| all.clone().find(is_elsewhere));
         self.findings.remove(spare.unwrap_or(0));
     }
 
@@ -301,5 +309,38 @@ mod tests {
             }
         }
         assert_eq!((ids.len(), log.findings.len()), (6_000, KEPT));
+    }
+
+    #[test]
+    fn what_is_more_severe_is_told_however_many_were() {
+        let mut log = FindingLog::new(Duration::from_secs(10_000));
+        told(&mut log, 0..20);
+        let worse = Finding { severity: Severity::Critical, ..finding(0, 21, "spike", 0.7) };
+        assert!(matches!(log.note(worse.clone(), true), Noted::Told(_)));
+        assert_eq!(log.note(Finding { at: Timestamp::from_secs(22), ..worse }, true), Noted::Withheld);
+    }
+
+    /// A device may bring what it measured yesterday.
+    #[test]
+    fn what_no_row_raised_makes_the_log_forget_nothing() {
+        let mut log = FindingLog::new(Duration::from_secs(10));
+        assert_eq!(told(&mut log, [1]), [(1, 1)]);
+        let silent = Finding { rows: 0, ..finding(86_400, 86_400, "silent", 1.0) };
+        assert!(matches!(log.note(silent, true), Noted::Told(_)));
+        assert_eq!(told(&mut log, [3]), [(3, 2)]);
+    }
+
+    #[test]
+    fn late_rows_of_two_windows_do_not_make_it_forget_numbers() {
+        let mut log = FindingLog::new(Duration::from_secs(1_000_000));
+        let mut ids = std::collections::HashSet::new();
+        for n in 0..500 {
+            for window in [0, 100] {
+                if let Noted::Told(raised) = log.note(finding(window, window + n * 601, "spike", 0.7), true) {
+                    assert!(ids.insert(raised.finding.id()), "{window} {n}");
+                }
+            }
+        }
+        assert_eq!(ids.len(), 1_000);
     }
 }

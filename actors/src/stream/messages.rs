@@ -40,6 +40,8 @@ pub struct ShardTick {
     pub lsn: Lsn,
     /// Whether it is the time of day, not one read back from the journal.
     pub is_live: bool,
+    /// Since when the gateway has listened.
+    pub awake_since: Timestamp,
     /// Held until every stream that it is for has taken it.
     pub on_its_way: OnItsWay,
 }

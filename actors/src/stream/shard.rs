@@ -83,10 +83,6 @@ pub(super) struct ShardState {
     given: Cell<Lsn>,
     /// The last tick.
     now: Cell<Timestamp>,
-    /// Since when ticks have come without a gap.
-    awake_since: Cell<Timestamp>,
-    /// Whether the last tick was of this run.
-    is_live: Cell<bool>,
     /// No stream waits from a later time.
     newest: Cell<Timestamp>,
     /// Whether a stream's actor has ended with what it held.
@@ -171,10 +167,15 @@ impl ShardState {
         self.wake.borrow_mut().push(Reverse(Wake(at, stream)));
     }
 
-    pub(super) fn retire(&self, stream: &Arc<StreamRef>, state: StreamState) {
-        if let Some(deadline) = state.deadline {
+    /// A stream that rests wants a tick at its state's deadline. It is asked for once, however often the stream goes to rest.
+    fn wake_resting(&self, stream: &Arc<StreamRef>, deadline: Option<Timestamp>) {
+        if let Some(deadline) = deadline.filter(|deadline| stream.is_to_be_woken(*deadline)) {
             self.wake_at(deadline, stream.clone());
         }
+    }
+
+    pub(super) fn retire(&self, stream: &Arc<StreamRef>, state: StreamState) {
+        self.wake_resting(stream, state.deadline);
         self.streams.borrow_mut().remove(&stream.id);
         let rested = Rested { stream: stream.clone(), state };
         self.resting.borrow_mut().insert(stream.id, rested);
@@ -209,9 +210,7 @@ impl ShardState {
         stream.starts_from(covers);
         stream.set_anchor(state.anchor);
         stream.state_bytes.store(state.size(), Ordering::Relaxed);
-        if let Some(deadline) = state.deadline {
-            self.wake_at(deadline, stream.clone());
-        }
+        self.wake_resting(&stream, state.deadline);
         if state.is_parked {
             self.setup.outlet.stream_parked(stream.definition);
         }
@@ -273,8 +272,6 @@ impl Shard {
             setup,
             touched: RefCell::default(),
             now: Cell::new(Timestamp::MIN),
-            awake_since: Cell::new(Timestamp::MIN),
-            is_live: Cell::new(false),
             newest: Cell::new(Timestamp::MIN),
             has_lost: Cell::new(false),
             outputs: Cell::default(),

@@ -22,6 +22,12 @@ impl Default for Silence {
 }
 
 impl Silence {
+    /// What a state of before silence was told did not say: since when.
+    #[must_use]
+    pub(super) fn or_since(self, last_received: Timestamp) -> Self {
+        if self.since > Timestamp::MIN { self } else { Self { since: last_received, ..self } }
+    }
+
     /// Something came.
     pub(super) fn ends(&mut self, received: Timestamp) {
         *self = Self { since: self.since.max(received), is_told: false };

@@ -31,6 +31,8 @@ pub struct StreamRef {
     covers: AtomicU64,
     /// What its patience counts from, in microseconds. Only the shard's thread writes it.
     anchor: AtomicI64,
+    /// When it is looked at next while it rests, in microseconds. Only the shard's thread writes it.
+    woken_at: AtomicI64,
     /// Bytes of its state when it was last collected.
     pub(super) state_bytes: AtomicUsize,
     /// Where its readings were gathered last.
@@ -51,6 +53,7 @@ impl StreamRef {
             is_dirty: AtomicBool::new(false),
             covers: AtomicU64::new(0),
             anchor: AtomicI64::new(i64::MIN),
+            woken_at: AtomicI64::new(i64::MAX),
             state_bytes: AtomicUsize::new(0),
             place_in_backlog: AtomicUsize::new(0),
         }
@@ -72,6 +75,22 @@ impl StreamRef {
 
     pub(super) fn set_anchor(&self, anchor: Option<Timestamp>) {
         self.anchor.store(anchor.unwrap_or(Timestamp::MIN).as_micros(), Ordering::Relaxed);
+    }
+
+    /// It rests and is to be woken then. False where it is looked at sooner: whoever looks asks again.
+    pub(super) fn is_to_be_woken(&self, at: Timestamp) -> bool {
+        let is_sooner = at.as_micros() < self.woken_at.load(Ordering::Relaxed);
+        if is_sooner {
+            self.woken_at.store(at.as_micros(), Ordering::Relaxed);
+        }
+        is_sooner
+    }
+
+    /// It is looked at.
+    pub(super) fn was_woken(&self, at: Timestamp) {
+        if at.as_micros() >= self.woken_at.load(Ordering::Relaxed) {
+            self.woken_at.store(i64::MAX, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn place_in_backlog(&self) -> usize {
@@ -113,4 +132,23 @@ pub struct Work {
     pub lsn: Lsn,
     /// Whose they are; given back when they are judged.
     pub admission: Admission,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_rests_is_asked_for_once() {
+        let at = Timestamp::from_secs;
+        let credit = crate::credit::ShardCredit::new(1, 1, nearside_telemetry::Gauge::default()).stream();
+        let stream = StreamRef::new(StreamId::from_bytes([1; 16]), 0, 0, KeyValues::new(), credit);
+        assert!(stream.is_to_be_woken(at(60)));
+        assert!(!stream.is_to_be_woken(at(60)) && !stream.is_to_be_woken(at(600)), "it is looked at sooner");
+        assert!(stream.is_to_be_woken(at(30)));
+        stream.was_woken(at(20));
+        assert!(!stream.is_to_be_woken(at(90)), "that was asked for by its actor");
+        stream.was_woken(at(30));
+        assert!(stream.is_to_be_woken(at(90)));
+    }
 }

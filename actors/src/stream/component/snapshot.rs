@@ -122,7 +122,7 @@ impl StreamComponent {
                 judge.feedback.take_back();
             }
         }
-        (self.heard_at, self.last_received, self.silence) = (heard_at, last_received, silence);
+        (self.heard_at, self.last_received, self.silence) = (heard_at, last_received, silence.or_since(last_received));
         self.skipped = skipped.into_iter().filter(|(_, model)| *model < self.plan.models.len()).collect();
         self.findings.restore(latest_finding, findings);
     }

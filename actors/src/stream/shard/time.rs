@@ -7,7 +7,6 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use actix::prelude::*;
 use nearside_journal::Lsn;
@@ -19,9 +18,6 @@ use crate::stream::actor::{SentTick, Tick};
 use crate::stream::messages::ShardTick;
 use crate::stream::stream_ref::StreamRef;
 
-/// Where no tick came for so long the gateway was away, in a run that is read back, or the clock was set: streams could not be heard.
-const AWAY: Duration = Duration::from_secs(600);
-
 impl ShardState {
     /// The streams that a tick goes to: those that asked for it, and those with work that they have not taken yet, for what they will
     /// ask for is not known. So a tick reaches a stream at the same place among its readings in every run (promise I5).
@@ -30,10 +26,14 @@ impl ShardState {
         let mut due: Vec<Arc<StreamRef>> = Vec::new();
         let mut held = Vec::new();
         while wake.peek().is_some_and(|next| next.0.0 <= tick.now) {
-            if let Some(Reverse(Wake(at, stream))) = wake.pop()
-                && due.last().is_none_or(|last| last.id != stream.id)
-            {
-                if stream.holds(tick.lsn) { held.push(Wake(at, stream)) } else { due.push(stream) }
+            let Some(Reverse(Wake(at, stream))) = wake.pop() else { break };
+            if stream.holds(tick.lsn) {
+                held.push(Wake(at, stream));
+                continue;
+            }
+            stream.was_woken(at);
+            if due.last().is_none_or(|last| last.id != stream.id) {
+                due.push(stream);
             }
         }
         // Their state is younger than this tick, which replay repeats: they hear of a later one.
@@ -68,22 +68,22 @@ impl ShardState {
 
     pub(super) fn tick(self: &Rc<Self>, tick: &ShardTick) {
         self.hand_on();
-        let last = self.now.replace(tick.now);
-        // The first one that is read back goes on from what streams knew.
-        let has_begun = tick.is_live && !self.is_live.replace(tick.is_live);
-        if has_begun || last > Timestamp::MIN && tick.now > last.plus(AWAY) {
-            self.awake_since.set(tick.now);
-        }
+        self.now.set(tick.now);
         for stream in self.due(tick) {
             let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
             let is_waiting =
                 |rested: &Rested| is_behind || rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
             let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
+            if !rests {
+                // Where it was looked at for an earlier deadline than it has now.
+                let deadline = self.resting.borrow().get(&stream.id).and_then(|rested| rested.state.deadline);
+                self.wake_resting(&stream, deadline);
+            }
             let known = self.streams.borrow().get(&stream.id).cloned();
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
             self.dirty.borrow_mut().mark(&stream, tick.lsn, tick.now);
             // A stream whose mailbox is full hears of time at its next tick.
-            let sent = Tick { now: tick.now, is_live: tick.is_live, awake_since: self.awake_since.get() };
+            let sent = Tick { now: tick.now, is_live: tick.is_live, awake_since: tick.awake_since };
             match address.try_send(SentTick { tick: sent, on_its_way: tick.on_its_way.clone() }) {
                 Ok(()) => {}
                 Err(SendError::Full(_)) => self.wake_at(tick.now, stream),

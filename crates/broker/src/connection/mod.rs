@@ -201,6 +201,8 @@ pub(crate) struct Connection {
     heard: bool,
     /// What became of messages to the client in this read, for the session store.
     changes: Vec<Change>,
+    /// What was allocated for what is being read; packets that are cut from it hold on to all of it.
+    buffer_bytes: usize,
 }
 
 impl Connection {
@@ -231,6 +233,8 @@ impl Connection {
             aliases: HashMap::new(),
             heard: false,
             changes: Vec::new(),
+            // Of what came with the CONNECT it is not known.
+            buffer_bytes: usize::MAX,
         }
     }
 
@@ -358,6 +362,9 @@ impl Connection {
                 continue;
             }
             was_whole = false;
+            if buffer.is_empty() {
+                self.buffer_bytes = 0;
+            }
             reads_from.set(since + buffer.len() as u64 * 1_000 / SLOWEST_BYTES_PER_SEC);
             let read = tokio::select! {
                 biased;
@@ -368,6 +375,7 @@ impl Connection {
             match read {
                 Ok(0) | Err(_) => return End::Gone,
                 Ok(n) => {
+                    self.buffer_bytes = self.buffer_bytes.max(buffer.capacity());
                     size.follow(n);
                     self.shared.metrics.bytes.inc_by(n as u64);
                 }
@@ -395,7 +403,7 @@ impl Connection {
     async fn handle_buffer(&mut self, buffer: &mut BytesMut) -> Result<Handled, End> {
         let max_packet = self.shared.config.max_packet.bytes() as usize;
         let bound = self.most_unanswered();
-        let mut batch = Batch::read_into(buffer.capacity());
+        let mut batch = Batch::read_into(self.buffer_bytes);
         // What one read brought was received at one time.
         let mut received = None;
         let (mut is_empty, mut some) = (true, false);
