@@ -41,6 +41,8 @@ use crate::snapshot::{Reader, Writer};
 
 /// The name in the catalogue.
 pub const NAME: &str = "forecaster";
+/// A row stands out alone where the error before was less than this share of its own.
+const ALONE: f64 = 0.5;
 /// What the score is held at, times the threshold, while an alarm goes on.
 const HELD: f64 = 0.98;
 /// Of a snapshot; version 1 knew nothing of odd errors, version 2 counted no alarms and weighed all errors alike, version 3 knew nothing of
@@ -446,7 +448,10 @@ impl Field {
 
     fn label(&self, evidence: &Evidence, error: f64) -> &'static str {
         let most = evidence.now.max(evidence.short).max(evidence.long).max(evidence.unsteady);
-        if evidence.now == most {
+        // Means of several rows may be rarer than the row that moved them alone. What stays is named once it has stayed.
+        let [.., before, _] = *self.errors.last();
+        let is_alone = f64::from(before) * error.signum() < ALONE * error.abs() && evidence.unsteady < most;
+        if evidence.now == most || is_alone {
             if error < 0.0 { DROP } else { SPIKE }
         } else if evidence.long == most || evidence.short == most {
             LEVEL_SHIFT
