@@ -448,12 +448,13 @@ impl Field {
 
     fn label(&self, evidence: &Evidence, error: f64) -> &'static str {
         let most = evidence.now.max(evidence.short).max(evidence.long).max(evidence.unsteady);
-        // Means of several rows may be rarer than the row that moved them alone. What stays is named once it has stayed.
+        let is_of_mean = evidence.long == most || evidence.short == most;
+        // A mean of several rows may be rarer than the row that moved it alone. What stays is named once it has stayed.
         let [.., before, _] = *self.errors.last();
-        let is_alone = f64::from(before) * error.signum() < ALONE * error.abs() && evidence.unsteady < most;
-        if evidence.now == most || is_alone {
+        let is_alone = f64::from(before) * error.signum() < ALONE * error.abs();
+        if evidence.now == most || is_of_mean && is_alone {
             if error < 0.0 { DROP } else { SPIKE }
-        } else if evidence.long == most || evidence.short == most {
+        } else if is_of_mean {
             LEVEL_SHIFT
         } else {
             CHANGED_VARIANCE
