@@ -312,8 +312,7 @@ pub fn sections_that_wait(old: &SiteConfig, new: &SiteConfig) -> Vec<&'static st
 
 /// The text of the configuration in force, as a checkpoint holds it.
 pub fn saved_configuration(checkpoint: &Checkpoint) -> Option<&[u8]> {
-    let saved = checkpoint.parts.iter().find(|(name, _)| name == handover::SAVED_NAME);
-    saved.map(|(_, source)| source.as_slice())
+    checkpoint.part(handover::SAVED_NAME)
 }
 
 /// What the gateway ended under, with today's files and ports; `None` where `config` says the same of streams, rules and roll-ups, or

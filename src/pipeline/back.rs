@@ -97,9 +97,9 @@ impl Back {
             .into_iter()
             .partition(|(name, _)| name.starts_with(nearside_actors::rollup::SAVED_PREFIX));
         checkpoint.damaged += rollups.restore(&of_rollups, checkpoint.starts);
-        let of_rules = others.iter().find(|(name, _)| name == nearside_actors::rules_stage::SAVED_NAME);
-        checkpoint.damaged += u64::from(of_rules.is_some_and(|(_, saved)| !rules.restore(saved)));
         checkpoint.parts = others;
+        let of_rules = checkpoint.part(nearside_actors::rules_stage::SAVED_NAME);
+        checkpoint.damaged += u64::from(of_rules.is_some_and(|saved| !rules.restore(saved)));
         let (rules, _) = stage::start("rules", STAGE_BOUND, telemetry, move |message| rules.handle(message))?;
         let to_seal = seal.clone();
         let faults = telemetry.counter(Metric::StreamPanics, &["rollup"]);
@@ -126,14 +126,13 @@ impl Back {
 impl Back {
     /// Since when the run before had listened.
     pub(super) fn awake(&self) -> Awake {
-        let saved = self.checkpoint.parts.iter().find(|(name, _)| name == awake::SAVED_NAME);
-        Awake::restored(saved.map(|(_, saved)| saved.as_slice()))
+        Awake::restored(self.checkpoint.part(awake::SAVED_NAME))
     }
 
     /// Shows the last findings of the run before.
     pub(super) fn restore_board(&mut self, board: &Board) {
-        let saved = self.checkpoint.parts.iter().find(|(name, _)| name == board::SAVED_NAME);
-        self.checkpoint.damaged += u64::from(saved.is_some_and(|(_, saved)| !board.restore(saved)));
+        let is_damaged = self.checkpoint.part(board::SAVED_NAME).is_some_and(|saved| !board.restore(saved));
+        self.checkpoint.damaged += u64::from(is_damaged);
     }
 }
 

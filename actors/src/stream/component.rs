@@ -245,13 +245,22 @@ impl StreamComponent {
     /// When it next wants a tick.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let verdict = self.waiting.front().map(|waiting| waiting.closed_at.plus(self.plan.judge_deadline));
-        [self.windows.next_deadline(), verdict, self.silent_at()].into_iter().flatten().min()
+        [self.deadline_at_rest(), verdict].into_iter().flatten().min()
     }
 
     /// The latest time that something of it waits from: later than now where the clock has gone back.
     pub fn anchor(&self) -> Option<Timestamp> {
-        let silence = self.silent_at().map(|_| self.silence.since);
-        self.windows.anchor().max(self.waiting.iter().map(|waiting| waiting.closed_at).max()).max(silence)
+        self.anchor_at_rest().max(self.waiting.iter().map(|waiting| waiting.closed_at).max())
+    }
+
+    /// As [`StreamComponent::next_deadline`], where no window waits for its verdict.
+    fn deadline_at_rest(&self) -> Option<Timestamp> {
+        [self.windows.next_deadline(), self.silent_at()].into_iter().flatten().min()
+    }
+
+    /// As [`StreamComponent::anchor`], where no window waits for its verdict.
+    fn anchor_at_rest(&self) -> Option<Timestamp> {
+        self.windows.anchor().max(self.silent_at().map(|_| self.silence.since))
     }
 
     /// Whether it could rest: no open window, nothing unjudged, no answer on its way.
@@ -341,18 +350,26 @@ impl StreamComponent {
                 text: sighting.text,
             };
             explain(&mut finding, &raised);
-            match self.findings.note(finding, sighting.begins) {
-                Noted::Told(raised) => {
-                    self.judges[model].feedback.note(&raised.finding);
-                    out.raised.push(*raised);
-                }
-                Noted::Withheld => out.withheld += 1,
-                Noted::GoesOn => {}
+            if let Some(told) = self.raise(finding, sighting.begins, out) {
+                self.judges[model].feedback.note(told);
             }
         }
         if out.keep_scores {
             out.scores.push(ScoredRow { model, time: row.time, verdict });
         }
+    }
+
+    /// Notes what was seen; gives it back where it is told.
+    fn raise<'o>(&mut self, finding: Finding, begins: bool, out: &'o mut Outputs) -> Option<&'o Finding> {
+        match self.findings.note(finding, begins) {
+            Noted::Told(raised) => out.raised.push(*raised),
+            Noted::Withheld => {
+                out.withheld += 1;
+                return None;
+            }
+            Noted::GoesOn => return None,
+        }
+        out.raised.last().map(|raised| &raised.finding)
     }
 
     fn take_closed(&mut self, closed: Vec<ClosedWindow>, now: Timestamp, out: &mut Outputs) {

@@ -169,7 +169,7 @@ impl ShardState {
 
     /// A stream that rests wants a tick at its state's deadline. It is asked for once, however often the stream goes to rest.
     fn wake_resting(&self, stream: &Arc<StreamRef>, deadline: Option<Timestamp>) {
-        if let Some(deadline) = deadline.filter(|deadline| stream.is_to_be_woken(*deadline)) {
+        if let Some(deadline) = deadline.filter(|deadline| stream.asks_to_be_woken(*deadline)) {
             self.wake_at(deadline, stream.clone());
         }
     }

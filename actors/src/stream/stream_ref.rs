@@ -77,8 +77,8 @@ impl StreamRef {
         self.anchor.store(anchor.unwrap_or(Timestamp::MIN).as_micros(), Ordering::Relaxed);
     }
 
-    /// It rests and is to be woken then. False where it is looked at sooner: whoever looks asks again.
-    pub(super) fn is_to_be_woken(&self, at: Timestamp) -> bool {
+    /// It rests and wants to be woken then. False where it is looked at sooner anyway: whoever looks asks again.
+    pub(super) fn asks_to_be_woken(&self, at: Timestamp) -> bool {
         let is_sooner = at.as_micros() < self.woken_at.load(Ordering::Relaxed);
         if is_sooner {
             self.woken_at.store(at.as_micros(), Ordering::Relaxed);
@@ -143,12 +143,12 @@ mod tests {
         let at = Timestamp::from_secs;
         let credit = crate::credit::ShardCredit::new(1, 1, nearside_telemetry::Gauge::default()).stream();
         let stream = StreamRef::new(StreamId::from_bytes([1; 16]), 0, 0, KeyValues::new(), credit);
-        assert!(stream.is_to_be_woken(at(60)));
-        assert!(!stream.is_to_be_woken(at(60)) && !stream.is_to_be_woken(at(600)), "it is looked at sooner");
-        assert!(stream.is_to_be_woken(at(30)));
+        assert!(stream.asks_to_be_woken(at(60)));
+        assert!(!stream.asks_to_be_woken(at(60)) && !stream.asks_to_be_woken(at(600)), "it is looked at sooner");
+        assert!(stream.asks_to_be_woken(at(30)));
         stream.was_woken(at(20));
-        assert!(!stream.is_to_be_woken(at(90)), "that was asked for by its actor");
+        assert!(!stream.asks_to_be_woken(at(90)), "that was asked for by its actor");
         stream.was_woken(at(30));
-        assert!(stream.is_to_be_woken(at(90)));
+        assert!(stream.asks_to_be_woken(at(90)));
     }
 }

@@ -79,6 +79,11 @@ impl Checkpoint {
     pub fn reached(&self) -> Lsn {
         self.streams.iter().map(|stream| stream.covers).fold(self.covers, Lsn::max)
     }
+
+    /// The other part with this name.
+    pub fn part(&self, name: &str) -> Option<&[u8]> {
+        self.parts.iter().find(|(known, _)| known == name).map(|(_, part)| part.as_slice())
+    }
 }
 
 fn unknown_format(format: u64) -> redb::Error {

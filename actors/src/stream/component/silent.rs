@@ -6,7 +6,6 @@
 use nearside_schemas::{Finding, HumanDuration, ModelName, ModelRef, Nth, Severity, Timestamp};
 
 use super::StreamComponent;
-use crate::stream::findings::Noted;
 use crate::stream::outputs::Outputs;
 use crate::stream::silence::SILENT;
 
@@ -52,11 +51,7 @@ impl StreamComponent {
             text: format!("nothing has come for {}", HumanDuration(after)),
         };
         // It is told once until something comes, so each is another one.
-        match self.findings.note(finding, true) {
-            Noted::Told(raised) => out.raised.push(*raised),
-            Noted::Withheld => out.withheld += 1,
-            Noted::GoesOn => {}
-        }
+        self.raise(finding, true, out);
     }
 }
 

@@ -62,9 +62,7 @@ impl StreamComponent {
         parts.extend(
             models.filter_map(|(state, planned)| Some(named(&planned.model.reference().name, state.as_ref()?))),
         );
-        let silent_at = self.silent_at();
-        let deadline = [self.windows.next_deadline(), silent_at].into_iter().flatten().min();
-        let anchor = self.windows.anchor().max(silent_at.map(|_| self.silence.since));
+        let (deadline, anchor) = (self.deadline_at_rest(), self.anchor_at_rest());
         StreamState { deadline, anchor, parts, windows_closed: false, is_parked: self.parked }
     }
 

@@ -13,7 +13,7 @@ use nearside_journal::Lsn;
 use nearside_schemas::Timestamp;
 use nearside_window::CLOCK_SLACK;
 
-use super::{Rested, ShardState, Wake};
+use super::{ShardState, Wake};
 use crate::stream::actor::{SentTick, Tick};
 use crate::stream::messages::ShardTick;
 use crate::stream::stream_ref::StreamRef;
@@ -71,13 +71,12 @@ impl ShardState {
         self.now.set(tick.now);
         for stream in self.due(tick) {
             let is_behind = stream.anchor() > tick.now.plus(CLOCK_SLACK);
-            let is_waiting =
-                |rested: &Rested| is_behind || rested.state.deadline.is_some_and(|deadline| deadline <= tick.now);
-            let rests = self.resting.borrow().get(&stream.id).is_some_and(is_waiting);
+            let rested = self.resting.borrow().get(&stream.id).map(|rested| rested.state.deadline);
+            let is_due = |deadline: Option<Timestamp>| is_behind || deadline.is_some_and(|at| at <= tick.now);
+            let rests = rested.is_some_and(is_due);
             if !rests {
                 // Where it was looked at for an earlier deadline than it has now.
-                let deadline = self.resting.borrow().get(&stream.id).and_then(|rested| rested.state.deadline);
-                self.wake_resting(&stream, deadline);
+                self.wake_resting(&stream, rested.flatten());
             }
             let known = self.streams.borrow().get(&stream.id).cloned();
             let Some(address) = known.or_else(|| rests.then(|| self.address(&stream))) else { continue };
